@@ -1,0 +1,7 @@
+//! callgate stands between phone carriers and AI agents that speak: it decides before answering
+//! whether there is room for a call, and bridges the audio of those it lets in.
+//!
+//! The modules are listed in the order in which a call meets them.
+
+mod chunk;
+mod webhook;

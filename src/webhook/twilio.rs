@@ -1,0 +1,3 @@
+//! Twilio's webhooks.
+
+pub mod signature;
