@@ -1,0 +1,116 @@
+"""Checks recorded Realtime messages, one JSON object a line, against OpenAI's own types.
+
+    check.py client FILE    what callgate wrote to an agent: no key that the types do not know
+    check.py server FILE    what the built-in agent wrote: the types know its keys, more are fine
+
+Exits 1 and names line and field if a message is wrong, or if there is none to check.
+"""
+
+import base64
+import binascii
+import json
+import sys
+from collections import Counter
+from typing import Annotated, get_args, get_type_hints
+
+from openai.types.realtime import RealtimeServerEvent
+from openai.types.realtime.realtime_client_event_param import RealtimeClientEventParam
+from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+
+AUDIO_KEYS = {
+    "input_audio_buffer.append": "audio",
+    "response.output_audio.delta": "delta",
+}
+
+
+def client_types():
+    """Returns the types of client events, closed at every depth, and a validator of them all.
+
+    Telling them apart by `type` keeps a failing message from being held against every one.
+    """
+    union = Annotated[RealtimeClientEventParam, Discriminator("type")]
+    adapter = TypeAdapter(union, config=ConfigDict(extra="forbid"))
+    members = get_args(RealtimeClientEventParam)
+    names = {get_args(get_type_hints(member)["type"])[0] for member in members}
+    return dict.fromkeys(names, adapter)
+
+
+def server_types():
+    union = get_args(RealtimeServerEvent)[0]  # The union is annotated with its discriminator.
+    return {
+        get_args(member.model_fields["type"].annotation)[0]: TypeAdapter(member)
+        for member in get_args(union)
+    }
+
+
+def flaws(text, types):
+    """Yields what is wrong with one message as (field, what)."""
+    try:
+        message = json.loads(text)
+    except json.JSONDecodeError as error:
+        yield "", f"not JSON: {error}"
+        return
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind not in types:
+        yield "type", f"no event is called {kind!r}"
+        return
+    try:
+        # Without strict, "100" would pass for 100.
+        types[kind].validate_python(message, strict=True)
+    except ValidationError as error:
+        for detail in of_the_types_meant(error.errors()):
+            steps = [str(step) for step in detail["loc"] if step != kind]
+            yield ".".join(steps), detail["msg"]
+    audio = message.get(AUDIO_KEYS.get(kind))
+    if isinstance(audio, str):
+        try:
+            base64.b64decode(audio, validate=True)
+        except binascii.Error as error:
+            yield AUDIO_KEYS[kind], f"not base64: {error}"
+
+
+def of_the_types_meant(errors):
+    """Leaves out the errors against members of inner unions that another `type` rules out."""
+    others = [
+        error["loc"][:-1]
+        for error in errors
+        if error["type"] == "literal_error" and error["loc"][-1] == "type"
+    ]
+    meant = [
+        error
+        for error in errors
+        if not any(error["loc"][: len(other)] == other for other in others)
+    ]
+    return meant or errors
+
+
+def main(arguments):
+    if len(arguments) != 2 or arguments[0] not in ("client", "server"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    side, path = arguments
+    types = client_types() if side == "client" else server_types()
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{path}: {error}: there is nothing to check", file=sys.stderr)
+        return 1
+    if not lines:
+        print(f"{path}: empty: there is nothing to check", file=sys.stderr)
+        return 1
+    failed = False
+    for number, line in lines:
+        for field, what in flaws(line, types):
+            failed = True
+            print(f"{path}:{number}: {field or 'the line'}: {what}", file=sys.stderr)
+    if failed:
+        return 1
+    kinds = Counter(json.loads(line)["type"] for _, line in lines)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    print(f"{path}: {len(lines)} legal {side} events: {counts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
