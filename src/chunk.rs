@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+#[cfg(test)]
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
@@ -41,14 +42,15 @@ impl Chunk {
     ///
     /// # Errors
     /// If `text` is not base64.
-    pub fn within(message: &Bytes, text: &Cow<'_, str>) -> Result<Self, NotBase64> {
+    pub fn within(message: &Bytes, text: Cow<'_, str>) -> Result<Self, NotBase64> {
         Self::from_text(match text {
             Cow::Borrowed(text) => message.slice_ref(text.as_bytes()),
-            Cow::Owned(text) => Bytes::copy_from_slice(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
         })
     }
 
     /// Encodes mu-law samples.
+    #[cfg(test)]
     pub fn encode(samples: &[u8]) -> Self {
         Self {
             text: Bytes::from(STANDARD.encode(samples)),
@@ -89,7 +91,8 @@ impl Chunk {
         self.text.is_empty()
     }
 
-    /// Decodes into mu-law samples; only the parrot and the simulator listen to audio.
+    /// Decodes into mu-law samples.
+    #[cfg(test)]
     pub fn samples(&self) -> Vec<u8> {
         STANDARD.decode(&self.text).unwrap_or_default()
     }
@@ -140,7 +143,7 @@ mod tests {
     fn a_frame_is_taken_from_its_message_without_a_copy() {
         let message = Bytes::from(format!(r#"{{"payload":"{}"}}"#, "A".repeat(212) + "AAA="));
         let text = std::str::from_utf8(&message[12..228]).unwrap();
-        let chunk = Chunk::within(&message, &Cow::Borrowed(text)).unwrap();
+        let chunk = Chunk::within(&message, Cow::Borrowed(text)).unwrap();
         assert_eq!(chunk.text().as_ptr(), message[12..].as_ptr());
         assert_eq!(chunk.duration(), Duration::from_micros(161 * 125));
     }
@@ -151,7 +154,7 @@ mod tests {
             "\"", "AA\"A", "AA=A", "AAA", "A===", "AAAA====", "AA\\A", "ש×",
         ] {
             let message = Bytes::from(text.to_owned());
-            let taken = Chunk::within(&message, &Cow::Owned(text.to_owned()));
+            let taken = Chunk::within(&message, Cow::Owned(text.to_owned()));
             assert_eq!(taken, Err(NotBase64), "{text}");
         }
     }

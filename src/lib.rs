@@ -3,5 +3,12 @@
 //!
 //! The modules are listed in the order in which a call meets them.
 
-mod chunk;
 mod webhook;
+
+mod call;
+mod chunk;
+mod language;
+mod recent;
+mod wire;
+
+pub use call::EndReason;

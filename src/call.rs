@@ -1,0 +1,359 @@
+//! What a call is called, who rings, and how it ends.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Our own name for a call, sortable by the time at which it rang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CallId(Uuid);
+
+/// The carrier's name for a call: Twilio's CallSid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CarrierCallId(String); // Invariant: 1 to 64 ASCII letters, digits and hyphens.
+
+/// Who brings calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    Twilio,
+}
+
+/// A phone number in E.164 form. Formatting it masks the middle (`+1******7890`), so that no log
+/// line names a caller; [`PhoneNumber::reveal`] is the one way to the rest.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PhoneNumber(String); // Invariant: a plus sign, then 2 to 15 ASCII digits.
+
+/// Who rings, or what was dialed. Formatting it masks what identifies a person.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CallerId {
+    Number(PhoneNumber),
+    /// A client of the carrier's own (`client:…`) or a SIP address (`sip:…`).
+    Address(Text),
+    Withheld,
+    Other(Text),
+}
+
+/// Free text from outside, cut to 64 characters. Formatting it shows its length only.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Text(String);
+
+/// Why a call ended: every call has exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    CallerHungUp,
+    /// The carrier reported a final status while its media socket was still open.
+    CarrierEnded,
+    /// The media socket closed without saying that the stream had stopped.
+    CarrierLost,
+    /// The call was admitted and its media never came.
+    NoMedia,
+    /// The media socket stayed open without any audio.
+    MediaStalled,
+    /// The media socket answered no ping.
+    CarrierUnresponsive,
+    /// The media socket took no more audio from us.
+    CarrierBlocked,
+    CarrierGarbled,
+    AgentUnreachable,
+    /// The agent's server answered the upgrade with a refusal: credentials, limits or a fault.
+    AgentRefused,
+    AgentTooSlow,
+    AgentClosed,
+    /// The agent owed an answer and sent nothing any more.
+    AgentStalled,
+    /// The agent took no more audio from us.
+    AgentBlocked,
+    AgentGarbled,
+    AgentWrongFormat,
+    /// The agent reported a failure that the call cannot go on with.
+    AgentFailed,
+    /// The agent's session reached its longest duration.
+    AgentExpired,
+    TooLong,
+    Drained,
+    Stopped,
+    Panicked,
+}
+
+/// Whose doing an end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    Caller,
+    Carrier,
+    Agent,
+    Operator,
+    Callgate,
+}
+
+/// What a caller who is still on the line hears after the bridge has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    HangUp,
+    Goodbye,
+    Apology,
+}
+
+impl CallId {
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a text is not a call's or a number's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a call id has 1 to 64 letters, digits and hyphens")]
+    CallId,
+    #[error("a phone number has a plus sign and 2 to 15 digits (E.164)")]
+    PhoneNumber,
+}
+
+impl FromStr for CallId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self).map_err(|_| NameError::CallId)
+    }
+}
+
+impl CarrierCallId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CarrierCallId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text))
+        } else {
+            Err(NameError::CallId)
+        }
+    }
+}
+
+impl fmt::Display for CarrierCallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Carrier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Twilio => "twilio",
+        }
+    }
+}
+
+impl PhoneNumber {
+    /// Returns the whole number, for the carrier and the campaign's own eyes.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PhoneNumber {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let digits = text.strip_prefix('+').ok_or(NameError::PhoneNumber)?;
+        // ITU-T E.164, 6.2.1: at most 15 digits.
+        if (2..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::PhoneNumber)
+        }
+    }
+}
+
+impl fmt::Display for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (head, rest) = self.0.split_at(2);
+        let shown = if rest.len() >= 8 { 4 } else { 1 };
+        let (hidden, tail) = rest.split_at(rest.len() - shown);
+        write!(f, "{head}{}{tail}", "*".repeat(hidden.len()))
+    }
+}
+
+impl fmt::Debug for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl CallerId {
+    /// Reads what a carrier says of a caller; anything at all is an answer.
+    pub fn read(text: &str) -> Self {
+        // Twilio passes on what the network gives: twilio.com/docs/voice/twiml.
+        const WITHHELD: [&str; 6] = [
+            "",
+            "anonymous",
+            "unknown",
+            "restricted",
+            "unavailable",
+            "private",
+        ];
+        if let Ok(number) = text.parse() {
+            return Self::Number(number);
+        }
+        let plain = text.trim().to_ascii_lowercase();
+        if WITHHELD.contains(&plain.as_str()) {
+            return Self::Withheld;
+        }
+        let text = Text(text.chars().take(64).collect());
+        if plain.starts_with("client:") || plain.starts_with("sip:") {
+            Self::Address(text)
+        } else {
+            Self::Other(text)
+        }
+    }
+}
+
+impl fmt::Display for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Address(text) | Self::Other(text) => text.fmt(f),
+            Self::Withheld => f.write_str("withheld"),
+        }
+    }
+}
+
+impl Text {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} characters>", self.0.chars().count())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl EndReason {
+    pub fn as_str(self) -> &'static str {
+        self.facts().0
+    }
+
+    pub fn blame(self) -> Blame {
+        self.facts().1
+    }
+
+    pub fn farewell(self) -> Farewell {
+        self.facts().2
+    }
+
+    fn facts(self) -> (&'static str, Blame, Farewell) {
+        use Blame::{Agent, Caller, Callgate, Carrier, Operator};
+        use Farewell::{Apology, Goodbye, HangUp};
+        match self {
+            Self::CallerHungUp => ("caller_hung_up", Caller, HangUp),
+            Self::CarrierEnded => ("carrier_ended", Caller, HangUp),
+            Self::CarrierLost => ("carrier_lost", Carrier, Apology),
+            Self::NoMedia => ("no_media", Carrier, Apology),
+            Self::MediaStalled => ("media_stalled", Carrier, Apology),
+            Self::CarrierUnresponsive => ("carrier_unresponsive", Carrier, Apology),
+            Self::CarrierBlocked => ("carrier_blocked", Carrier, Apology),
+            Self::CarrierGarbled => ("carrier_garbled", Carrier, Apology),
+            Self::AgentUnreachable => ("agent_unreachable", Agent, Apology),
+            Self::AgentRefused => ("agent_refused", Agent, Apology),
+            Self::AgentTooSlow => ("agent_too_slow", Agent, Apology),
+            Self::AgentClosed => ("agent_closed", Agent, Apology),
+            Self::AgentStalled => ("agent_stalled", Agent, Apology),
+            Self::AgentBlocked => ("agent_blocked", Agent, Apology),
+            Self::AgentGarbled => ("agent_garbled", Agent, Apology),
+            Self::AgentWrongFormat => ("agent_wrong_format", Agent, Apology),
+            Self::AgentFailed => ("agent_failed", Agent, Apology),
+            Self::AgentExpired => ("agent_expired", Agent, Goodbye),
+            Self::TooLong => ("too_long", Operator, Goodbye),
+            Self::Drained => ("drained", Operator, Goodbye),
+            Self::Stopped => ("stopped", Operator, Goodbye),
+            Self::Panicked => ("panicked", Callgate, Apology),
+        }
+    }
+}
+
+impl Blame {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Carrier => "carrier",
+            Self::Agent => "agent",
+            Self::Operator => "operator",
+            Self::Callgate => "callgate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_shows_its_ends_and_hides_its_middle() {
+        for (number, shown) in [
+            ("+12345677890", "+1******7890"),
+            ("+972501234567", "+9*******4567"),
+            ("+12345", "+1***5"),
+            ("+12", "+12"),
+        ] {
+            let number: PhoneNumber = number.parse().unwrap();
+            assert_eq!(number.to_string(), shown);
+            assert_eq!(format!("{number:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn whoever_rings_is_understood_and_kept_private() {
+        for (said, shown) in [
+            ("+972501234567", "+9*******4567"),
+            ("anonymous", "withheld"),
+            ("", "withheld"),
+            ("client:dana", "<11 characters>"),
+            ("sip:dana@example.com", "<20 characters>"),
+            ("<script>", "<8 characters>"),
+        ] {
+            let caller = CallerId::read(said);
+            assert_eq!(caller.to_string(), shown, "{said}");
+            assert!(said.is_empty() || !format!("{caller:?}").contains(said));
+        }
+        assert_eq!(
+            CallerId::read(&"א".repeat(1_000)).to_string(),
+            "<64 characters>"
+        );
+    }
+
+    #[test]
+    fn a_carriers_call_id_is_short_and_plain() {
+        for bad in ["", "CA*", "CA:1", "CA 1", &"A".repeat(65), "CAש"] {
+            assert_eq!(
+                CarrierCallId::try_from(bad.to_owned()),
+                Err(NameError::CallId)
+            );
+        }
+        assert!(CarrierCallId::try_from("CA0123".to_owned()).is_ok());
+    }
+}
