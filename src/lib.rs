@@ -3,12 +3,19 @@
 //!
 //! The modules are listed in the order in which a call meets them.
 
+mod config;
+
+mod campaign;
+
 mod webhook;
 
 mod call;
 mod chunk;
 mod language;
 mod recent;
+mod telemetry;
 mod wire;
 
 pub use call::EndReason;
+pub use config::{Config, ConfigError, LogFormat};
+pub use telemetry::log_to_stderr;

@@ -1,0 +1,71 @@
+//! Which campaign a dialed number belongs to, and what applies to its calls.
+
+use std::{fmt, sync::Arc};
+
+use crate::{call::CallerId, language::Language};
+
+/// A tenant's or a campaign's name, fit to become part of a key or a label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>); // Invariant: 1 to 64 of a-z, 0-9, `-` and `_`.
+
+/// What a dialed number belongs to.
+#[derive(Debug, Clone)]
+pub struct Campaign {
+    pub id: Name,
+    pub tenant: Name,
+    pub language: Language,
+    /// Live calls it may have of its own; `None` where only the wider caps count.
+    pub max_calls: Option<u32>,
+}
+
+/// Every campaign of this gateway.
+#[derive(Debug)]
+pub struct Campaigns {
+    default: Arc<Campaign>,
+    /// The numbers that are ours; empty when every number is.
+    numbers: Vec<CallerId>,
+}
+
+impl Name {
+    /// The one campaign and tenant there are when nothing else is configured.
+    pub fn default_name() -> Self {
+        Self(Arc::from("default"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Campaigns {
+    /// One campaign, called `default`, that answers `numbers`, or every number if there are none.
+    pub fn only(language: Language, max_calls: Option<u32>, numbers: Vec<CallerId>) -> Self {
+        let default = Campaign {
+            id: Name::default_name(),
+            tenant: Name::default_name(),
+            language,
+            max_calls,
+        };
+        Self {
+            default: Arc::new(default),
+            numbers,
+        }
+    }
+
+    /// Returns the campaign that answers `called`; `None` where the number is not in service.
+    pub fn answering(&self, called: &CallerId) -> Option<&Arc<Campaign>> {
+        let ours = self.numbers.is_empty() || self.numbers.contains(called);
+        ours.then_some(&self.default)
+    }
+
+    /// Returns the campaign whose language and texts serve where no other is known.
+    pub fn default_campaign(&self) -> &Arc<Campaign> {
+        &self.default
+    }
+}

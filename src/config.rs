@@ -1,0 +1,211 @@
+//! Every setting, with its default and its unit: environment variables, read once.
+
+mod agent;
+mod caps;
+mod reader;
+mod twilio;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::{
+    config::reader::{Environment, Reader},
+    language::Language,
+};
+
+pub use agent::{AgentKind, AgentSettings, TurnDetection};
+pub use caps::Caps;
+pub use reader::ConfigError;
+pub use twilio::TwilioSettings;
+
+/// The settings of one gateway. Secrets in it show as `[REDACTED]`.
+#[derive(Debug)]
+pub struct Config {
+    /// `LISTEN`: the address that serves webhooks and media sockets. Default `127.0.0.1:5050`,
+    /// in production `0.0.0.0:5050`.
+    pub listen: SocketAddr,
+    /// `PUBLIC_URL`: what carriers call us by; signatures and media addresses are made from it.
+    /// Required in production; default `http://` and [`Config::listen`].
+    pub public_url: Option<Url>,
+    /// `PRODUCTION`: refuses insecure combinations. Default off.
+    pub production: bool,
+    /// `WORKERS`: threads that carry calls. Default: one a core.
+    pub workers: usize,
+    /// `DEFAULT_LANGUAGE`: what callers are told in. Default `he-IL`.
+    pub language: Language,
+    /// `TEMPLATES_DIR`: texts of the operator's own, in place of the embedded ones.
+    pub templates: Option<PathBuf>,
+    /// `DRAIN_SECONDS`: how long live calls may go on after a SIGTERM. Default 300.
+    pub drain: Duration,
+    /// `MAX_CALL_SECONDS`: the longest call. Default 14400, as long as Twilio lets one be.
+    pub longest_call: Duration,
+    /// `LOG_FORMAT`: `text` or `json`. Default `text`.
+    pub log_format: LogFormat,
+    pub twilio: TwilioSettings,
+    pub agent: AgentSettings,
+    pub caps: Caps,
+    /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
+    pub ticket_secret: Option<SecretString>,
+    pub operator: OperatorSettings,
+    /// What is odd about the settings, for the log of the start.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Who may look at operators' pages.
+#[derive(Debug, Default)]
+pub struct OperatorSettings {
+    /// `OPS_TOKEN`. Required in production; without it the pages answer on loopback only.
+    pub token: Option<SecretString>,
+    /// `OPS_READ_TOKEN`: sees, but changes nothing.
+    pub read_token: Option<SecretString>,
+}
+
+impl Config {
+    /// Reads the settings from `environment`, a function from a variable's name to its value.
+    ///
+    /// # Errors
+    /// If any setting breaks its rule, or several do not go together.
+    pub fn load(environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let read = Reader::new(environment);
+        let production = read.switch("PRODUCTION");
+        let listen = if production {
+            "0.0.0.0:5050"
+        } else {
+            "127.0.0.1:5050"
+        };
+        let listen = read
+            .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
+            .unwrap_or_else(|| listen.parse().expect("a literal address"));
+        refuse_what_is_not_there_yet(&read);
+        let config = Self {
+            listen,
+            public_url: public_url(&read, production),
+            production,
+            workers: workers(&read),
+            language: read
+                .parsed("DEFAULT_LANGUAGE", "a language tag, such as he-IL")
+                .unwrap_or_default(),
+            templates: read.text("TEMPLATES_DIR").map(PathBuf::from),
+            drain: read.seconds("DRAIN_SECONDS", 300, 0..=86_400),
+            longest_call: read.seconds("MAX_CALL_SECONDS", 14_400, 10..=86_400),
+            log_format: read
+                .parsed("LOG_FORMAT", "text or json")
+                .unwrap_or(LogFormat::Text),
+            twilio: TwilioSettings::load(&read, production),
+            agent: AgentSettings::load(&read, production),
+            caps: Caps::load(&read, production),
+            ticket_secret: long_secret(&read, "TICKET_SECRET"),
+            operator: OperatorSettings::load(&read, production),
+            warnings: Vec::new(),
+        };
+        let warnings = read.finish()?;
+        Ok(Self { warnings, ..config })
+    }
+}
+
+impl OperatorSettings {
+    fn load(read: &Reader<impl Environment>, production: bool) -> Self {
+        let settings = Self {
+            token: long_secret(read, "OPS_TOKEN"),
+            read_token: long_secret(read, "OPS_READ_TOKEN"),
+        };
+        if production && settings.token.is_none() {
+            let rule = "not set (in production operators' pages must not be open)";
+            read.mistake("OPS_TOKEN", None, rule);
+        }
+        settings
+    }
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
+    for (name, rule) in [
+        (
+            "REDIS_URL",
+            "not supported by this version: slots are kept in memory; unset it",
+        ),
+        (
+            "CALLGATE_CONFIG",
+            "not supported by this version: there is one campaign; unset it",
+        ),
+    ] {
+        if read.text(name).is_some() {
+            read.mistake(name, None, rule);
+        }
+    }
+    if let Some(behavior) = read.text("CALLS_OVER_CAPACITY_BEHAVIOR")
+        && behavior != "reject"
+    {
+        let rule = "this version can only reject";
+        read.mistake("CALLS_OVER_CAPACITY_BEHAVIOR", Some(behavior), rule);
+    }
+}
+
+fn public_url(read: &Reader<impl Environment>, production: bool) -> Option<Url> {
+    const RULE: &str = "the https address that carriers reach us at, without a query";
+    let url: Option<Url> = read.parsed("PUBLIC_URL", RULE);
+    match &url {
+        Some(url) => {
+            let scheme = matches!(url.scheme(), "https") || (!production && url.scheme() == "http");
+            let plain = url.has_host() && url.query().is_none() && url.fragment().is_none();
+            if !(scheme && plain && is_free_of_secrets(url)) {
+                read.mistake("PUBLIC_URL", shown(url), RULE);
+            }
+        }
+        None if production && read.text("PUBLIC_URL").is_none() => {
+            read.mistake("PUBLIC_URL", None, "not set (required in production)");
+        }
+        None => {}
+    }
+    url
+}
+
+fn workers(read: &Reader<impl Environment>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = read.number("WORKERS", cores as u64, 1..=256);
+    usize::try_from(workers).expect("at most 256")
+}
+
+/// Tells whether a URL carries neither user nor password.
+fn is_free_of_secrets(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none()
+}
+
+/// Returns a URL as it may be printed: not if it could carry a secret.
+fn shown(url: &Url) -> Option<String> {
+    (is_free_of_secrets(url) && url.query().is_none()).then(|| url.to_string())
+}
+
+fn long_secret(read: &Reader<impl Environment>, name: &str) -> Option<SecretString> {
+    let secret = read.secret(name)?;
+    if secret.expose_secret().len() < 16 {
+        read.mistake(
+            name,
+            None,
+            "too short: at least 16 characters, best from a generator",
+        );
+    }
+    Some(secret)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! How many calls there may be.
+
+use std::time::Duration;
+
+use crate::config::reader::{Environment, Reader};
+
+/// How many live calls each scope may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caps {
+    /// `MAX_ACTIVE_CALLS`, also called `TELEPHONY_GLOBAL_MAX_CONCURRENCY` and
+    /// `MAX_CONCURRENT_CALLS`. Default 50, in production 15.
+    pub global: u32,
+    /// `MAX_CALLS_PER_TENANT`. Default: the global cap.
+    pub tenant: u32,
+    /// `TELEPHONY_PER_CAMPAIGN_MAX_CONCURRENCY`: the default campaign's. Default: none of its own.
+    pub campaign: Option<u32>,
+    /// `MAX_SETUP_CALLS`: calls whose media has not arrived. Default: the global cap.
+    pub setup: u32,
+    /// `MAX_CONNECTIONS`: media sockets of this replica. Default 100, or the global cap if that
+    /// is larger.
+    pub connections: u32,
+    /// `TELEPHONY_SEMAPHORE_TTL_SEC` bounds it from above. Default 30 s.
+    pub lease: Duration,
+    /// `CALLS_CAPACITY_LOG_LEVEL`. Default `WARNING`.
+    pub log_level: tracing::Level,
+}
+
+impl Caps {
+    pub(super) fn load(read: &Reader<impl Environment>, production: bool) -> Self {
+        let global = global_cap(read).unwrap_or(if production { 15 } else { 50 });
+        let tenant = read.cap("MAX_CALLS_PER_TENANT").unwrap_or(global);
+        let caps = Self {
+            global,
+            tenant,
+            campaign: read.cap("TELEPHONY_PER_CAMPAIGN_MAX_CONCURRENCY"),
+            setup: read.cap("MAX_SETUP_CALLS").unwrap_or(global),
+            connections: read.cap("MAX_CONNECTIONS").unwrap_or(global.max(100)),
+            lease: lease(read),
+            log_level: log_level(read),
+        };
+        for (name, cap) in [
+            ("MAX_CALLS_PER_TENANT", caps.tenant),
+            (
+                "TELEPHONY_PER_CAMPAIGN_MAX_CONCURRENCY",
+                caps.campaign.unwrap_or(0),
+            ),
+        ] {
+            if cap > global {
+                read.warning(format!(
+                    "{name}={cap} can never be reached: {global} calls at most"
+                ));
+            }
+        }
+        if caps.connections < global {
+            read.warning(format!(
+                "MAX_CONNECTIONS={} is below the {global} calls that may be live: a replica \
+                 alone turns the rest away",
+                caps.connections
+            ));
+        }
+        caps
+    }
+}
+
+/// The smaller of the two names counts; a third one does when neither is set.
+fn global_cap(read: &Reader<impl Environment>) -> Option<u32> {
+    const NAMES: [&str; 2] = ["MAX_ACTIVE_CALLS", "TELEPHONY_GLOBAL_MAX_CONCURRENCY"];
+    let caps = NAMES.map(|name| read.cap(name));
+    if let [Some(first), Some(second)] = caps
+        && first != second
+    {
+        let counts = if first < second { NAMES[0] } else { NAMES[1] };
+        read.warning(format!(
+            "{}={first} and {}={second}: {counts} counts",
+            NAMES[0], NAMES[1]
+        ));
+    }
+    let smaller = caps.into_iter().flatten().min();
+    smaller.or_else(|| read.cap("MAX_CONCURRENT_CALLS"))
+}
+
+fn lease(read: &Reader<impl Environment>) -> Duration {
+    let bound = read.number("TELEPHONY_SEMAPHORE_TTL_SEC", 3_600, 0..=u64::MAX);
+    if bound < 15 {
+        read.warning(format!("TELEPHONY_SEMAPHORE_TTL_SEC={bound} counts as 15"));
+    }
+    Duration::from_secs(bound.clamp(15, 30))
+}
+
+fn log_level(read: &Reader<impl Environment>) -> tracing::Level {
+    match read
+        .text("CALLS_CAPACITY_LOG_LEVEL")
+        .map(|level| level.to_ascii_uppercase())
+    {
+        None => tracing::Level::WARN,
+        Some(level) => match level.as_str() {
+            "DEBUG" => tracing::Level::DEBUG,
+            "INFO" => tracing::Level::INFO,
+            "WARN" | "WARNING" => tracing::Level::WARN,
+            "ERROR" => tracing::Level::ERROR,
+            _ => {
+                let rule = "DEBUG, INFO, WARNING or ERROR";
+                read.mistake("CALLS_CAPACITY_LOG_LEVEL", Some(level), rule);
+                tracing::Level::WARN
+            }
+        },
+    }
+}
