@@ -5,6 +5,7 @@
 
 mod config;
 
+mod admission;
 mod campaign;
 
 mod webhook;
