@@ -6,6 +6,7 @@
 mod config;
 
 mod admission;
+mod answer;
 mod campaign;
 
 mod webhook;
