@@ -9,6 +9,7 @@ mod admission;
 mod answer;
 mod campaign;
 
+mod session;
 mod webhook;
 
 mod call;

@@ -1,0 +1,381 @@
+//! The call without IO: what it does next, from what has happened. Time goes in as the time
+//! since the media began.
+//!
+//! Invariant: a call ends exactly once, and is silent afterwards.
+//! Invariant: what the caller says reaches the agent in order, also what came before the agent.
+//! Invariant: nothing is truncated beyond what the caller has heard.
+
+mod hearing;
+mod playback;
+
+use std::{collections::VecDeque, time::Duration, vec};
+
+use crate::{
+    call::EndReason,
+    chunk::Chunk,
+    session::{hearing::Hearing, playback::Playback},
+};
+
+pub use playback::{Interrupted, ItemId, Mark};
+
+/// How long the caller waits for the agent before hearing an apology.
+pub const AGENT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long an agent that owes an answer may send nothing at all.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a media socket may bring no audio.
+const MEDIA_PATIENCE: Duration = Duration::from_secs(10);
+/// How much of the caller's words waits for the agent; the oldest are dropped beyond it.
+const MOST_HELD: Duration = Duration::from_secs(5);
+/// How often an answer that failed for the moment is asked for again.
+const MOST_RETRIES: u32 = 2;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The caller's audio, with its place in the carrier's stream.
+    CallerAudio {
+        chunk: Chunk,
+        starts_at: Duration,
+    },
+    CallerPressed(char),
+    /// The carrier has played everything before the mark.
+    CallerHeard(Mark),
+    CallerHungUp,
+    AgentReady,
+    AgentAudio {
+        item: ItemId,
+        chunk: Chunk,
+    },
+    /// The agent has sent all audio of an item.
+    AgentFinished(ItemId),
+    /// The agent hears the caller speak.
+    AgentInterrupted,
+    /// The agent took the caller's words for a turn and will answer.
+    AgentWillAnswer,
+    /// An answer has begun.
+    AgentAnswering,
+    AgentAnswered(Answered),
+    /// Words of either side, as the agent understood them.
+    Said {
+        who: Speaker,
+        text: String,
+    },
+    /// Any other sign of life from the agent.
+    AgentAlive,
+    /// The call must end, for a reason found outside.
+    End(EndReason),
+    Tick,
+}
+
+/// How an answer of the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    Fully,
+    /// The caller interrupted it.
+    Cancelled,
+    /// It was cut at its longest; the agent can go on.
+    CutShort,
+    /// It was withheld.
+    Withheld,
+    /// It failed for the moment; it may work again after the wait.
+    TryAgain(Duration),
+    /// It failed, and so would the next.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaker {
+    Caller,
+    Agent,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    SendToAgent(Chunk),
+    /// Ask the agent for its first words.
+    Greet,
+    /// Ask the agent for an answer.
+    Answer,
+    TellAgentPressed(char),
+    /// Tell the agent how much of what it said was heard.
+    Truncate(Interrupted),
+    PlayToCaller(Chunk),
+    MarkPlayback(Mark),
+    ClearPlayback,
+    Said {
+        who: Speaker,
+        text: String,
+    },
+    /// The agent's first audio of the call goes out.
+    FirstWords,
+    /// The caller's audio had a hole, filled with this much silence.
+    Filled(Duration),
+    End(EndReason),
+}
+
+/// What a call may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub greets: bool,
+    pub longest_call: Duration,
+}
+
+/// One call's state.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    patient_until: Duration,
+    state: State,
+    hearing: Hearing,
+    playback: Playback,
+    /// Between the beginning and the end of an answer.
+    answering: bool,
+    /// Audio of an interrupted answer may still be under way: it is dropped until the next one.
+    muted: bool,
+    /// Since when the agent has owed an answer and sent nothing.
+    owing_since: Option<Duration>,
+    retries: u32,
+    retry_at: Option<Duration>,
+    spoken: bool,
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The agent is not there yet; the caller's words wait.
+    Connecting {
+        held: VecDeque<Chunk>,
+        held_for: Duration,
+    },
+    Talking,
+    Ended,
+}
+
+impl Session {
+    /// Begins a call `at` this time, from which on the caller waits for the agent.
+    pub fn new(at: Duration, limits: Limits) -> Self {
+        Self {
+            limits,
+            patient_until: at + AGENT_PATIENCE,
+            state: State::Connecting {
+                held: VecDeque::new(),
+                held_for: Duration::ZERO,
+            },
+            hearing: Hearing::from(at),
+            playback: Playback::default(),
+            answering: false,
+            muted: false,
+            owing_since: None,
+            retries: 0,
+            retry_at: None,
+            spoken: false,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes what happened `at` this time; returns what is to be done, in order. Drain it before
+    /// the next input.
+    pub fn handle(&mut self, at: Duration, input: Input) -> vec::Drain<'_, Output> {
+        if !matches!(self.state, State::Ended) {
+            self.take(at, input);
+        }
+        self.outputs.drain(..)
+    }
+
+    /// Returns when a [`Input::Tick`] is due, whatever else happens.
+    pub fn deadline(&self) -> Duration {
+        let connecting = matches!(self.state, State::Connecting { .. });
+        let due = [
+            connecting.then_some(self.patient_until),
+            Some(self.limits.longest_call),
+            Some(self.hearing.last_at() + MEDIA_PATIENCE),
+            self.hearing.fill_at(),
+            self.owing_since.map(|since| since + ANSWER_PATIENCE),
+            self.retry_at,
+            self.playback.deadline(),
+        ];
+        due.into_iter().flatten().min().unwrap_or(Duration::MAX)
+    }
+
+    /// Tells whether the agent should be read: not while too much of its audio waits.
+    pub fn wants_agent(&self) -> bool {
+        self.playback.has_room()
+    }
+
+    fn take(&mut self, at: Duration, input: Input) {
+        match input {
+            Input::CallerAudio { chunk, starts_at } => self.hear(at, chunk, starts_at),
+            Input::CallerPressed(key) => self.pressed(at, key),
+            Input::CallerHeard(mark) => self.playback.heard(mark),
+            Input::CallerHungUp => self.end(EndReason::CallerHungUp),
+            Input::AgentReady => self.agent_is_ready(at),
+            Input::AgentAudio { item, chunk } => self.play(at, &item, chunk),
+            Input::AgentFinished(item) => self.playback.complete(&item, &mut self.outputs),
+            Input::AgentInterrupted => self.interrupt(at),
+            Input::AgentWillAnswer => self.owing_since = Some(at),
+            Input::AgentAnswering => {
+                self.retry_at = None;
+                self.answering = true;
+                self.muted = false;
+                self.owing_since = Some(at);
+            }
+            Input::AgentAnswered(answered) => self.answered(at, answered),
+            Input::Said { who, text } => {
+                self.alive(at);
+                self.outputs.push(Output::Said { who, text });
+            }
+            Input::AgentAlive => self.alive(at),
+            Input::End(reason) => self.end(reason),
+            Input::Tick => self.tick(at),
+        }
+    }
+
+    fn hear(&mut self, at: Duration, chunk: Chunk, starts_at: Duration) {
+        let hole = self.hearing.hear(at, &chunk, starts_at);
+        if let Some(hole) = hole {
+            self.fill(hole);
+        }
+        self.pass_on(chunk);
+    }
+
+    fn fill(&mut self, hole: Duration) {
+        let mut left = hole;
+        while !left.is_zero() {
+            let silence = Chunk::silence(left);
+            left = left.saturating_sub(silence.duration());
+            self.pass_on(silence);
+        }
+        self.outputs.push(Output::Filled(hole));
+    }
+
+    /// Gives the caller's audio to the agent, or keeps it until the agent is there.
+    fn pass_on(&mut self, chunk: Chunk) {
+        match &mut self.state {
+            State::Talking => self.outputs.push(Output::SendToAgent(chunk)),
+            State::Connecting { held, held_for } => {
+                *held_for += chunk.duration();
+                held.push_back(chunk);
+                while *held_for > MOST_HELD
+                    && let Some(oldest) = held.pop_front()
+                {
+                    *held_for -= oldest.duration();
+                }
+            }
+            State::Ended => {}
+        }
+    }
+
+    fn pressed(&mut self, at: Duration, key: char) {
+        if matches!(self.state, State::Talking) {
+            self.outputs.push(Output::TellAgentPressed(key));
+            if !self.answering {
+                self.answer(at);
+            }
+        }
+    }
+
+    fn agent_is_ready(&mut self, at: Duration) {
+        if let State::Connecting { held, .. } = &mut self.state {
+            self.outputs.extend(held.drain(..).map(Output::SendToAgent));
+            self.state = State::Talking;
+            self.hearing.resume(at);
+            if self.limits.greets {
+                self.outputs.push(Output::Greet);
+                self.owing_since = Some(at);
+            }
+        }
+    }
+
+    fn play(&mut self, at: Duration, item: &ItemId, chunk: Chunk) {
+        self.alive(at);
+        if self.muted || !matches!(self.state, State::Talking) {
+            return;
+        }
+        if !self.spoken {
+            self.spoken = true;
+            self.outputs.push(Output::FirstWords);
+        }
+        self.playback.receive(at, item, chunk, &mut self.outputs);
+    }
+
+    fn interrupt(&mut self, at: Duration) {
+        self.alive(at);
+        self.muted = self.answering;
+        self.retry_at = None; // The caller speaks: the next answer is to that.
+        let unheard = self.playback.interrupt(at);
+        if !unheard.is_empty() {
+            // The carrier first: until it has cleared, the caller is talked over.
+            self.outputs.push(Output::ClearPlayback);
+            self.outputs
+                .extend(unheard.into_iter().map(Output::Truncate));
+        }
+    }
+
+    fn answered(&mut self, at: Duration, answered: Answered) {
+        self.answering = false;
+        self.muted = false;
+        self.owing_since = None;
+        match answered {
+            Answered::Fully => self.retries = 0,
+            Answered::Cancelled | Answered::Withheld => {}
+            Answered::CutShort => self.answer(at),
+            Answered::TryAgain(wait) if self.retries < MOST_RETRIES => {
+                self.retries += 1;
+                self.retry_at = Some(at + wait.min(ANSWER_PATIENCE));
+            }
+            Answered::TryAgain(_) | Answered::Failed => self.end(EndReason::AgentFailed),
+        }
+    }
+
+    fn answer(&mut self, at: Duration) {
+        self.owing_since = Some(at);
+        self.outputs.push(Output::Answer);
+    }
+
+    /// Any word from the agent pays for its silence so far.
+    fn alive(&mut self, at: Duration) {
+        if self.owing_since.is_some() {
+            self.owing_since = Some(at);
+        }
+    }
+
+    fn tick(&mut self, at: Duration) {
+        let since = |patience: Duration, since: Duration| since + patience <= at;
+        if matches!(self.state, State::Connecting { .. }) && self.patient_until <= at {
+            return self.end(EndReason::AgentTooSlow);
+        }
+        if self.limits.longest_call <= at {
+            return self.end(EndReason::TooLong);
+        }
+        if since(MEDIA_PATIENCE, self.hearing.last_at()) {
+            return self.end(EndReason::MediaStalled);
+        }
+        if !self.wants_agent() {
+            self.alive(at); // Nobody reads what it sends.
+        }
+        if self
+            .owing_since
+            .is_some_and(|owing| since(ANSWER_PATIENCE, owing))
+        {
+            return self.end(EndReason::AgentStalled);
+        }
+        if self.retry_at.is_some_and(|due| due <= at) {
+            self.retry_at = None;
+            self.answer(at);
+        }
+        if let Some(hole) = self.hearing.missing(at) {
+            self.fill(hole);
+        }
+        self.playback.release(at, &mut self.outputs);
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        self.state = State::Ended;
+        self.outputs.push(Output::End(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! What the caller has heard: paces the agent's audio and follows it to the caller's ear.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{chunk::Chunk, session::Output};
+
+/// How far ahead of the caller's ear the carrier is fed: enough to bridge a stumbling network,
+/// little enough that an interruption is exact.
+pub const LEAD: Duration = Duration::from_secs(1);
+/// How much may wait here before the agent's socket is not read any more.
+pub const MOST_QUEUED: Duration = Duration::from_secs(30);
+/// How many pieces of it may, however short they are.
+const MOST_PIECES: usize = 4_096;
+/// How much audio lies between two marks, and goes out in one piece at most: the error of an
+/// interruption's position. Whole steps of a chunk, so that it is cut there.
+const MARK_EVERY: Duration = Duration::from_millis(180);
+/// What a carrier that returns no marks can make us remember.
+const MOST_MARKS: usize = 512;
+const MOST_ITEMS: usize = 64;
+const MOST_DROPPED: usize = 32;
+
+/// The agent's name for one piece of its speech.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemId(Bytes);
+
+/// A place in the audio sent to the carrier, which returns it once everything before has been
+/// played. Marks of an earlier generation were overtaken by a clear: those come back unplayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    pub generation: u32,
+    pub number: u32,
+}
+
+/// What became of a piece of speech that the caller interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The caller heard this much of it.
+    Heard {
+        item: ItemId,
+        heard: Duration,
+    },
+    Unheard {
+        item: ItemId,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Playback {
+    /// What waits because the carrier has enough.
+    queue: VecDeque<(ItemId, Chunk)>,
+    queued: Duration,
+    /// When the carrier will have played all it was given.
+    ends_at: Duration,
+    items: VecDeque<Item>,
+    unmarked: Duration,
+    generation: u32,
+    marked: u32,
+    marks: VecDeque<(Mark, ItemId, Duration)>,
+    dropped: VecDeque<ItemId>,
+}
+
+#[derive(Debug)]
+struct Item {
+    id: ItemId,
+    received: Duration,
+    sent: Duration,
+    heard: Duration,
+    complete: bool,
+}
+
+impl ItemId {
+    /// Takes a part of a message as an item's name.
+    pub fn new(id: Bytes) -> Self {
+        Self(id)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns a name that does not keep its message in memory.
+    fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+impl Playback {
+    /// Takes the agent's audio, unless it belongs to what was interrupted.
+    pub fn receive(&mut self, at: Duration, id: &ItemId, chunk: Chunk, out: &mut Vec<Output>) {
+        if self.dropped.contains(id) || chunk.is_empty() {
+            return;
+        }
+        if !self.items.iter().any(|item| item.id == *id) {
+            if self.items.len() == MOST_ITEMS {
+                self.items.pop_front();
+            }
+            self.items.push_back(Item {
+                id: id.detached(),
+                received: Duration::ZERO,
+                sent: Duration::ZERO,
+                heard: Duration::ZERO,
+                complete: false,
+            });
+        }
+        let item = self.items.iter_mut().find(|item| item.id == *id);
+        let item = item.expect("it was there, or was just put there");
+        item.received += chunk.duration();
+        let id = item.id.clone();
+        self.queued += chunk.duration();
+        self.queue.push_back((id, chunk));
+        self.release(at, out);
+    }
+
+    /// Notes that the agent has sent all of an item, so that its end gets a mark.
+    pub fn complete(&mut self, id: &ItemId, out: &mut Vec<Output>) {
+        let Some(item) = self.items.iter_mut().find(|item| item.id == *id) else {
+            return;
+        };
+        item.complete = true;
+        if item.sent == item.received && self.unmarked > Duration::ZERO {
+            let (id, sent) = (item.id.clone(), item.sent);
+            self.mark(id, sent, out);
+        }
+    }
+
+    /// Gives the carrier what it may have by now.
+    pub fn release(&mut self, at: Duration, out: &mut Vec<Output>) {
+        while self.ends_at <= at + LEAD
+            && let Some((id, mut chunk)) = self.queue.pop_front()
+        {
+            let piece = if chunk.duration() <= MARK_EVERY {
+                chunk
+            } else {
+                let piece = chunk.split_off_front(MARK_EVERY);
+                self.queue.push_front((id.clone(), chunk));
+                piece
+            };
+            let duration = piece.duration();
+            self.queued = self.queued.saturating_sub(duration);
+            self.ends_at = self.ends_at.max(at) + duration;
+            self.unmarked += duration;
+            out.push(Output::PlayToCaller(piece));
+            if let Some(item) = self.items.iter_mut().find(|item| item.id == id) {
+                item.sent += duration;
+                if self.unmarked >= MARK_EVERY || item.complete && item.sent == item.received {
+                    let sent = item.sent;
+                    self.mark(id, sent, out);
+                }
+            }
+        }
+    }
+
+    /// Notes a mark that the carrier returned: what lies before it has been heard.
+    pub fn heard(&mut self, mark: Mark) {
+        if mark.generation != self.generation {
+            return;
+        }
+        while let Some((returned, id, position)) = self.marks.front()
+            && *returned <= mark
+        {
+            if let Some(at) = self.items.iter().position(|item| item.id == *id) {
+                self.items[at].heard = *position;
+                // Marks come back in order: what was sent before has been heard to its end.
+                self.items.drain(..at);
+            }
+            self.marks.pop_front();
+        }
+        if let Some(first) = self.items.front()
+            && first.complete
+            && first.heard == first.received
+        {
+            self.items.pop_front();
+        }
+    }
+
+    /// Forgets what the caller has not heard. Returns it, oldest first; empty if the caller had
+    /// heard everything, so that nothing needs to be cleared.
+    pub fn interrupt(&mut self, at: Duration) -> Vec<Interrupted> {
+        let cut = |item: Item| {
+            if item.heard.is_zero() {
+                Interrupted::Unheard { item: item.id }
+            } else {
+                Interrupted::Heard {
+                    item: item.id,
+                    heard: item.heard,
+                }
+            }
+        };
+        let unheard: Vec<Item> = self
+            .items
+            .drain(..)
+            .filter(|item| item.heard < item.received)
+            .collect();
+        for item in &unheard {
+            if self.dropped.len() == MOST_DROPPED {
+                self.dropped.pop_front();
+            }
+            self.dropped.push_back(item.id.clone());
+        }
+        self.queue.clear();
+        self.queued = Duration::ZERO;
+        self.ends_at = at;
+        self.unmarked = Duration::ZERO;
+        self.marks.clear();
+        self.generation += 1;
+        unheard.into_iter().map(cut).collect()
+    }
+
+    /// Returns when more may be released, if anything waits.
+    pub fn deadline(&self) -> Option<Duration> {
+        (!self.queue.is_empty()).then(|| self.ends_at.saturating_sub(LEAD))
+    }
+
+    /// Tells whether the agent's socket should be read.
+    pub fn has_room(&self) -> bool {
+        self.queued < MOST_QUEUED && self.queue.len() < MOST_PIECES
+    }
+
+    fn mark(&mut self, id: ItemId, position: Duration, out: &mut Vec<Output>) {
+        self.unmarked = Duration::ZERO;
+        self.marked += 1;
+        let mark = Mark {
+            generation: self.generation,
+            number: self.marked,
+        };
+        if self.marks.len() == MOST_MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back((mark, id, position));
+        out.push(Output::MarkPlayback(mark));
+    }
+}
