@@ -6,6 +6,7 @@
 mod config;
 
 mod admission;
+mod agent;
 mod answer;
 mod campaign;
 
@@ -19,6 +20,7 @@ mod recent;
 mod telemetry;
 mod wire;
 
+pub use agent::parrot;
 pub use call::EndReason;
 pub use config::{Config, ConfigError, LogFormat};
 pub use telemetry::log_to_stderr;

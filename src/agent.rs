@@ -1,0 +1,3 @@
+//! The agent that talks with the caller.
+
+pub mod parrot;
