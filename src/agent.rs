@@ -1,3 +1,266 @@
-//! The agent that talks with the caller.
+//! The agent's socket: connected in time, bounded in both directions.
+//!
+//! Invariant: whatever the agent's server does, the caller hears something within [`BUDGET`].
+//! Invariant: no audio passes before the agent has confirmed its format.
 
+mod breaker;
+mod openai;
 pub mod parrot;
+mod socket;
+mod stream;
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use secrecy::ExposeSecret;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::{
+    Connector, client_async_tls_with_config,
+    tungstenite::{self, ClientRequestBuilder, protocol::WebSocketConfig},
+};
+use url::Url;
+
+use crate::{
+    agent::{breaker::Breaker, stream::Movable},
+    call::EndReason,
+    config::{AgentKind, AgentSettings},
+    language::Language,
+    session::Input,
+    telemetry::AgentMetrics,
+};
+
+#[cfg(feature = "bench")]
+pub use openai::append;
+pub use socket::AgentSocket;
+
+/// How long connecting may take, every step and the second try included.
+pub const BUDGET: Duration = Duration::from_secs(3);
+/// The pause before the second try.
+const RETRY_PAUSE: Duration = Duration::from_millis(150);
+/// The longest message that is read: half a minute of audio is below half a mebibyte.
+const LONGEST_MESSAGE: usize = 4 << 20;
+/// What may wait to be sent: about four seconds of the caller's audio.
+const LONGEST_OUTBOX: usize = 64 << 10;
+
+/// What a message of the agent's means.
+#[derive(Debug, PartialEq)]
+enum Event {
+    Created,
+    Updated {
+        fits: bool,
+    },
+    Input(Input),
+    /// What is left of the agent's rate limits, by their names.
+    Limits(Vec<(Limit, u64)>),
+    Complaint(Complaint),
+}
+
+/// What an agent's rate limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    Requests,
+    Tokens,
+}
+
+/// An error that the agent reports without closing.
+#[derive(Debug, PartialEq, Eq)]
+enum Complaint {
+    Expired,
+    Fatal(String),
+    Harmless(String),
+}
+
+/// A message makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Garbled;
+
+/// Why there is no agent for a call.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the agent cannot be reached")]
+    Unreachable(#[source] tungstenite::Error),
+    #[error("the agent's server refused with status {0}")]
+    Refused(u16),
+    #[error("the agent was not ready within {BUDGET:?}")]
+    TooSlow,
+    #[error("the agent closed the connection before it was ready")]
+    Closed,
+    #[error("the agent sent what makes no sense")]
+    Garbled,
+    #[error("the agent did not accept telephone audio")]
+    WrongFormat,
+    #[error("the agent reported {0:?} before it was ready")]
+    Failed(String),
+    #[error("the agent failed too often and is left alone for a moment")]
+    Resting,
+    #[error("the connecting task is gone")]
+    Lost,
+}
+
+/// Where the agents are, and how to talk to one. Shared by all workers.
+pub struct Agents {
+    settings: AgentSettings,
+    language: Language,
+    url: Url,
+    tls: Connector,
+    breaker: Breaker,
+    metrics: AgentMetrics,
+}
+
+impl Agents {
+    /// Prepares to reach the agent of the settings.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read.
+    pub fn new(
+        settings: AgentSettings,
+        language: Language,
+        metrics: AgentMetrics,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            tls: Connector::Rustls(Arc::new(trust(&settings)?)),
+            url: settings.url.clone(),
+            settings,
+            language,
+            breaker: Breaker::default(),
+            metrics,
+        })
+    }
+
+    /// Reaches the agent at `url` from now on, as the parrot's address is known only once it
+    /// listens.
+    pub fn listen_at(&mut self, url: Url) {
+        self.url = url;
+    }
+
+    /// Tells whether agents are asked to speak first.
+    pub fn greets(&self) -> bool {
+        self.settings.greeting.is_some()
+    }
+
+    pub fn kind(&self) -> AgentKind {
+        self.settings.kind
+    }
+
+    /// Tells whether the agent failed so often of late that it is left alone.
+    pub fn is_resting(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Connects an agent that is ready to talk, within [`BUDGET`].
+    ///
+    /// # Errors
+    /// Whatever kept it from being ready; see [`AgentError::end_reason`].
+    pub async fn connect(&self) -> Result<AgentSocket, AgentError> {
+        if !self.breaker.may_try() {
+            return Err(AgentError::Resting);
+        }
+        let connected = timeout(BUDGET, self.try_twice()).await;
+        let connected = connected.unwrap_or(Err(AgentError::TooSlow));
+        self.breaker.record(connected.is_ok());
+        connected
+    }
+
+    async fn try_twice(&self) -> Result<AgentSocket, AgentError> {
+        match self.try_once().await {
+            Err(AgentError::Unreachable(_) | AgentError::Refused(429 | 500..)) => {
+                sleep(RETRY_PAUSE).await;
+                self.try_once().await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_once(&self) -> Result<AgentSocket, AgentError> {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or(443);
+        let tcp = Movable::connect(host.trim_matches(['[', ']']), port).await;
+        let tcp = tcp.map_err(|error| AgentError::Unreachable(error.into()))?;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(4 << 10)
+            .write_buffer_size(16 << 10)
+            .max_write_buffer_size(LONGEST_OUTBOX)
+            .max_message_size(Some(LONGEST_MESSAGE))
+            .max_frame_size(Some(LONGEST_MESSAGE));
+        let tls = self.tls.clone();
+        let request = self.request();
+        let upgraded = client_async_tls_with_config(request, tcp, Some(limits), Some(tls)).await;
+        let (socket, _) = upgraded.map_err(|error| {
+            if let tungstenite::Error::Http(response) = error {
+                AgentError::Refused(response.status().as_u16())
+            } else {
+                AgentError::Unreachable(error)
+            }
+        })?;
+        AgentSocket::ready(socket, &self.settings, &self.language, self.metrics.clone()).await
+    }
+
+    fn request(&self) -> ClientRequestBuilder {
+        let mut url = self.url.clone();
+        if self.settings.kind != AgentKind::Parrot {
+            url.query_pairs_mut()
+                .append_pair("model", &self.settings.model);
+        }
+        let uri = url.as_str().parse().expect("a URL with a host is a URI");
+        let request = ClientRequestBuilder::new(uri);
+        match (&self.settings.key, self.settings.kind) {
+            (Some(key), AgentKind::OpenAi) => {
+                request.with_header("Authorization", format!("Bearer {}", key.expose_secret()))
+            }
+            // An API key as Bearer is redirected by some of Azure's hosts: the header decides.
+            (Some(key), AgentKind::AzureOpenAi) => {
+                request.with_header("api-key", key.expose_secret())
+            }
+            (_, AgentKind::Parrot) | (None, _) => request,
+        }
+    }
+}
+
+impl AgentError {
+    pub fn end_reason(&self) -> EndReason {
+        match self {
+            Self::Unreachable(_) | Self::Resting | Self::Lost => EndReason::AgentUnreachable,
+            Self::Refused(_) => EndReason::AgentRefused,
+            Self::TooSlow => EndReason::AgentTooSlow,
+            Self::Closed => EndReason::AgentClosed,
+            Self::Garbled => EndReason::AgentGarbled,
+            Self::WrongFormat => EndReason::AgentWrongFormat,
+            Self::Failed(_) => EndReason::AgentFailed,
+        }
+    }
+}
+
+/// Reads a message as a bridge does, for the benchmarks.
+#[cfg(feature = "bench")]
+pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
+    match openai::decode(message) {
+        Ok(Event::Input(input)) => Some(input),
+        Ok(Event::Created | Event::Updated { .. } | Event::Limits(_) | Event::Complaint(_))
+        | Err(Garbled) => None,
+    }
+}
+
+/// Trusts the system's certificates and those of the settings.
+fn trust(settings: &AgentSettings) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = &settings.extra_ca {
+        let certificates = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(io::Error::other)?;
+            roots.add(certificate).map_err(io::Error::other)?;
+        }
+    }
+    if roots.is_empty() && settings.url.scheme() == "wss" && settings.kind != AgentKind::Parrot {
+        let missing = "there are none: install ca-certificates, or set AGENT_CA_FILE";
+        return Err(io::Error::other(missing));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(io::Error::other)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Leaves an agent alone that fails again and again, so that the next caller hears so at once.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How many failures in a row open the breaker.
+const FAILURES: u32 = 3;
+/// How long it stays open before one call may try again.
+const REST: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    /// When the next try may be made, once there were enough failures.
+    next_try: Option<Instant>,
+}
+
+impl Breaker {
+    /// Tells whether a try may be made; the one that may, while the breaker is open, is the only
+    /// one until it is recorded or another rest has passed.
+    pub fn may_try(&self) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        match state.next_try {
+            Some(next_try) if now < next_try => false,
+            Some(_) => {
+                state.next_try = Some(now + REST);
+                true
+            }
+            None => true,
+        }
+    }
+
+    pub fn record(&self, worked: bool) {
+        let mut state = self.lock();
+        if worked {
+            *state = State::default();
+            return;
+        }
+        state.failures += 1;
+        if state.failures >= FAILURES {
+            state.next_try = Some(Instant::now() + REST);
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        let next_try = self.lock().next_try;
+        next_try.is_some_and(|next_try| Instant::now() < next_try)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_fails_thrice_rests_and_is_then_tried_by_one_call() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES {
+            assert!(breaker.may_try());
+            breaker.record(false);
+        }
+        assert!(!breaker.may_try());
+        tokio::time::advance(REST).await;
+        assert!(breaker.may_try());
+        assert!(!breaker.may_try());
+        breaker.record(true);
+        assert!(breaker.may_try());
+        assert!(breaker.may_try());
+    }
+}

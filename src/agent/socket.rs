@@ -1,0 +1,270 @@
+//! One call's connection to its agent.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{
+        self, Message, Utf8Bytes,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+
+use crate::{
+    agent::{AgentError, Complaint, Event, Garbled, Limit, openai, stream::Movable},
+    call::EndReason,
+    chunk::Chunk,
+    config::AgentSettings,
+    language::Language,
+    session::{Input, Interrupted},
+    telemetry::AgentMetrics,
+};
+
+/// How long an agent may take none of our audio before the call ends.
+const BLOCKED_FOR: Duration = Duration::from_secs(10);
+/// How many messages may make no sense before the call ends.
+const MOST_GARBLED: u32 = 20;
+
+/// One call's connection to its agent, ready to talk.
+pub struct AgentSocket {
+    socket: WebSocketStream<MaybeTlsStream<Movable>>,
+    outgoing: BytesMut,
+    greeting: Option<String>,
+    unsent: bool,
+    blocked_since: Option<Duration>,
+    garbled: u32,
+    /// The caller's audio that found no room in the outbox.
+    dropped: u64,
+    metrics: AgentMetrics,
+}
+
+impl AgentSocket {
+    /// Sets up the session that an upgraded connection is for.
+    ///
+    /// # Errors
+    /// If the agent is not ready for telephone audio.
+    pub(super) async fn ready(
+        socket: WebSocketStream<MaybeTlsStream<Movable>>,
+        settings: &AgentSettings,
+        language: &Language,
+        metrics: AgentMetrics,
+    ) -> Result<Self, AgentError> {
+        let mut agent = Self {
+            socket,
+            outgoing: BytesMut::new(),
+            greeting: settings.greeting.clone(),
+            unsent: false,
+            blocked_since: None,
+            garbled: 0,
+            dropped: 0,
+            metrics,
+        };
+        agent.set_up(settings, language).await?;
+        Ok(agent)
+    }
+
+    async fn set_up(
+        &mut self,
+        settings: &AgentSettings,
+        language: &Language,
+    ) -> Result<(), AgentError> {
+        loop {
+            match self.next_event().await? {
+                Event::Created => {
+                    let update = openai::session_update(settings, language);
+                    let sent = self.socket.send(Message::text(update)).await;
+                    sent.map_err(AgentError::Unreachable)?;
+                }
+                Event::Updated { fits: true } => return Ok(()),
+                Event::Updated { fits: false } => return Err(AgentError::WrongFormat),
+                Event::Complaint(Complaint::Expired) => return Err(AgentError::Closed),
+                Event::Complaint(Complaint::Fatal(code) | Complaint::Harmless(code)) => {
+                    return Err(AgentError::Failed(code));
+                }
+                Event::Input(_) | Event::Limits(_) => {}
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<Event, AgentError> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    return openai::decode(text.as_ref()).map_err(|_| AgentError::Garbled);
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    return Err(AgentError::Garbled);
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(AgentError::Closed),
+            }
+        }
+    }
+
+    /// Moves the connection to this worker, so that one call runs on one thread; tells whether
+    /// another one had opened it.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn come_here(&mut self) -> io::Result<bool> {
+        match self.socket.get_mut() {
+            MaybeTlsStream::Rustls(tls) => tls.get_mut().0.come_here(),
+            MaybeTlsStream::Plain(tcp) => tcp.come_here(),
+            _ => Ok(false),
+        }
+    }
+
+    /// Lets the agent hear the caller; drops the audio if the agent takes none.
+    pub fn hear(&mut self, chunk: &Chunk) {
+        openai::append(chunk, &mut self.outgoing);
+        let text = Utf8Bytes::try_from(self.outgoing.split().freeze());
+        self.send(text.expect("base64 in a literal"));
+    }
+
+    pub fn greet(&mut self) {
+        if let Some(greeting) = &self.greeting {
+            let message = openai::greet(greeting);
+            self.send(message.into());
+        }
+    }
+
+    pub fn answer(&mut self) {
+        self.send(openai::answer().into());
+    }
+
+    pub fn truncate(&mut self, interrupted: &Interrupted) {
+        self.send(openai::truncate(interrupted).into());
+    }
+
+    pub fn pressed(&mut self, key: char) {
+        self.send(openai::pressed(key).into());
+    }
+
+    /// Returns how many messages found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Returns how many messages made no sense.
+    pub fn garbled(&self) -> u32 {
+        self.garbled
+    }
+
+    fn send(&mut self, text: Utf8Bytes) {
+        // Buffers only: what the socket does not take waits for `poll_outbox`, and a broken
+        // socket shows there.
+        match Pin::new(&mut self.socket).start_send(Message::Text(text)) {
+            Ok(()) => self.unsent = true,
+            Err(tungstenite::Error::WriteBufferFull(_)) => self.dropped += 1,
+            Err(_) => self.unsent = true,
+        }
+    }
+
+    /// Sends what waits. Never completes otherwise than with the end of the call.
+    pub fn poll_outbox(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<EndReason> {
+        if self.unsent {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.unsent = false;
+                    self.blocked_since = None;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(EndReason::AgentClosed),
+                Poll::Pending => {
+                    let since = *self.blocked_since.get_or_insert(at);
+                    if since + BLOCKED_FOR <= at {
+                        return Poll::Ready(EndReason::AgentBlocked);
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns when [`AgentSocket::poll_outbox`] must be asked again.
+    pub fn deadline(&self) -> Duration {
+        self.blocked_since
+            .map_or(Duration::MAX, |since| since + BLOCKED_FOR)
+    }
+
+    /// Reads what the agent sends. Cancel-safe: an input is returned or still to come.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        loop {
+            let message = match Pin::new(&mut self.socket).poll_next(cx) {
+                Poll::Ready(message) => message,
+                Poll::Pending => return Poll::Pending,
+            };
+            let decoded = match message {
+                Some(Ok(Message::Text(text))) => openai::decode(text.as_ref()),
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => Err(Garbled),
+                Some(Ok(Message::Ping(_))) => {
+                    self.unsent = true; // The answer to it waits in the outbox.
+                    continue;
+                }
+                Some(Ok(Message::Pong(_))) => continue,
+                Some(Err(tungstenite::Error::Capacity(_))) => {
+                    return Poll::Ready(Input::End(EndReason::AgentGarbled));
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                    return Poll::Ready(Input::End(EndReason::AgentClosed));
+                }
+            };
+            return Poll::Ready(self.input(decoded));
+        }
+    }
+
+    fn input(&mut self, decoded: Result<Event, Garbled>) -> Input {
+        match decoded {
+            Ok(Event::Input(input)) => input,
+            Ok(Event::Created | Event::Updated { fits: true }) => Input::AgentAlive,
+            Ok(Event::Limits(limits)) => {
+                for (limit, remaining) in limits {
+                    match limit {
+                        Limit::Requests => self.metrics.requests_remaining(remaining),
+                        Limit::Tokens => self.metrics.tokens_remaining(remaining),
+                    }
+                }
+                Input::AgentAlive
+            }
+            Ok(Event::Updated { fits: false }) => Input::End(EndReason::AgentWrongFormat),
+            Ok(Event::Complaint(Complaint::Expired)) => Input::End(EndReason::AgentExpired),
+            Ok(Event::Complaint(Complaint::Fatal(code))) => {
+                tracing::warn!(code, "agent reported a failure");
+                Input::End(EndReason::AgentFailed)
+            }
+            Ok(Event::Complaint(Complaint::Harmless(code))) => {
+                tracing::debug!(code, "agent complained");
+                Input::AgentAlive
+            }
+            Err(Garbled) => {
+                self.garbled += 1;
+                if self.garbled > MOST_GARBLED {
+                    Input::End(EndReason::AgentGarbled)
+                } else {
+                    Input::AgentAlive
+                }
+            }
+        }
+    }
+
+    /// Says goodbye to the agent; a second is enough for that.
+    pub async fn close(mut self) {
+        let goodbye = CloseFrame {
+            code: CloseCode::Normal,
+            reason: Utf8Bytes::from_static(""),
+        };
+        let closing = async {
+            if self.socket.close(Some(goodbye)).await.is_ok() {
+                while let Some(Ok(_)) = self.socket.next().await {}
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), closing).await;
+    }
+}

@@ -1,0 +1,231 @@
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one thing and lets the rest pass"
+)]
+
+use std::{net::SocketAddr, sync::mpsc, task::Poll, thread, time::Duration};
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::{
+    agent::parrot::{Fault, Parrot, ParrotOptions},
+    chunk::Chunk,
+    config::Config,
+};
+
+fn settings(url: &str, ca: Option<&str>) -> AgentSettings {
+    let config = Config::load(|name| match name {
+        "AGENT" => Some("openai".to_owned()),
+        "OPENAI_API_KEY" => Some("sk-test".to_owned()),
+        "OPENAI_REALTIME_URL" => Some(url.to_owned()),
+        "AGENT_CA_FILE" => ca.map(str::to_owned),
+        _ => None,
+    });
+    config.unwrap().agent
+}
+
+fn agents(url: &str, ca: Option<&str>) -> Agents {
+    let metrics = crate::telemetry::Metrics::new().agents;
+    Agents::new(settings(url, ca), Language::default(), metrics).unwrap()
+}
+
+async fn parrot(options: ParrotOptions) -> Parrot {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    Parrot::start(ParrotOptions { listen, ..options })
+        .await
+        .unwrap()
+}
+
+fn worker() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Lets the agent hear a frame and returns how many of the same come back.
+async fn echoes(agent: &mut AgentSocket, frames: usize) -> usize {
+    let chunk = Chunk::encode(&[0x31; 160]);
+    let mut heard = 0;
+    for _ in 0..frames {
+        agent.hear(&chunk);
+    }
+    let at = Duration::ZERO;
+    while heard < frames {
+        let input = std::future::poll_fn(|cx| {
+            if let Poll::Ready(reason) = agent.poll_outbox(cx, at) {
+                return Poll::Ready(Input::End(reason));
+            }
+            agent.poll_next(cx)
+        });
+        match timeout(Duration::from_secs(10), input).await.unwrap() {
+            Input::AgentAudio { chunk: echo, .. } if echo == chunk => heard += 1,
+            Input::AgentAnswering | Input::AgentAlive => {}
+            other => panic!("an echo expected, not {other:?}"),
+        }
+    }
+    heard
+}
+
+/// Connects on one worker, ends that worker, and goes on on another.
+fn move_between_workers(agents: Agents) {
+    let (hand_over, take_over) = mpsc::channel();
+    let first = thread::spawn(move || {
+        let worker = worker();
+        let mut agent = worker.block_on(agents.connect()).unwrap();
+        // Some of the echoes are left in the buffers of the layers above the stream.
+        worker.block_on(echoes(&mut agent, 3));
+        hand_over.send(agent).unwrap();
+    });
+    let mut agent = take_over.recv().unwrap();
+    first.join().unwrap(); // Its reactor is gone: only a stream that moved can go on.
+    let worker = worker();
+    worker.block_on(async {
+        assert!(agent.come_here().unwrap(), "it was at home elsewhere");
+        assert!(!agent.come_here().unwrap(), "it is at home here");
+        assert_eq!(echoes(&mut agent, 50).await, 50);
+        agent.close().await;
+    });
+}
+
+#[test]
+fn a_connected_agent_moves_to_the_worker_that_uses_it() {
+    let server = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let echo = ParrotOptions {
+        echo: true,
+        ..ParrotOptions::default()
+    };
+    let parrot = server.block_on(parrot(echo));
+    move_between_workers(agents(&parrot.url(), None));
+    server.block_on(parrot.stop());
+}
+
+#[test]
+fn an_agent_behind_tls_moves_too() {
+    let server = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let echo = ParrotOptions {
+        echo: true,
+        ..ParrotOptions::default()
+    };
+    let parrot = server.block_on(parrot(echo));
+    let certified = certificate(|_| {});
+    let (url, _front) = server.block_on(tls_before(parrot.address(), &certified));
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), certified.0.pem()).unwrap();
+    move_between_workers(agents(&url, ca.path().to_str()));
+    server.block_on(parrot.stop());
+}
+
+#[tokio::test]
+async fn an_agent_is_not_believed_without_a_good_certificate() {
+    let parrot = parrot(ParrotOptions::default()).await;
+    let good = certificate(|_| {});
+    let expired = certificate(|certificate| {
+        certificate.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        certificate.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    });
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    let pems = [good.0.pem(), expired.0.pem()].concat();
+    std::fs::write(ca.path(), pems).unwrap();
+    for (certified, ca) in [(&expired, ca.path().to_str()), (&good, None)] {
+        let (url, _front) = tls_before(parrot.address(), certified).await;
+        let connected = agents(&url, ca).connect().await;
+        assert!(matches!(connected, Err(AgentError::Unreachable(_))));
+    }
+    parrot.stop().await;
+}
+
+#[tokio::test]
+async fn what_keeps_an_agent_from_being_ready_is_told_apart() {
+    for (fault, expected) in [
+        (Fault::Refuse, EndReason::AgentUnreachable),
+        (Fault::Unauthorized, EndReason::AgentRefused),
+        (Fault::RateLimit, EndReason::AgentRefused),
+        (Fault::Unavailable, EndReason::AgentRefused),
+        (Fault::WrongFormat, EndReason::AgentWrongFormat),
+    ] {
+        let options = ParrotOptions {
+            fault: Some(fault),
+            ..ParrotOptions::default()
+        };
+        let parrot = parrot(options).await;
+        let error = agents(&parrot.url(), None).connect().await.err().unwrap();
+        assert_eq!(error.end_reason(), expected, "{fault:?}: {error}");
+        parrot.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_agent_costs_no_more_than_the_budget() {
+    for fault in [Fault::HangTcp, Fault::HangUpgrade, Fault::HangSession] {
+        let options = ParrotOptions {
+            fault: Some(fault),
+            ..ParrotOptions::default()
+        };
+        let parrot = parrot(options).await;
+        let agents = agents(&parrot.url(), None);
+        let connected = timeout(BUDGET + Duration::from_secs(5), agents.connect()).await;
+        assert!(
+            matches!(connected, Ok(Err(AgentError::TooSlow))),
+            "{fault:?}"
+        );
+        drop(parrot); // It would wait for the sockets that it hangs on to.
+    }
+}
+
+type Certified = (rcgen::Certificate, KeyPair);
+
+fn certificate(change: impl FnOnce(&mut CertificateParams)) -> Certified {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    change(&mut params);
+    (params.self_signed(&key).unwrap(), key)
+}
+
+/// Listens with TLS and passes on to `behind`; the returned tasks end when they are dropped.
+async fn tls_before(
+    behind: SocketAddr,
+    (certificate, key): &Certified,
+) -> (String, tokio::task::JoinSet<()>) {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let connections = TaskTracker::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    let mut plain = TcpStream::connect(behind).await.unwrap();
+                    let _ = copy_bidirectional(&mut tls, &mut plain).await;
+                }
+            });
+        }
+    });
+    (format!("wss://localhost:{port}/v1/realtime"), tasks)
+}
