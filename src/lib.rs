@@ -4,12 +4,19 @@
 //! The modules are listed in the order in which a call meets them.
 
 mod config;
+mod gateway;
+mod routes;
 
 mod admission;
 mod agent;
 mod answer;
+mod bridge;
 mod campaign;
+mod connections;
+mod media;
+mod operator;
 
+mod record;
 mod session;
 mod webhook;
 
@@ -23,4 +30,6 @@ mod wire;
 pub use agent::parrot;
 pub use call::EndReason;
 pub use config::{Config, ConfigError, LogFormat};
+pub use gateway::{Gateway, Running, StartError};
+pub use record::{Step, What};
 pub use telemetry::log_to_stderr;

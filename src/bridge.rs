@@ -1,0 +1,226 @@
+//! Runs a call's session over its two sockets. Only waiting happens in the wait; all work is
+//! done after it, where nothing can cancel it.
+
+pub mod call;
+
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    agent::{AgentError, AgentSocket},
+    call::{CallerId, CarrierCallId, EndReason},
+    connections::{ConnectionId, Orders},
+    media::MediaSocket,
+    record::{Timeline, What},
+    session::{Input, Interrupted, Output, Session},
+    telemetry::CallMetrics,
+};
+
+/// An agent that is being connected, perhaps on another worker.
+pub type Arriving = oneshot::Receiver<Result<AgentSocket, AgentError>>;
+
+/// One call between its two sockets.
+pub struct Bridge<'a> {
+    pub call: &'a CarrierCallId,
+    pub connection: ConnectionId,
+    pub caller: &'a CallerId,
+    pub agent_name: &'static str,
+    pub session: Session,
+    pub carrier: &'a mut MediaSocket,
+    pub agent: AgentSeat,
+    pub orders: Orders,
+    pub timeline: &'a Timeline,
+    pub metrics: &'a CallMetrics,
+}
+
+/// The agent's side of a bridge.
+pub enum AgentSeat {
+    Awaited(Arriving),
+    Taken(Box<AgentSocket>),
+    Left,
+}
+
+impl Bridge<'_> {
+    /// Bridges the call until one side ends it. Returns why, and the agent that is to be told.
+    pub async fn run(mut self) -> (EndReason, Option<AgentSocket>) {
+        let began = Instant::now() - self.carrier.now();
+        let mut due = self.deadline();
+        let mut timer = pin!(sleep_until(began + due));
+        let reason = loop {
+            let input = std::future::poll_fn(|cx| self.poll_input(cx, due, timer.as_mut())).await;
+            let at = self.carrier.now();
+            if let Some(reason) = self.take(at, input) {
+                break reason;
+            }
+            let next = self.deadline();
+            // Most inputs only move deadlines away: the timer then fires once for nothing, which
+            // is cheaper than setting it at every frame.
+            if next < due || due <= at {
+                due = next;
+                timer.as_mut().reset(began + due);
+            }
+        };
+        let agent = match self.agent {
+            AgentSeat::Taken(agent) => {
+                let dropped = agent.dropped() + self.carrier.dropped();
+                self.metrics.frames_dropped(dropped);
+                self.metrics.garbled_by_agent(agent.garbled());
+                Some(*agent)
+            }
+            AgentSeat::Awaited(_) | AgentSeat::Left => None,
+        };
+        self.metrics.garbled_by_carrier(self.carrier.garbled());
+        (reason, agent)
+    }
+
+    fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        due: Duration,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<Input> {
+        let at = self.carrier.now();
+        if let Poll::Ready(reason) = self.carrier.poll_outbox(cx, at) {
+            return Poll::Ready(Input::End(reason));
+        }
+        if let Poll::Ready(order) = Pin::new(&mut self.orders).poll(cx) {
+            return Poll::Ready(Input::End(order.unwrap_or(EndReason::Stopped)));
+        }
+        if due <= at {
+            return Poll::Ready(Input::Tick); // A flood on either socket must not hold it up.
+        }
+        if let Poll::Ready(input) = self.carrier.poll_next(cx, at) {
+            return Poll::Ready(input);
+        }
+        if let Poll::Ready(input) = self.poll_agent(cx, at) {
+            return Poll::Ready(input);
+        }
+        ready!(timer.poll(cx));
+        Poll::Ready(Input::Tick)
+    }
+
+    fn poll_agent(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Input> {
+        match &mut self.agent {
+            AgentSeat::Awaited(arriving) => {
+                let arrived = ready!(Pin::new(arriving).poll(cx));
+                Poll::Ready(self.seat(arrived.unwrap_or(Err(AgentError::Lost))))
+            }
+            AgentSeat::Taken(agent) => {
+                if let Poll::Ready(reason) = agent.poll_outbox(cx, at) {
+                    return Poll::Ready(Input::End(reason));
+                }
+                if self.session.wants_agent() {
+                    agent.poll_next(cx)
+                } else {
+                    Poll::Pending
+                }
+            }
+            AgentSeat::Left => Poll::Pending,
+        }
+    }
+
+    /// Takes the agent that arrived to this worker, so that the call runs on one thread.
+    fn seat(&mut self, arrived: Result<AgentSocket, AgentError>) -> Input {
+        let seated = arrived.and_then(|mut agent| match agent.come_here() {
+            Ok(moved) => {
+                self.metrics.agent_seated(moved);
+                Ok(agent)
+            }
+            Err(error) => Err(AgentError::Unreachable(error.into())),
+        });
+        match seated {
+            Ok(agent) => {
+                self.agent = AgentSeat::Taken(Box::new(agent));
+                tracing::info!(
+                    "[connection_id={}] Connected to {} for caller_id={}",
+                    self.connection,
+                    self.agent_name,
+                    self.caller,
+                );
+                self.timeline.step(self.call, What::AgentReady);
+                Input::AgentReady
+            }
+            Err(error) => {
+                self.agent = AgentSeat::Left;
+                Input::End(error.end_reason())
+            }
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        let agent = match &self.agent {
+            AgentSeat::Taken(agent) => agent.deadline(),
+            AgentSeat::Awaited(_) | AgentSeat::Left => Duration::MAX,
+        };
+        let due = self
+            .session
+            .deadline()
+            .min(self.carrier.deadline())
+            .min(agent);
+        due.min(Duration::from_secs(86_400)) // Far enough, and an instant can be that far.
+    }
+
+    fn take(&mut self, at: Duration, input: Input) -> Option<EndReason> {
+        for output in self.session.handle(at, input) {
+            let agent = match &mut self.agent {
+                AgentSeat::Taken(agent) => Some(agent),
+                AgentSeat::Awaited(_) | AgentSeat::Left => None,
+            };
+            match (output, agent) {
+                (Output::SendToAgent(chunk), Some(agent)) => {
+                    self.metrics.frame_to_agent();
+                    agent.hear(&chunk);
+                }
+                (Output::PlayToCaller(chunk), _) => {
+                    self.metrics.frame_to_caller();
+                    self.carrier.play(&chunk);
+                }
+                (Output::MarkPlayback(mark), _) => self.carrier.mark(mark),
+                (Output::ClearPlayback, _) => {
+                    self.metrics.interrupted();
+                    self.carrier.clear();
+                }
+                (Output::Truncate(interrupted), Some(agent)) => {
+                    agent.truncate(&interrupted);
+                    let heard = match interrupted {
+                        Interrupted::Heard { heard, .. } => heard,
+                        Interrupted::Unheard { .. } => Duration::ZERO,
+                    };
+                    let heard_ms = u64::try_from(heard.as_millis()).unwrap_or(u64::MAX);
+                    self.timeline
+                        .step(self.call, What::Interrupted { heard_ms });
+                }
+                (Output::Greet, Some(agent)) => agent.greet(),
+                (Output::Answer, Some(agent)) => agent.answer(),
+                (Output::TellAgentPressed(key), Some(agent)) => agent.pressed(key),
+                (Output::Said { who, text }, _) => {
+                    self.timeline.step(self.call, What::Said { who, text });
+                }
+                (Output::FirstWords, _) => {
+                    self.metrics.first_words(at);
+                    self.timeline.step(self.call, What::FirstWords);
+                }
+                (Output::Filled(hole), _) => self.metrics.filled(hole),
+                (Output::End(reason), _) => return Some(reason),
+                // The session speaks to its agent only once there is one.
+                (
+                    Output::SendToAgent(_)
+                    | Output::Truncate(_)
+                    | Output::Greet
+                    | Output::Answer
+                    | Output::TellAgentPressed(_),
+                    None,
+                ) => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,224 @@
+//! This replica's live connections. An entry holds its call's slot: removing it gives the slot
+//! back.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    admission::{Lease, Slot},
+    call::{CallerId, Carrier, CarrierCallId, EndReason},
+};
+
+/// The name of one media socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ConnectionId(Uuid);
+
+/// Lists the media sockets of this replica and bounds their number.
+#[derive(Debug)]
+pub struct ConnectionManager {
+    most: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Sockets whose call is not known yet count too.
+    places: usize,
+    entries: HashMap<ConnectionId, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    call: CarrierCallId,
+    caller: CallerId,
+    carrier: Carrier,
+    connected_at: Timestamp,
+    /// Held, not used: dropping the entry gives it back.
+    slot: Slot,
+    order: Option<oneshot::Sender<EndReason>>,
+}
+
+/// A socket's place among the connections; dropping it makes room, takes the entry out and so
+/// gives the slot back.
+#[derive(Debug)]
+pub struct Place {
+    id: ConnectionId,
+    opened: Instant,
+    manager: Arc<ConnectionManager>,
+}
+
+/// Completes with the reason for which a live call must end.
+pub type Orders = oneshot::Receiver<EndReason>;
+
+/// A connection as operators see it; the caller is masked.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    pub connection_id: ConnectionId,
+    pub caller_id: String,
+    pub r#type: Carrier,
+    pub connected_at: Timestamp,
+    pub status: &'static str,
+    pub call_id: CarrierCallId,
+}
+
+impl ConnectionManager {
+    pub fn new(most: u32) -> Arc<Self> {
+        Arc::new(Self {
+            most: usize::try_from(most).unwrap_or(usize::MAX),
+            inner: Mutex::default(),
+        })
+    }
+
+    /// Takes a place for a socket; `None` when all are taken.
+    pub fn take_place(self: &Arc<Self>) -> Option<Place> {
+        let id = ConnectionId(Uuid::new_v4());
+        let mut inner = self.lock();
+        if inner.places >= self.most {
+            drop(inner);
+            tracing::warn!("Failed to register connection {id} - connection limit reached");
+            return None;
+        }
+        inner.places += 1;
+        Some(Place {
+            id,
+            opened: Instant::now(),
+            manager: Arc::clone(self),
+        })
+    }
+
+    /// Ends a live call; tells whether there was one to end.
+    pub fn end(&self, call: &CarrierCallId, reason: EndReason) -> bool {
+        let mut inner = self.lock();
+        let entries = inner
+            .entries
+            .values_mut()
+            .filter(|entry| entry.call == *call);
+        let mut ended = false;
+        for order in entries.filter_map(|entry| entry.order.take()) {
+            // A bridge that is already returning does not listen any more.
+            ended |= order.send(reason).is_ok();
+        }
+        ended
+    }
+
+    /// Ends the calls whose slots were lost to a later owner or to the carrier's word.
+    pub fn end_lost(&self, lost: &[Lease], reason: EndReason) {
+        for lease in lost {
+            let mut inner = self.lock();
+            let entries = inner.entries.values_mut();
+            for entry in entries.filter(|entry| entry.slot.lease() == lease) {
+                if let Some(order) = entry.order.take() {
+                    let _ = order.send(reason);
+                }
+            }
+        }
+    }
+
+    /// Ends one live call, whichever; `None` when there is none left to end.
+    pub fn end_any(&self, reason: EndReason) -> Option<ConnectionId> {
+        let mut inner = self.lock();
+        let (id, entry) = inner
+            .entries
+            .iter_mut()
+            .find(|(_, entry)| entry.order.is_some())?;
+        let _ = entry.order.take()?.send(reason);
+        Some(*id)
+    }
+
+    /// Returns how many sockets there are, those without a call included.
+    pub fn count(&self) -> usize {
+        self.lock().places
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    pub fn list(&self) -> Vec<Listed> {
+        let listed = |(id, entry): (&ConnectionId, &Entry)| Listed {
+            connection_id: *id,
+            caller_id: entry.caller.to_string(),
+            r#type: entry.carrier,
+            connected_at: entry.connected_at,
+            status: "connected",
+            call_id: entry.call.clone(),
+        };
+        self.lock().entries.iter().map(listed).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Enters the call that the socket has brought; from here on the entry holds its slot.
+    pub fn enter(
+        &mut self,
+        carrier: Carrier,
+        call: CarrierCallId,
+        caller: CallerId,
+        slot: Slot,
+    ) -> Orders {
+        let (order, orders) = oneshot::channel();
+        let mut inner = self.manager.lock();
+        let line = format!(
+            "Connection registered: {} (type={}, caller={caller}). Active connections: {}/{}",
+            self.id,
+            carrier.as_str(),
+            inner.entries.len() + 1,
+            self.manager.most,
+        );
+        inner.entries.insert(
+            self.id,
+            Entry {
+                call,
+                caller,
+                carrier,
+                connected_at: Timestamp::now(),
+                slot,
+                order: Some(order),
+            },
+        );
+        drop(inner);
+        tracing::info!("{line}");
+        orders
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inner = self.manager.lock();
+        inner.places -= 1;
+        let entry = inner.entries.remove(&self.id);
+        let active = inner.entries.len();
+        drop(inner);
+        if entry.is_some() {
+            tracing::info!(
+                "Connection unregistered: {} (duration={:.1}s). Active connections: {active}/{}",
+                self.id,
+                self.opened.elapsed().as_secs_f64(),
+                self.manager.most,
+            );
+        }
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

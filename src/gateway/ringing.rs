@@ -1,0 +1,122 @@
+//! Calls that ring: their agents are connected before their media arrives.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::oneshot, time::Instant};
+use tracing::Instrument;
+
+use crate::{
+    admission::{SETUP, TICK},
+    agent::{AgentError, AgentSocket},
+    bridge::Arriving,
+    call::{CallerId, CarrierCallId},
+    gateway::Gateway,
+};
+
+/// Calls whose media has not arrived, with the agents that are on their way to them.
+#[derive(Default)]
+pub struct RingingCalls(Mutex<HashMap<CarrierCallId, Ringing>>);
+
+struct Ringing {
+    caller: CallerId,
+    agent: Arriving,
+    since: Instant,
+}
+
+impl RingingCalls {
+    /// A panic elsewhere must not cost every later call its agent: each operation leaves the
+    /// table whole, so a poisoned lock is taken as it is.
+    fn lock(&self) -> MutexGuard<'_, HashMap<CarrierCallId, Ringing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gateway {
+    /// Starts to connect an agent for a call that rings, so that it is there when the media is.
+    pub(crate) fn call_agent(self: &Arc<Self>, call: &CarrierCallId, caller: &CallerId) {
+        let ringing = Ringing {
+            caller: caller.clone(),
+            agent: self.agent_for(call),
+            since: Instant::now(),
+        };
+        self.ringing.lock().insert(call.clone(), ringing);
+        if self.admission.has_ended(call) {
+            self.dismiss_agent(call); // The carrier's word overtook us.
+        }
+    }
+
+    fn agent_for(self: &Arc<Self>, call: &CarrierCallId) -> Arriving {
+        let (arrived, agent) = oneshot::channel();
+        let gateway = Arc::clone(self);
+        let connecting = async move {
+            let unwanted = match arrived.send(gateway.connect_agent().await) {
+                Ok(()) => return,
+                Err(unwanted) => unwanted,
+            };
+            if let Ok(agent) = unwanted {
+                agent.close().await;
+            }
+        };
+        let span = tracing::info_span!("call", carrier_call.id = %call);
+        self.calls.spawn_local(connecting.instrument(span));
+        agent
+    }
+
+    async fn connect_agent(&self) -> Result<AgentSocket, AgentError> {
+        let began = Instant::now();
+        let connected = self.agents.connect().await;
+        match &connected {
+            Ok(_) => self.metrics.agent_ready(began.elapsed()),
+            Err(error) => {
+                let reason = error.end_reason().as_str();
+                self.metrics
+                    .agent_failed(self.agents.kind().as_str(), reason);
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, reason, "no agent for a call");
+            }
+        }
+        connected
+    }
+
+    /// Hands over the agent and the caller of a call whose media has arrived. Where another
+    /// replica answered the webhook, both are unknown here and the agent is called now.
+    pub(crate) fn take_ringing(self: &Arc<Self>, call: &CarrierCallId) -> (CallerId, Arriving) {
+        let ringing = self.ringing.lock().remove(call);
+        match ringing {
+            Some(ringing) => (ringing.caller, ringing.agent),
+            None => (CallerId::Withheld, self.agent_for(call)),
+        }
+    }
+
+    /// Sends the agent of a call away whose media will not come.
+    pub(crate) fn dismiss_agent(&self, call: &CarrierCallId) {
+        let ringing = self.ringing.lock().remove(call);
+        if let Some(ringing) = ringing {
+            self.send_away(ringing);
+        }
+    }
+
+    /// Sends away the agents of calls that have been ringing for too long, whatever became of
+    /// those calls.
+    pub(super) fn dismiss_forgotten_agents(&self) {
+        let mut ringing = self.ringing.lock();
+        let forgotten: Vec<Ringing> = ringing
+            .extract_if(|_, ringing| ringing.since.elapsed() > SETUP + TICK)
+            .map(|(_, ringing)| ringing)
+            .collect();
+        drop(ringing);
+        for ringing in forgotten {
+            self.send_away(ringing);
+        }
+    }
+
+    fn send_away(&self, mut ringing: Ringing) {
+        ringing.agent.close();
+        if let Ok(Ok(agent)) = ringing.agent.try_recv() {
+            self.calls.spawn(agent.close());
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The carrier's socket: limits, keep-alive and a bounded outbox around the carrier's messages.
+
+pub mod twilio;
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Message};
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    call::EndReason,
+    chunk::Chunk,
+    media::twilio::{Event, Fault, MediaStream, Start},
+    session::{Input, Mark},
+};
+
+/// The longest frame, and the longest message made of several.
+pub const LONGEST_FRAME: usize = 16 << 10;
+pub const LONGEST_MESSAGE: usize = 64 << 10;
+/// How long a socket may take to say whose it is.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// How long a socket may answer no ping.
+const PONG_PATIENCE: Duration = Duration::from_secs(20);
+/// How much audio waits for a socket that takes none; the oldest is dropped beyond it.
+const MOST_WAITING: Duration = Duration::from_secs(2);
+/// How long a socket may take none.
+const BLOCKED_FOR: Duration = Duration::from_secs(10);
+/// How many messages may make no sense.
+const MOST_GARBLED: u32 = 20;
+/// How many pings and pongs a socket may send within a second.
+const MOST_CONTROLS: u32 = 100;
+
+/// A carrier's media socket.
+pub struct MediaSocket {
+    sender: actix_ws::Session,
+    receiver: AggregatedMessageStream,
+    stream: MediaStream,
+    began: Instant,
+    outbox: VecDeque<Outgoing>,
+    waiting: Duration,
+    dropped: u64,
+    blocked_since: Option<Duration>,
+    ping_at: Duration,
+    pong_at: Duration,
+    garbled: u32,
+    controls: u32,
+    controls_since: Duration,
+}
+
+struct Outgoing {
+    message: Message,
+    /// How long it plays; nothing for what is not audio.
+    duration: Duration,
+}
+
+impl MediaSocket {
+    pub fn new(sender: actix_ws::Session, receiver: actix_ws::MessageStream) -> Self {
+        let receiver = receiver
+            .max_frame_size(LONGEST_FRAME)
+            .aggregate_continuations();
+        Self {
+            sender,
+            receiver: receiver.max_continuation_size(LONGEST_MESSAGE),
+            stream: MediaStream::default(),
+            began: Instant::now(),
+            outbox: VecDeque::new(),
+            waiting: Duration::ZERO,
+            dropped: 0,
+            blocked_since: None,
+            ping_at: PING_EVERY,
+            pong_at: Duration::ZERO,
+            garbled: 0,
+            controls: 0,
+            controls_since: Duration::ZERO,
+        }
+    }
+
+    /// Returns the time since the socket opened, the time of all its deadlines.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Waits for the stream's start.
+    ///
+    /// # Errors
+    /// If it does not come in time, or something else does.
+    pub async fn started(&mut self) -> Result<Start, EndReason> {
+        let start = std::future::poll_fn(|cx| {
+            loop {
+                let at = self.now();
+                match std::task::ready!(self.poll_read(cx, at)) {
+                    Ok(Event::Started(start)) => return Poll::Ready(Ok(start)),
+                    Ok(Event::Input(Input::CallerHungUp)) => {
+                        return Poll::Ready(Err(EndReason::CallerHungUp));
+                    }
+                    Ok(Event::Input(_) | Event::Ignored) => {}
+                    Err(reason) => return Poll::Ready(Err(reason)),
+                }
+            }
+        });
+        let start = timeout(START_PATIENCE, start).await;
+        start.unwrap_or(Err(EndReason::CarrierGarbled))
+    }
+
+    /// Reads what the carrier sends. Cancel-safe: an input is returned or still to come.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Input> {
+        loop {
+            match std::task::ready!(self.poll_read(cx, at)) {
+                Ok(Event::Input(input)) => return Poll::Ready(input),
+                Ok(Event::Started(_) | Event::Ignored) => {}
+                Err(reason) => return Poll::Ready(Input::End(reason)),
+            }
+        }
+    }
+
+    /// Reads, and answers a ping at once: there may be nothing else to wake us.
+    fn poll_read(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Result<Event, EndReason>> {
+        let read = self.poll_event(cx, at);
+        if read.is_pending()
+            && !self.outbox.is_empty()
+            && let Poll::Ready(reason) = self.poll_outbox(cx, at)
+        {
+            return Poll::Ready(Err(reason));
+        }
+        read
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Result<Event, EndReason>> {
+        let message = std::task::ready!(Pin::new(&mut self.receiver).poll_next(cx));
+        Poll::Ready(match message {
+            Some(Ok(AggregatedMessage::Text(text))) => {
+                let read = self.stream.read(text.as_bytes());
+                self.judge(read)
+            }
+            Some(Ok(AggregatedMessage::Binary(_))) => self.judge(Err(Fault::Garbled)),
+            Some(Ok(AggregatedMessage::Ping(payload))) => {
+                self.put(Message::Pong(payload), Duration::ZERO);
+                self.control(at)
+            }
+            Some(Ok(AggregatedMessage::Pong(_))) => {
+                self.pong_at = at;
+                self.control(at)
+            }
+            Some(Ok(AggregatedMessage::Close(_))) | None => Err(EndReason::CarrierLost),
+            // Text that is not UTF-8, a message that grew too long, or the loss of the socket:
+            // what came before it, a stop perhaps, is still to be read, and a lost socket ends then.
+            Some(Err(actix_ws::ProtocolError::Io(_))) => self.judge(Err(Fault::Garbled)),
+            Some(Err(_)) => Err(EndReason::CarrierGarbled),
+        })
+    }
+
+    fn judge(&mut self, read: Result<Event, Fault>) -> Result<Event, EndReason> {
+        match read {
+            Ok(event) => Ok(event),
+            Err(Fault::OtherStream | Fault::WrongFormat) => Err(EndReason::CarrierGarbled),
+            Err(Fault::Garbled) => {
+                self.garbled += 1;
+                if self.garbled > MOST_GARBLED {
+                    Err(EndReason::CarrierGarbled)
+                } else {
+                    Ok(Event::Ignored)
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, at: Duration) -> Result<Event, EndReason> {
+        if self.controls_since + Duration::from_secs(1) <= at {
+            self.controls_since = at;
+            self.controls = 0;
+        }
+        self.controls += 1;
+        if self.controls > MOST_CONTROLS {
+            Err(EndReason::CarrierGarbled)
+        } else {
+            Ok(Event::Ignored)
+        }
+    }
+
+    pub fn play(&mut self, chunk: &Chunk) {
+        let message = self.stream.play(chunk);
+        self.put_text(message, chunk.duration());
+    }
+
+    pub fn mark(&mut self, mark: Mark) {
+        let message = self.stream.mark(mark);
+        self.put_text(message, Duration::ZERO);
+    }
+
+    /// Drops what was not played yet, here and at the carrier.
+    pub fn clear(&mut self) {
+        self.outbox
+            .retain(|outgoing| matches!(outgoing.message, Message::Pong(_)));
+        self.waiting = Duration::ZERO;
+        let message = self.stream.clear();
+        self.put_text(message, Duration::ZERO);
+    }
+
+    /// Returns how much audio was dropped, in messages, because the socket took none.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Returns how many messages made no sense.
+    pub fn garbled(&self) -> u32 {
+        self.garbled
+    }
+
+    fn put_text(&mut self, message: Option<Bytes>, duration: Duration) {
+        let text = message.and_then(|message| message.try_into().ok());
+        if let Some(text) = text {
+            self.put(Message::Text(text), duration);
+        }
+    }
+
+    fn put(&mut self, message: Message, duration: Duration) {
+        self.waiting += duration;
+        self.outbox.push_back(Outgoing { message, duration });
+        // Audio that comes late is worth less than audio that comes now.
+        while self.waiting > MOST_WAITING
+            && let Some(at) = self.outbox.iter().position(|it| !it.duration.is_zero())
+            && let Some(oldest) = self.outbox.remove(at)
+        {
+            self.waiting = self.waiting.saturating_sub(oldest.duration);
+            self.dropped += 1;
+        }
+    }
+
+    /// Sends what waits, and pings. Never completes otherwise than with the end of the call.
+    pub fn poll_outbox(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<EndReason> {
+        if self.ping_at <= at {
+            self.ping_at = at + PING_EVERY;
+            self.put(Message::Ping(Bytes::new()), Duration::ZERO);
+        }
+        if self.pong_at + PONG_PATIENCE <= at {
+            return Poll::Ready(EndReason::CarrierUnresponsive);
+        }
+        while !self.outbox.is_empty() {
+            match Pin::new(&mut self.sender).poll_ready(cx) {
+                Poll::Ready(Ok(())) => self.blocked_since = None,
+                Poll::Ready(Err(_)) => return Poll::Ready(EndReason::CarrierLost),
+                Poll::Pending => {
+                    let since = *self.blocked_since.get_or_insert(at);
+                    if since + BLOCKED_FOR <= at {
+                        return Poll::Ready(EndReason::CarrierBlocked);
+                    }
+                    return Poll::Pending;
+                }
+            }
+            let Some(next) = self.outbox.pop_front() else {
+                break;
+            };
+            self.waiting = self.waiting.saturating_sub(next.duration);
+            if Pin::new(&mut self.sender).start_send(next.message).is_err() {
+                return Poll::Ready(EndReason::CarrierLost);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns when [`MediaSocket::poll_outbox`] must be asked again.
+    pub fn deadline(&self) -> Duration {
+        let blocked = self
+            .blocked_since
+            .map_or(Duration::MAX, |since| since + BLOCKED_FOR);
+        blocked.min(self.ping_at).min(self.pong_at + PONG_PATIENCE)
+    }
+
+    /// Closes the socket; a carrier that takes no goodbye is not waited for.
+    pub async fn close(self, reason: EndReason) {
+        let reason = CloseReason {
+            code: close_code(reason),
+            description: Some(reason.as_str().to_owned()),
+        };
+        let _ = timeout(Duration::from_secs(1), self.sender.close(Some(reason))).await;
+    }
+}
+
+fn close_code(reason: EndReason) -> CloseCode {
+    match reason {
+        EndReason::CarrierGarbled => CloseCode::Policy,
+        EndReason::Drained | EndReason::Stopped => CloseCode::Restart,
+        EndReason::Panicked => CloseCode::Error,
+        EndReason::CallerHungUp
+        | EndReason::CarrierEnded
+        | EndReason::CarrierLost
+        | EndReason::NoMedia
+        | EndReason::MediaStalled
+        | EndReason::CarrierUnresponsive
+        | EndReason::CarrierBlocked
+        | EndReason::AgentUnreachable
+        | EndReason::AgentRefused
+        | EndReason::AgentTooSlow
+        | EndReason::AgentClosed
+        | EndReason::AgentStalled
+        | EndReason::AgentBlocked
+        | EndReason::AgentGarbled
+        | EndReason::AgentWrongFormat
+        | EndReason::AgentFailed
+        | EndReason::AgentExpired
+        | EndReason::TooLong => CloseCode::Normal,
+    }
+}

@@ -1,0 +1,114 @@
+//! What operators see, and who is one.
+
+pub mod health;
+pub mod metrics;
+pub mod stats;
+
+use std::future::{Ready, ready};
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse, ResponseError,
+    dev::Payload,
+    http::{StatusCode, header},
+    web,
+};
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+
+use crate::gateway::Gateway;
+
+/// Whoever may look at operators' pages; there is no other way to get one.
+pub struct Operator(());
+
+/// The request is nobody's who may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("send the operators' token: Authorization: Bearer …")]
+    NoToken,
+    #[error("without OPS_TOKEN this page answers on loopback only")]
+    NotLoopback,
+}
+
+impl FromRequest for Operator {
+    type Error = Denied;
+    type Future = Ready<Result<Self, Denied>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let gateway = request.app_data::<web::Data<Gateway>>();
+        let gateway = gateway.expect("every route is given the gateway");
+        let tokens = &gateway.operator;
+        let mut tokens = [&tokens.token, &tokens.read_token]
+            .into_iter()
+            .flatten()
+            .peekable();
+        ready(if tokens.peek().is_none() {
+            let loopback = gateway.listen.ip().is_loopback() && is_direct(request);
+            loopback.then_some(Self(())).ok_or(Denied::NotLoopback)
+        } else {
+            let sent = bearer(request);
+            let known = tokens.any(|token| sent.is_some_and(|sent| same(sent, token)));
+            known.then_some(Self(())).ok_or(Denied::NoToken)
+        })
+    }
+}
+
+impl ResponseError for Denied {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::NotLoopback => StatusCode::FORBIDDEN,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        if *self == Self::NoToken {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        response
+            .content_type("text/plain; charset=utf-8")
+            .body(self.to_string())
+    }
+}
+
+/// Tells whether a request was made on this machine, to this machine, by nobody in between.
+fn is_direct(request: &HttpRequest) -> bool {
+    const FORWARDING: [&str; 5] = [
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-real-ip",
+    ];
+    let headers = request.headers();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
+    let here = host.is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
+    let peer = request
+        .peer_addr()
+        .is_some_and(|peer| peer.ip().is_loopback());
+    here && peer && !FORWARDING.iter().any(|name| headers.contains_key(*name))
+}
+
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let header = request
+        .headers()
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?;
+    header.strip_prefix("Bearer ")
+}
+
+/// Compares in the same time wherever the first difference is, by codes under a passing key.
+fn same(sent: &str, token: &SecretString) -> bool {
+    let key: [u8; 32] = rand::random();
+    let code = |text: &str| {
+        let mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
+        mac.chain_update(text)
+    };
+    let sent = code(sent).finalize().into_bytes();
+    code(token.expose_secret()).verify(&sent).is_ok()
+}

@@ -1,0 +1,46 @@
+//! `/health`: whether this replica serves, and how much room there is.
+
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+use crate::{gateway::Gateway, operator::Operator};
+
+/// `GET /health`: counts only, for everybody.
+pub async fn summary(gateway: web::Data<Gateway>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "status": "healthy",
+        "active_connections": gateway.connections.count(),
+        "max_connections": gateway.connections.most(),
+    }))
+}
+
+/// `GET /health/live`: the process answers.
+pub async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "alive"}))
+}
+
+/// `GET /health/ready`: whether new calls should come here.
+pub async fn ready(gateway: web::Data<Gateway>) -> HttpResponse {
+    if gateway.is_draining() {
+        HttpResponse::ServiceUnavailable().json(json!({"status": "draining"}))
+    } else {
+        HttpResponse::Ok().json(json!({"status": "ready"}))
+    }
+}
+
+/// `GET /health/details`: how much room there is, and what it is counted over.
+pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
+    let room = gateway.admission.occupancy();
+    HttpResponse::Ok().json(json!({
+        "status": if gateway.is_draining() { "draining" } else { "ok" },
+        "active_calls": room.active,
+        "max_calls": room.cap,
+        "capacity_available": room.cap.saturating_sub(room.active),
+        "at_capacity": room.active >= room.cap,
+        "slots": "in memory: caps hold for this process alone",
+        "twilio": if gateway.twilio.is_open() { "open" } else { "closed" },
+        "agent": gateway.agents.kind().as_str(),
+        "agent_resting": gateway.agents.is_resting(),
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}
