@@ -16,8 +16,10 @@ mod connections;
 mod media;
 mod operator;
 
+pub mod demo;
 mod record;
 mod session;
+mod simulate;
 mod webhook;
 
 mod call;
@@ -32,4 +34,5 @@ pub use call::EndReason;
 pub use config::{Config, ConfigError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
+pub use simulate::{SimulateOptions, report::Report, run as simulate};
 pub use telemetry::log_to_stderr;

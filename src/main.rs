@@ -1,1 +1,165 @@
-fn main() {}
+//! The commands.
+
+use std::{future::Future, io::Write, process::ExitCode};
+
+use anyhow::Context;
+use callgate::{
+    Config, Gateway, SimulateOptions, demo,
+    parrot::{Parrot, ParrotOptions},
+};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A voice gateway between phone carriers and AI agents that speak.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve calls until SIGTERM; settings come from the environment and `.env`
+    Serve,
+    /// Serve with all defaults, while a few simulated callers talk
+    Demo,
+    /// Call a gateway without a phone
+    Simulate(Box<SimulateOptions>),
+    /// Serve the built-in agent, which says back what it hears
+    Parrot(ParrotOptions),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command.unwrap_or(Command::Serve)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("callgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        match command {
+            Command::Serve => serve().await,
+            Command::Demo => try_out().await,
+            Command::Simulate(options) => simulate(*options).await,
+            Command::Parrot(options) => parrot(options).await,
+        }
+    })
+}
+
+async fn serve() -> anyhow::Result<ExitCode> {
+    // A file that is not there is no mistake; one that cannot be read is.
+    match dotenvy::from_path(".env") {
+        Err(error) if !error.not_found() => return Err(error).context("cannot read .env"),
+        Ok(()) | Err(_) => {}
+    }
+    let config = match Config::load(setting) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("callgate: {error}");
+            return Ok(ExitCode::from(78)); // EX_CONFIG of sysexits.h.
+        }
+    };
+    callgate::log_to_stderr(setting("RUST_LOG").as_deref(), config.log_format);
+    let (first, second) = stop_signals()?;
+    let running = match Gateway::start(config).await {
+        Ok(running) => running,
+        Err(error) => {
+            let code = error.exit_code();
+            eprintln!("callgate: {:#}", anyhow::Error::from(error));
+            return Ok(ExitCode::from(code));
+        }
+    };
+    first.await;
+    running.drain(second).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn try_out() -> anyhow::Result<ExitCode> {
+    let quiet = setting("RUST_LOG").unwrap_or_else(|| "warn".to_owned());
+    callgate::log_to_stderr(Some(&quiet), callgate::LogFormat::Text);
+    demo::run(stop_token()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn simulate(options: SimulateOptions) -> anyhow::Result<ExitCode> {
+    let json = options.json;
+    let report = callgate::simulate(options, stop_token()?).await?;
+    let text = if json { report.json() } else { report.table() };
+    // Whoever reads it may have left; what the callers met decides how we end.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(if report.all_well() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn parrot(options: ParrotOptions) -> anyhow::Result<ExitCode> {
+    callgate::log_to_stderr(setting("RUST_LOG").as_deref(), callgate::LogFormat::Text);
+    let (first, _) = stop_signals()?;
+    let listen = options.listen;
+    let parrot = Parrot::start(options).await;
+    let parrot = parrot.with_context(|| format!("cannot listen on {listen} (--listen)"))?;
+    println!("the parrot listens on {}", parrot.url());
+    first.await;
+    parrot.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Is cancelled by the first SIGTERM or SIGINT.
+fn stop_token() -> anyhow::Result<CancellationToken> {
+    let (first, _) = stop_signals()?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    TaskTracker::new().spawn(async move {
+        first.await;
+        stopped.cancel();
+    });
+    Ok(stop)
+}
+
+/// Completes at the first, and then at the second, SIGTERM or SIGINT.
+fn stop_signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let (told, mut first) = tokio::sync::watch::channel(0_u32);
+    let mut second = first.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listening = TaskTracker::new();
+    listening.spawn(async move {
+        loop {
+            tokio::select! {
+                Some(()) = terminate.recv() => {}
+                Some(()) = interrupt.recv() => {}
+                else => return,
+            }
+            told.send_modify(|times| *times += 1);
+        }
+    });
+    let at_first = async move {
+        let _ = first.wait_for(|times| *times >= 1).await;
+    };
+    let at_second = async move {
+        let _ = second.wait_for(|times| *times >= 2).await;
+    };
+    Ok((at_first, at_second))
+}
+
+/// Returns what a setting is set to.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where `Config` gets its settings from"
+)]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
