@@ -16,6 +16,9 @@ mod connections;
 mod media;
 mod operator;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod demo;
 mod record;
 mod session;
