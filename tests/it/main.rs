@@ -1,0 +1,28 @@
+//! Whole calls over loopback: a real gateway, a carrier and agents that are small servers. The
+//! carrier and everything it knows (signatures, TwiML, the media stream) is written here a second
+//! time, so that a mistake in the gateway is not repeated by its test.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, and the line says where"
+)]
+
+mod agent;
+mod audio;
+mod carrier;
+mod cut;
+mod gateway;
+mod line;
+mod twiml;
+
+mod agent_faults;
+mod capacity;
+mod conversation;
+mod deadlines;
+mod draining;
+mod media_socket;
+mod operations;
+mod process;
+mod realtime_contract;
+mod ringing;
+mod signature;
