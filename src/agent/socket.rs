@@ -212,6 +212,10 @@ impl AgentSocket {
                 Some(Err(tungstenite::Error::Capacity(_))) => {
                     return Poll::Ready(Input::End(EndReason::AgentGarbled));
                 }
+                // OpenAI says so in an error first, and here again: a lost error changes nothing.
+                Some(Ok(Message::Close(Some(goodbye)))) if goodbye.reason.contains("expired") => {
+                    return Poll::Ready(Input::End(EndReason::AgentExpired));
+                }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => {
                     return Poll::Ready(Input::End(EndReason::AgentClosed));
                 }
