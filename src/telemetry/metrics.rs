@@ -1,0 +1,249 @@
+//! Every figure of this process.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::telemetry::{AgentMetrics, CallMetrics, slow};
+
+/// Every figure of this process. Handles are cloned once, not looked up per frame.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    webhooks: Family<EventLabels, Counter>,
+    calls_active: Gauge,
+    calls_started: Counter,
+    calls_refused: Counter,
+    refusals: Family<ScopeLabels, Counter>,
+    calls_ended: Family<EndLabels, Counter>,
+    connections: Gauge,
+    panics: Counter,
+    unsigned: Counter,
+    tickets_refused: Counter,
+    webhook_seconds: Histogram,
+    agent_connect_seconds: Histogram,
+    agent_failures: Family<AgentLabels, Counter>,
+    pub calls: CallMetrics,
+    pub agents: AgentMetrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    service: &'static str,
+    method: &'static str,
+    path: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScopeLabels {
+    scope: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    carrier: &'static str,
+    reason: &'static str,
+    blame: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentLabels {
+    agent: &'static str,
+    reason: &'static str,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let quick = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0]);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            webhooks: Family::default(),
+            calls_active: Gauge::default(),
+            calls_started: Counter::default(),
+            calls_refused: Counter::default(),
+            refusals: Family::default(),
+            calls_ended: Family::default(),
+            connections: Gauge::default(),
+            panics: Counter::default(),
+            unsigned: Counter::default(),
+            tickets_refused: Counter::default(),
+            webhook_seconds: quick(),
+            agent_connect_seconds: slow(),
+            agent_failures: Family::default(),
+            calls: CallMetrics::new(),
+            agents: AgentMetrics::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("http_requests", "Requests by route", self.requests.clone());
+        r.register(
+            "webhooks_events",
+            "Signed webhooks by event",
+            self.webhooks.clone(),
+        );
+        r.register(
+            "calls_active",
+            "Calls that hold a slot",
+            self.calls_active.clone(),
+        );
+        r.register(
+            "calls_started",
+            "Calls admitted",
+            self.calls_started.clone(),
+        );
+        r.register(
+            "calls_rejected_max_concurrent",
+            "Calls refused because a cap was full",
+            self.calls_refused.clone(),
+        );
+        r.register(
+            "calls_refused",
+            "Calls refused by the scope that was full",
+            self.refusals.clone(),
+        );
+        r.register(
+            "calls_ended",
+            "Calls ended by reason and blame",
+            self.calls_ended.clone(),
+        );
+        r.register(
+            "connections_active",
+            "Media sockets that are open",
+            self.connections.clone(),
+        );
+        r.register(
+            "call_panics",
+            "Calls ended by a fault of callgate's own",
+            self.panics.clone(),
+        );
+        r.register(
+            "requests_unauthenticated",
+            "Carrier requests without a valid signature",
+            self.unsigned.clone(),
+        );
+        r.register(
+            "tickets_refused",
+            "Media sockets whose ticket gave no right to a call",
+            self.tickets_refused.clone(),
+        );
+        r.register(
+            "webhook_duration_seconds",
+            "Time from a ringing call's webhook to its answer",
+            self.webhook_seconds.clone(),
+        );
+        r.register(
+            "agent_connect_seconds",
+            "Time until an agent is ready",
+            self.agent_connect_seconds.clone(),
+        );
+        r.register(
+            "agent_failures",
+            "Agents that were not ready",
+            self.agent_failures.clone(),
+        );
+        self.agents.register(r);
+        self.calls.register(r);
+    }
+
+    /// Returns all figures in Prometheus' text format, the gauges as they are now.
+    pub fn text(&self, active_calls: u32, connections: usize) -> String {
+        self.calls_active.set(active_calls.into());
+        self.connections
+            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a string takes any text");
+        text
+    }
+
+    /// Counts a request by its route's pattern, never its raw path.
+    pub fn request(&self, method: &'static str, pattern: String, status: u16) {
+        let labels = RequestLabels {
+            service: "callgate",
+            method,
+            path: pattern,
+            status,
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn webhook(&self, event: &'static str) {
+        self.webhooks.get_or_create(&EventLabels { event }).inc();
+    }
+
+    pub fn unsigned(&self) {
+        self.unsigned.inc();
+    }
+
+    pub fn ticket_refused(&self) {
+        self.tickets_refused.inc();
+    }
+
+    pub fn answered_webhook(&self, took: Duration) {
+        self.webhook_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn started(&self) {
+        self.calls_started.inc();
+    }
+
+    pub fn refused(&self, scope: &'static str) {
+        self.calls_refused.inc();
+        self.refusals.get_or_create(&ScopeLabels { scope }).inc();
+    }
+
+    /// Counts a call that rang while the gateway drained.
+    pub fn turned_away(&self) {
+        self.refusals
+            .get_or_create(&ScopeLabels { scope: "draining" })
+            .inc();
+    }
+
+    pub fn ended(&self, carrier: &'static str, reason: &'static str, blame: &'static str) {
+        let labels = EndLabels {
+            carrier,
+            reason,
+            blame,
+        };
+        self.calls_ended.get_or_create(&labels).inc();
+    }
+
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    pub fn agent_ready(&self, took: Duration) {
+        self.agent_connect_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn agent_failed(&self, agent: &'static str, reason: &'static str) {
+        self.agent_failures
+            .get_or_create(&AgentLabels { agent, reason })
+            .inc();
+    }
+
+    /// Returns calls started, and refused, since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.calls_started.get(), self.calls_refused.get())
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
