@@ -72,11 +72,11 @@ pub async fn ringing(
 ) -> HttpResponse {
     let began = Instant::now();
     gateway.metrics.webhook("incoming_call");
-    let answer = match gateway.campaigns.answering(&call.to) {
+    let campaign = gateway.campaigns.answering(&call.to);
+    let answer = match campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
         Some(campaign) => admit(&gateway, &call, campaign),
     };
-    let campaign = gateway.campaigns.answering(&call.to);
     let details = call.details(campaign.map(|campaign| campaign.id.as_str()));
     let response = twiml(&gateway, &answer, campaign, &details);
     gateway.metrics.answered_webhook(began.elapsed());
