@@ -1,6 +1,6 @@
 //! Which campaign a dialed number belongs to, and what applies to its calls.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{call::CallerId, language::Language};
 
@@ -16,6 +16,19 @@ pub struct Campaign {
     pub language: Language,
     /// Live calls it may have of its own; `None` where only the wider caps count.
     pub max_calls: Option<u32>,
+    pub when_full: WhenFull,
+}
+
+/// What a caller is offered for whom there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// A sentence that asks to ring again later.
+    #[default]
+    Reject,
+    /// To leave a message after the tone.
+    Voicemail,
+    /// A WhatsApp message to go on in writing.
+    Whatsapp,
 }
 
 /// Every campaign of this gateway.
@@ -37,6 +50,19 @@ impl Name {
     }
 }
 
+impl FromStr for WhenFull {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "reject" => Ok(Self::Reject),
+            "voicemail" => Ok(Self::Voicemail),
+            "whatsapp" => Ok(Self::Whatsapp),
+            _ => Err(()),
+        }
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -51,6 +77,7 @@ impl Campaigns {
             tenant: Name::default_name(),
             language,
             max_calls,
+            when_full: WhenFull::default(),
         };
         Self {
             default: Arc::new(default),
