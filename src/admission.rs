@@ -1,53 +1,70 @@
 //! Decides whether a ringing call gets a slot in every scope it counts in.
 //!
-//! Invariant: no scope is admitted above its cap.
+//! Invariant: while the store answers, all replicas together admit no scope above its cap.
 //! Invariant: every slot comes back, be it by hang-up, error, panic or loss of the process.
 //! Invariant: the same webhook gives the same slot and the same answer, refusals too.
+//! Invariant: nobody is turned away, and no live caller hung up, because the store is away.
 
+mod ledger;
 mod memory;
+mod outage;
+mod redis;
+mod rooms;
+mod scope;
 mod slot;
+mod state;
+mod store;
 mod ticket;
+mod upkeep;
 
 use std::{
-    collections::HashMap,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use secrecy::SecretString;
 use serde::Serialize;
-use tokio::{sync::mpsc, time::Instant};
-
-use crate::{
-    admission::memory::{Acquired, Adopted, Live, MemoryStore, Released, Request},
-    admission::ticket::{Ticket, TicketKey},
-    call::{CallId, CarrierCallId},
-    campaign::{Campaign, Name},
-    config::Caps,
-    recent::Millis,
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
 };
 
-pub use slot::{Lease, Slot};
-pub use ticket::TicketError;
+use crate::{
+    admission::{
+        ledger::{Ledger, Stage},
+        memory::MemoryStore,
+        outage::{Outage, Verdict},
+        redis::RedisStore,
+        scope::Room,
+        state::CallState,
+        store::{Acquired, Adopted, Request, Store},
+        ticket::TicketKey,
+    },
+    call::{CallId, CallerId, CarrierCallId, EndReason},
+    campaign::{Campaign, Campaigns},
+    config::{Caps, StoreSettings},
+    recent::{Millis, Recent},
+    telemetry::CapacityMetrics,
+};
+
+pub use outage::Kind as Trouble;
+pub use redis::StoreError;
+pub use scope::Scope;
+pub use slot::{Freed, Lease, Slot, SlotId};
+pub use ticket::{Ticket, TicketError};
+pub use upkeep::Upkeep;
 
 /// How long an admitted call's slot and its ticket wait for the call's media: longer than the
 /// 15 s that Twilio gives a webhook.
 pub const SETUP: Duration = Duration::from_secs(20);
 /// How often the leases of live calls are renewed: six times before one lapses.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often lapsed leases are looked for.
+/// How often a replica shows that it is there, and lapsed leases are looked for.
 pub const TICK: Duration = Duration::from_secs(1);
-
-/// What a cap applies to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    Global,
-    Tenant(Name),
-    Campaign(Name),
-    /// Calls whose media has not arrived.
-    Setup,
-}
 
 /// What admission makes of a ringing call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +86,36 @@ pub enum Decision {
 /// Which cap was full, with what it held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    pub reason: Reason,
     pub scope: Scope,
     pub used: u32,
     pub cap: u32,
 }
 
-/// A decision as the store keeps it for a repeated webhook.
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    Full,
+    /// The store is away, and this replica's share of what was free is used up.
+    Outage,
+    /// No replica has a place for another media socket.
+    Connections,
+    /// The last replica that there is drains.
+    Draining,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Outage => "outage",
+            Self::Connections => "connections",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A decision as it is kept for a repeated webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
     Admitted(String),
@@ -98,6 +139,8 @@ pub enum ClaimError {
 #[derive(Debug)]
 pub struct Claimed {
     pub call: CallId,
+    /// Who rings, masked, if another replica has noted it.
+    pub caller: Option<String>,
     pub slot: Slot,
 }
 
@@ -108,177 +151,309 @@ pub struct Occupancy {
     pub cap: u32,
 }
 
-/// The door. Shared by all workers; the caller of [`Admission::new`] runs the task that gives
-/// slots back.
+/// Who else there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Siblings {
+    /// Replicas, this one included; 0 before the store has counted them.
+    pub replicas: u32,
+    /// Others that take media sockets.
+    pub open: u32,
+    /// The free places that those have.
+    pub places: u32,
+}
+
+/// The door. Shared by all workers; the caller of [`Admission::new`] runs the tasks that give
+/// slots back and renew them.
 pub struct Admission {
     caps: Caps,
     tickets: TicketKey,
-    issuer: String,
+    replica: String,
     clock: Clock,
-    store: Mutex<MemoryStore>,
-    live: Mutex<HashMap<CarrierCallId, Live>>,
-    freed: mpsc::UnboundedSender<Lease>,
+    store: Store,
+    book: Mutex<Book>,
+    /// Asks for a renewal before the next tick.
+    nudged: Notify,
+    freed: mpsc::UnboundedSender<Freed>,
+    metrics: CapacityMetrics,
+}
+
+/// What this replica knows by itself.
+struct Book {
+    ledger: Ledger,
+    outage: Outage,
+    siblings: Siblings,
+    decisions: Recent<CarrierCallId, Kept>,
+    ended: Recent<CarrierCallId, EndReason>,
+    nonces: Recent<String, ()>,
+    /// What the store is still to be told, once it answers.
+    owed: upkeep::Owed,
+    /// Free places for media sockets; `None` while this replica drains.
+    places: Option<u32>,
 }
 
 /// The slots that were dropped, for the task that gives them back.
-pub type Freed = mpsc::UnboundedReceiver<Lease>;
+pub type ToFree = mpsc::UnboundedReceiver<Freed>;
 
 impl Admission {
-    pub fn new(caps: Caps, secret: Option<&SecretString>, issuer: String) -> (Self, Freed) {
+    /// Opens the door over the store that the settings name; nothing is connected yet.
+    ///
+    /// # Errors
+    /// If the settings do not make a store.
+    pub fn new(
+        caps: Caps,
+        settings: &StoreSettings,
+        secret: Option<&SecretString>,
+        metrics: CapacityMetrics,
+    ) -> Result<(Self, ToFree), StoreError> {
+        let replica = format!("{:08x}", rand::random::<u32>());
+        let store = match &settings.redis {
+            None => Store::Memory(Mutex::new(MemoryStore::default())),
+            Some(redis) => {
+                let (replica, metrics) = (replica.clone(), metrics.clone());
+                let store = RedisStore::new(redis, replica, caps.lease, metrics)?;
+                Store::Redis(Box::new(store))
+            }
+        };
         let (freed, to_free) = mpsc::unbounded_channel();
+        let book = Book {
+            ledger: Ledger::default(),
+            outage: Outage::new(settings.outage, settings.expected_replicas),
+            siblings: Siblings::default(),
+            decisions: Recent::default(),
+            ended: Recent::default(),
+            nonces: Recent::default(),
+            owed: upkeep::Owed::default(),
+            places: Some(0),
+        };
         let admission = Self {
             caps,
             tickets: TicketKey::new(secret),
-            issuer,
+            replica,
             clock: Clock::start(),
-            store: Mutex::default(),
-            live: Mutex::default(),
+            store,
+            book: Mutex::new(book),
+            nudged: Notify::new(),
             freed,
+            metrics,
         };
-        (admission, to_free)
+        Ok((admission, to_free))
     }
 
-    /// Decides about a ringing call, once: a repeated webhook gets the first one's decision.
-    pub fn admit(&self, carrier_call: &CarrierCallId, campaign: &Campaign) -> Decision {
-        let now = self.clock.now();
-        let ticket = self.tickets.sign(&Ticket {
-            call: CallId::new(),
-            carrier_call: carrier_call.clone(),
-            campaign: campaign.id.as_str().to_owned(),
-            issuer: self.issuer.clone(),
-            expires_at: now + millis(SETUP),
-            nonce: format!("{:032x}", rand::random::<u128>()),
-        });
-        let request = Request {
-            call: carrier_call,
-            scopes: &self.scopes(campaign),
-            lease: millis(SETUP),
-            ticket: &ticket,
+    /// Decides about a ringing call, once: a repeated webhook gets the first one's decision. With
+    /// `closed` there is no place for its media anywhere, whatever the caps say.
+    pub async fn admit(
+        &self,
+        carrier_call: &CarrierCallId,
+        caller: &CallerId,
+        campaign: &Campaign,
+        campaigns: &Campaigns,
+        closed: Option<Reason>,
+    ) -> Decision {
+        if let Some(decision) = self.decided(carrier_call) {
+            return decision;
+        }
+        if let Some(reason) = closed {
+            return self.refused(carrier_call, self.no_place(reason));
+        }
+        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        let call = CallId::new();
+        let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
+        let state = CallState::new(call, carrier_call.clone(), campaign, &self.replica, &scopes);
+        let asking = Asking {
+            carrier_call,
+            rooms: &rooms,
+            scopes,
+            state: state.rang(self.clock.shared(), caller),
         };
-        let acquired = lock(&self.store).acquire(now, &request);
-        match acquired {
-            Acquired::Admitted { active } => {
-                let cap = self.caps.global;
-                self.log(format_args!(
-                    "[CAPACITY] ACQUIRED call_id={carrier_call} active_calls={active}/{cap}"
-                ));
-                self.admitted(carrier_call, ticket, true)
-            }
-            Acquired::Repeated(Kept::Admitted(ticket)) => {
-                self.admitted(carrier_call, ticket, false)
-            }
-            Acquired::Refused(refusal) => {
-                let Refusal { scope, used, cap } = &refusal;
-                self.log(format_args!(
-                    "[CAPACITY] REJECTED call_id={carrier_call} active_calls={used} max={cap} \
-                     scope={scope}"
-                ));
-                Decision::Refuse {
-                    refusal,
-                    first: true,
-                }
-            }
-            Acquired::Repeated(Kept::Refused(refusal)) => Decision::Refuse {
-                refusal,
-                first: false,
-            },
-            Acquired::Ended => {
-                tracing::info!(carrier_call.id = %carrier_call, "an ended call's webhook came again");
-                Decision::Ended
+        if self.book().outage.may_ask() {
+            let ticket = self.ticket(&asking, false);
+            let request = Request {
+                call: carrier_call,
+                rooms: &rooms,
+                lease: millis(SETUP),
+                state: &asking.state.json(),
+            };
+            let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
+            match acquired.await {
+                Ok(Acquired::Resync) => self.met_the_gate(),
+                Ok(acquired) => return self.acquired(asking, ticket, acquired),
+                Err(error) => self.failed(&error),
             }
         }
+        self.admit_without_store(asking).await
+    }
+
+    /// Reads the ticket that a media socket has brought.
+    ///
+    /// # Errors
+    /// If it is not good for `carrier_call`.
+    pub fn read(&self, ticket: &str, carrier_call: &CarrierCallId) -> Result<Ticket, TicketError> {
+        self.tickets.read(ticket, carrier_call, self.clock.shared())
     }
 
     /// Hands the call that `ticket` admitted to the media socket that brings it.
     ///
     /// # Errors
-    /// If the ticket is not good for `carrier_call`, or used, or the call is over.
-    pub fn claim(
+    /// If the ticket is used, or the call is over.
+    pub async fn claim(
         &self,
-        ticket: &str,
-        carrier_call: &CarrierCallId,
+        ticket: &Ticket,
         campaign: &Campaign,
+        campaigns: &Campaigns,
     ) -> Result<Claimed, ClaimError> {
-        let now = self.clock.now();
-        let text = ticket;
-        let ticket = self.tickets.read(text, carrier_call, now)?;
-        let scopes = self.scopes(campaign);
+        let carrier_call = &ticket.carrier_call;
+        if self.has_ended(carrier_call) {
+            return Err(ClaimError::Ended);
+        }
+        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        let scopes = rooms.iter().map(|room| room.scope.clone());
+        let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();
+        let state = CallState::new(
+            ticket.call,
+            carrier_call.clone(),
+            campaign,
+            &self.replica,
+            &scopes,
+        );
+        let mut state = state.connected(self.clock.shared());
+        state.degraded = ticket.degraded;
         let request = Request {
             call: carrier_call,
-            scopes: &scopes,
+            rooms: &rooms,
             lease: millis(self.caps.lease),
-            ticket: text,
+            state: &state.json(),
         };
-        match lock(&self.store).adopt(now, &request, &ticket.nonce) {
-            Adopted::Live(lease) => {
-                let scopes = scopes.into_iter().map(|(scope, _)| scope);
-                let live = Live {
-                    lease: lease.clone(),
-                    scopes: scopes.filter(|scope| scope.counts(true)).collect(),
-                };
-                lock(&self.live).insert(carrier_call.clone(), live);
-                Ok(Claimed {
-                    call: ticket.call,
-                    slot: Slot::new(lease, self.freed.clone()),
-                })
+        let mut epoch = 0;
+        if self.book().outage.trouble() != Some(Trouble::Away) {
+            let now = self.clock.local();
+            let adopted = self
+                .store
+                .adopt(now, &request, &ticket.nonce, ticket.degraded);
+            match adopted.await {
+                Ok(Adopted::Live {
+                    lease,
+                    state: noted,
+                    gated,
+                }) => {
+                    epoch = lease.epoch;
+                    state.learn(&noted);
+                    if gated {
+                        self.met_the_gate();
+                    }
+                }
+                Ok(Adopted::Used) => return Err(ClaimError::Used),
+                Ok(Adopted::Ended) => return Err(ClaimError::Ended),
+                Ok(Adopted::Refused(_)) => return Err(ClaimError::Full),
+                Err(error) => self.failed(&error),
             }
-            Adopted::Used => Err(ClaimError::Used),
-            Adopted::Ended => Err(ClaimError::Ended),
-            Adopted::Refused(_) => Err(ClaimError::Full),
         }
+        self.enter_live(ticket, state, scopes, epoch)
     }
 
-    /// Gives a dropped slot back to the store.
-    pub fn release(&self, lease: &Lease) {
-        let mut live = lock(&self.live);
-        if live
-            .get(&lease.call)
-            .is_some_and(|held| held.lease == *lease)
-        {
-            live.remove(&lease.call);
-        }
-        drop(live);
-        let released = lock(&self.store).release(self.clock.now(), lease);
-        self.log_release(&lease.call, released);
+    /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
+    /// media.
+    pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
+        let waited_here = {
+            let mut book = self.book();
+            let now = self.clock.local();
+            if book.ended.get(now, carrier_call).is_none() {
+                let kept = store::END_KEPT;
+                book.ended.put(now, kept, carrier_call.clone(), ending.live);
+            }
+            book.ledger.remove_waiting(carrier_call).is_some()
+        };
+        let owed = upkeep::Debt::End(carrier_call.clone(), ending);
+        let waited = self.settle_or_owe(owed).await;
+        waited.unwrap_or(waited_here)
     }
 
-    /// Notes the carrier's word that a call is over; tells whether it held a slot until then.
-    pub fn end(&self, carrier_call: &CarrierCallId) -> bool {
-        let released = lock(&self.store).end(self.clock.now(), carrier_call);
-        self.log_release(carrier_call, released);
-        matches!(released, Released::Freed { .. })
-    }
-
-    /// Tells whether a call is known to be over.
+    /// Tells whether a call is known here to be over.
     pub fn has_ended(&self, carrier_call: &CarrierCallId) -> bool {
-        lock(&self.store).has_ended(self.clock.now(), carrier_call)
+        let now = self.clock.local();
+        self.book().ended.get(now, carrier_call).is_some()
     }
 
-    /// Renews the leases of live calls; returns those that are no longer ours.
-    pub fn renew(&self) -> Vec<Lease> {
-        let live: Vec<Live> = lock(&self.live).values().cloned().collect();
-        lock(&self.store).renew(self.clock.now(), millis(self.caps.lease), &live)
-    }
-
-    /// Takes back the slots whose lease has lapsed; returns the calls whose media never came.
-    pub fn expire(&self) -> Vec<CarrierCallId> {
-        let mut store = lock(&self.store);
-        let never_came = store.expire(self.clock.now());
-        let active = store.active();
-        drop(store);
-        for call in &never_came {
-            self.log_release(call, Released::Freed { active });
+    /// Returns why a call ended that may have been another replica's.
+    pub async fn ended_elsewhere(&self, carrier_call: &CarrierCallId) -> Option<EndReason> {
+        if self.book().outage.trouble() == Some(Trouble::Away) {
+            return None;
         }
-        never_came
+        let ended = self.store.ended(self.clock.local(), carrier_call).await;
+        ended.unwrap_or_else(|error| {
+            self.failed(&error);
+            None
+        })
     }
 
     pub fn occupancy(&self) -> Occupancy {
-        let mut store = lock(&self.store);
-        store.reap(self.clock.now());
         Occupancy {
-            active: store.active(),
+            active: self.used(&Scope::Global),
             cap: self.caps.global,
         }
+    }
+
+    /// Returns what a scope holds; of a shared store, as it was a tick ago at most.
+    fn used(&self, scope: &Scope) -> u32 {
+        match &self.store {
+            Store::Memory(store) => lock(store).used_at(self.clock.local(), scope),
+            Store::Redis(_) => {
+                let book = self.book();
+                let held = book.ledger.held().get(scope).copied();
+                book.outage.used(scope).max(held.unwrap_or(0))
+            }
+        }
+    }
+
+    /// Returns every scope, as far as the campaigns name them, with its cap.
+    pub fn scopes(&self, campaigns: &Campaigns) -> Vec<(Scope, u32)> {
+        let rooms = rooms::all_rooms(campaigns, &self.caps).into_iter();
+        rooms.map(|room| (room.scope, room.cap)).collect()
+    }
+
+    /// Returns what every scope holds, as this replica last saw it, and its cap.
+    pub fn usage(&self, campaigns: &Campaigns) -> Vec<(Scope, u32, u32)> {
+        let scopes = self.scopes(campaigns).into_iter();
+        scopes
+            .map(|(scope, cap)| {
+                let used = self.used(&scope);
+                (scope, used, cap)
+            })
+            .collect()
+    }
+
+    /// Returns what this replica is called in the store.
+    pub fn replica(&self) -> &str {
+        &self.replica
+    }
+
+    /// Shows how things stand, before metrics are read.
+    pub fn show(&self, campaigns: &Campaigns) {
+        self.metrics.no_slots();
+        for (scope, used, cap) in self.usage(campaigns) {
+            self.metrics.slots(scope.kind(), scope.name(), used, cap);
+        }
+        let book = self.book();
+        let trouble = book.outage.trouble();
+        self.metrics.stands(
+            book.siblings.replicas,
+            trouble == Some(Trouble::Gated),
+            trouble.is_some(),
+            book.outage.lasted(self.clock.elapsed()),
+        );
+    }
+
+    pub fn siblings(&self) -> Siblings {
+        self.book().siblings
+    }
+
+    /// Returns how the store lets us down, if it does.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.book().outage.trouble()
+    }
+
+    /// Tells whether caps hold over several replicas.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.store, Store::Redis(_))
     }
 
     /// Writes a capacity line at the level that the operator chose for them.
@@ -291,81 +466,279 @@ impl Admission {
         }
     }
 
-    fn log_release(&self, call: &CarrierCallId, released: Released) {
-        match released {
-            Released::Freed { active } => {
-                let cap = self.caps.global;
-                self.log(format_args!(
-                    "[CAPACITY] RELEASED call_id={call} active_calls={active}/{cap}"
-                ));
+    /// Returns what this replica has decided about a call already.
+    fn decided(&self, call: &CarrierCallId) -> Option<Decision> {
+        let kept = {
+            let book = self.book();
+            let now = self.clock.local();
+            if book.ended.get(now, call).is_some() {
+                return Some(Self::already_over(call));
             }
-            Released::Gone | Released::Stale => {}
-        }
+            book.decisions.get(now, call).cloned()
+        };
+        Some(self.repeated(call, kept?))
     }
 
-    fn admitted(&self, carrier_call: &CarrierCallId, ticket: String, first: bool) -> Decision {
-        match self.tickets.read(&ticket, carrier_call, 0) {
-            Ok(read) => Decision::Admit {
-                call: read.call,
-                ticket,
-                first,
+    fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
+        match kept {
+            Kept::Refused(refusal) => Decision::Refuse {
+                refusal,
+                first: false,
             },
-            // Only a ticket whose secret was changed since reads as another's.
-            Err(_) => Decision::Ended,
+            Kept::Admitted(ticket) => match self.tickets.read(&ticket, call, 0) {
+                Ok(read) => Decision::Admit {
+                    call: read.call,
+                    ticket,
+                    first: false,
+                },
+                // Only a ticket whose secret was changed since reads as another's.
+                Err(_) => Decision::Ended,
+            },
         }
     }
 
-    fn scopes(&self, campaign: &Campaign) -> Vec<(Scope, u32)> {
-        let mut scopes = vec![
-            (Scope::Global, self.caps.global),
-            (Scope::Tenant(campaign.tenant.clone()), self.caps.tenant),
-            (Scope::Setup, self.caps.setup),
-        ];
-        if let Some(cap) = campaign.max_calls {
-            scopes.push((Scope::Campaign(campaign.id.clone()), cap));
+    fn already_over(call: &CarrierCallId) -> Decision {
+        tracing::info!(carrier_call.id = %call, "an ended call's webhook came again");
+        Decision::Ended
+    }
+
+    /// Turns the store's answer into a decision, and remembers it.
+    fn acquired(&self, asking: Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
+        let call = asking.carrier_call;
+        match acquired {
+            Acquired::Admitted { epoch, used } => {
+                let mut book = self.book();
+                let scopes = asking.rooms.iter().map(|room| &room.scope);
+                book.outage.counted(scopes.zip(used));
+                drop(book);
+                let active = self.used(&Scope::Global);
+                self.admitted(asking, ticket, epoch, active)
+            }
+            Acquired::Refused(refusal) => {
+                let counted = [(&refusal.scope, refusal.used)];
+                self.book().outage.counted(counted);
+                self.refused(call, refusal)
+            }
+            Acquired::Repeated(kept) => self.repeated(call, kept),
+            Acquired::Held | Acquired::Ended => Self::already_over(call),
+            Acquired::Resync => unreachable!("the caller decides without the store then"),
         }
-        scopes
+    }
+
+    /// Decides by this replica's share of what was free when the trouble began.
+    async fn admit_without_store(&self, mut asking: Asking<'_>) -> Decision {
+        asking.state.degraded = true;
+        let call = asking.carrier_call;
+        let ticket = self.ticket(&asking, true);
+        let (verdict, gated) = {
+            let mut book = self.book();
+            // The same webhook may have been decided about while this one waited for the store.
+            if let Some(kept) = book.decisions.get(self.clock.local(), call).cloned() {
+                drop(book);
+                return self.repeated(call, kept);
+            }
+            let Book { ledger, outage, .. } = &mut *book;
+            let verdict = outage.decide(asking.rooms, ledger.held());
+            if verdict == Verdict::Admit {
+                self.enter_waiting(&mut book, &asking, &ticket, 0);
+                self.remember(&mut book, call, &ticket);
+            }
+            (verdict, book.outage.trouble() == Some(Trouble::Gated))
+        };
+        if let Verdict::Refuse { scope, used, cap } = verdict {
+            let refusal = Refusal {
+                reason: Reason::Outage,
+                scope,
+                used,
+                cap,
+            };
+            return self.refused(call, refusal);
+        }
+        if gated && let Some(refusal) = self.register(&asking).await {
+            return self.refused(call, refusal);
+        }
+        self.metrics.admitted_without_store();
+        let active = self.occupancy().active;
+        self.admitted(asking, ticket, 0, active)
+    }
+
+    fn admitted(&self, asking: Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
+        let (call, cap) = (asking.carrier_call, self.caps.global);
+        let degraded = if asking.state.degraded {
+            " degraded=true"
+        } else {
+            ""
+        };
+        self.log(format_args!(
+            "[CAPACITY] ACQUIRED call_id={call} active_calls={active}/{cap}{degraded}"
+        ));
+        if epoch > 0 {
+            let mut book = self.book();
+            self.enter_waiting(&mut book, &asking, &ticket, epoch);
+            self.remember(&mut book, call, &ticket);
+        }
+        Decision::Admit {
+            call: asking.state.call_id,
+            ticket,
+            first: true,
+        }
+    }
+
+    fn refused(&self, call: &CarrierCallId, refusal: Refusal) -> Decision {
+        let Refusal {
+            scope, used, cap, ..
+        } = &refusal;
+        self.log(format_args!(
+            "[CAPACITY] REJECTED call_id={call} active_calls={used} max={cap} scope={scope}"
+        ));
+        let kept = Kept::Refused(refusal.clone());
+        let now = self.clock.local();
+        let mut book = self.book();
+        book.decisions
+            .put(now, store::DECISION_KEPT, call.clone(), kept);
+        drop(book);
+        Decision::Refuse {
+            refusal,
+            first: true,
+        }
+    }
+
+    fn no_place(&self, reason: Reason) -> Refusal {
+        let Occupancy { active, cap } = self.occupancy();
+        Refusal {
+            reason,
+            scope: Scope::Global,
+            used: active,
+            cap,
+        }
+    }
+
+    fn remember(&self, book: &mut Book, call: &CarrierCallId, ticket: &str) {
+        let kept = Kept::Admitted(ticket.to_owned());
+        let now = self.clock.local();
+        book.decisions.put(now, millis(SETUP), call.clone(), kept);
+    }
+
+    fn enter_waiting(&self, book: &mut Book, asking: &Asking<'_>, ticket: &str, epoch: u64) {
+        let now = self.clock.local();
+        let until = now + millis(SETUP);
+        let (call, state) = (asking.carrier_call, asking.state.clone());
+        let stage = Stage::Waiting { until };
+        let scopes = asking.scopes.clone();
+        book.ledger.enter(now, call, epoch, stage, state, scopes);
+        if epoch == 0
+            && let Some(entry) = book.ledger.get_mut(call)
+        {
+            entry.ticket = Some(ticket.to_owned());
+        }
+    }
+
+    fn enter_live(
+        &self,
+        ticket: &Ticket,
+        state: CallState,
+        scopes: Vec<Scope>,
+        epoch: u64,
+    ) -> Result<Claimed, ClaimError> {
+        let now = self.clock.local();
+        let call = &ticket.carrier_call;
+        let mut book = self.book();
+        // Where the store does not keep tickets from being used twice, this replica does.
+        if epoch == 0 && book.nonces.get(now, &ticket.nonce).is_some() {
+            return Err(ClaimError::Used);
+        }
+        let nonce = ticket.nonce.clone();
+        book.nonces.put(now, store::NONCE_KEPT, nonce, ());
+        let caller = state.caller.clone();
+        let (id, before) = book
+            .ledger
+            .enter(now, call, epoch, Stage::Live, state, scopes.clone());
+        if before.is_none() {
+            book.outage.came(&scopes);
+        }
+        drop(book);
+        Ok(Claimed {
+            call: ticket.call,
+            caller,
+            slot: Slot::new(call.clone(), id, self.freed.clone()),
+        })
+    }
+
+    fn ticket(&self, asking: &Asking<'_>, degraded: bool) -> String {
+        self.tickets.sign(&Ticket {
+            call: asking.state.call_id,
+            carrier_call: asking.carrier_call.clone(),
+            campaign: asking.state.campaign.clone(),
+            issuer: self.replica.clone(),
+            expires_at: self.clock.shared() + millis(SETUP),
+            nonce: format!("{:032x}", rand::random::<u128>()),
+            degraded,
+        })
+    }
+
+    /// Notes that the store did not answer.
+    fn failed(&self, error: &StoreError) {
+        let mut book = self.book();
+        let Book { ledger, outage, .. } = &mut *book;
+        let before = outage.trouble();
+        outage.failed(self.clock.elapsed(), ledger.held());
+        let open = outage.is_open();
+        drop(book);
+        if let Store::Redis(store) = &self.store {
+            store.set_away(true);
+            if error.class() == "readonly" || open {
+                store.reconnect();
+            }
+        }
+        if before != Some(Trouble::Away) {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "the slot store is away: admitting by our share");
+            self.nudged.notify_one();
+        }
+    }
+
+    /// Notes that the store has lost calls, or that somebody comes back who was without it.
+    fn met_the_gate(&self) {
+        let mut book = self.book();
+        let Book { ledger, outage, .. } = &mut *book;
+        let before = outage.trouble();
+        outage.gated(self.clock.elapsed(), ledger.held());
+        drop(book);
+        if before != Some(Trouble::Gated) {
+            tracing::info!("the slot store is gated: registering our calls anew");
+            self.nudged.notify_one();
+        }
+    }
+
+    /// A panic elsewhere must not cost every later call its slot: each operation leaves the book
+    /// whole, so a poisoned lock is taken as it is.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
     }
 }
 
-impl Scope {
-    /// Tells whether a call counts here, by whether its media has arrived.
-    fn counts(&self, live: bool) -> bool {
-        match self {
-            Self::Setup => !live,
-            Self::Global | Self::Tenant(_) | Self::Campaign(_) => true,
-        }
-    }
+/// A call that asks for a slot.
+struct Asking<'a> {
+    carrier_call: &'a CarrierCallId,
+    rooms: &'a [Room],
+    scopes: Vec<Scope>,
+    state: CallState,
 }
 
-impl Scope {
-    /// Returns what kind of scope it is, without its name.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Global => "global",
-            Self::Tenant(_) => "tenant",
-            Self::Campaign(_) => "campaign",
-            Self::Setup => "setup",
-        }
-    }
+/// How a call ended whose carrier says so, by whether its media was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub live: EndReason,
+    pub waiting: EndReason,
 }
 
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Global => f.write_str("global"),
-            Self::Tenant(name) => write!(f, "tenant:{name}"),
-            Self::Campaign(name) => write!(f, "campaign:{name}"),
-            Self::Setup => f.write_str("setup"),
-        }
-    }
-}
-
-/// Leases and tickets are compared between replicas, so they are dated in Unix time; within a
-/// process that time only moves forward, whatever is done to the machine's clock.
+/// Leases and tickets are compared between replicas, so they are dated by the store's clock;
+/// within a process time only moves forward, whatever is done to the machine's clock.
 struct Clock {
     started: Instant,
     unix: Duration,
+    /// What the store's clock is ahead, in milliseconds.
+    ahead: AtomicI64,
 }
 
 impl Clock {
@@ -374,11 +747,30 @@ impl Clock {
         Self {
             started: Instant::now(),
             unix: unix.unwrap_or_default(),
+            ahead: AtomicI64::new(0),
         }
     }
 
-    fn now(&self) -> Millis {
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Returns the time that this process goes by.
+    fn local(&self) -> Millis {
         millis(self.unix + self.started.elapsed())
+    }
+
+    /// Returns the time that all replicas go by.
+    fn shared(&self) -> Millis {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        self.local().saturating_add_signed(ahead)
+    }
+
+    /// Takes over the store's time.
+    fn set(&self, store: Millis) {
+        let ahead = i128::from(store) - i128::from(self.local());
+        let ahead = i64::try_from(ahead).unwrap_or(0);
+        self.ahead.store(ahead, Ordering::Relaxed);
     }
 }
 
@@ -386,8 +778,6 @@ fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
-/// A panic elsewhere must not cost every later call its slot: each operation leaves the store
-/// whole, so a poisoned lock is taken as it is.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

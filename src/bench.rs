@@ -1,18 +1,20 @@
 //! What the micro-benchmarks measure: the steps that every frame and every webhook takes.
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    admission::{Admission, Freed},
+    admission::{Admission, Ended, ToFree},
     agent,
-    call::CarrierCallId,
+    call::{CallerId, CarrierCallId, EndReason},
     campaign::Campaigns,
     config::Config,
     language::Language,
     media::twilio::{Event, MediaStream},
     session::{Input, Limits, Output, Session},
+    telemetry::CapacityMetrics,
     webhook::twilio::signature::{Key, is_valid},
 };
 
@@ -107,7 +109,7 @@ pub struct Door {
     admission: Admission,
     campaigns: Campaigns,
     next: u64,
-    _freed: Freed,
+    _freed: ToFree,
 }
 
 impl Door {
@@ -120,8 +122,10 @@ impl Door {
             "CALLS_CAPACITY_LOG_LEVEL" => level(),
             _ => None,
         });
-        let caps = config.expect("a cap below a million").caps;
-        let (admission, freed) = Admission::new(caps, None, "bench".to_owned());
+        let config = config.expect("a cap below a million");
+        let metrics = CapacityMetrics::new();
+        let made = Admission::new(config.caps, &config.store, None, metrics);
+        let (admission, freed) = made.expect("memory is always there");
         let campaigns = Campaigns::only(Language::default(), None, Vec::new());
         let mut door = Self {
             admission,
@@ -139,14 +143,27 @@ impl Door {
     pub fn ring(&mut self) -> u64 {
         self.next += 1;
         let call = id(self.next);
-        self.admission
-            .admit(&call, self.campaigns.default_campaign());
+        let campaign = self.campaigns.default_campaign();
+        let caller = &CallerId::Withheld;
+        let admitted = self
+            .admission
+            .admit(&call, caller, campaign, &self.campaigns, None);
+        at_once(admitted);
         self.next
     }
 
     pub fn end(&self, call: u64) {
-        self.admission.end(&id(call));
+        let ended = Ended {
+            live: EndReason::CarrierEnded,
+            waiting: EndReason::CarrierEnded,
+        };
+        at_once(self.admission.end(&id(call), ended));
     }
+}
+
+/// Returns what needs no waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("memory answers at once")
 }
 
 fn id(call: u64) -> CarrierCallId {

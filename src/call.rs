@@ -34,6 +34,8 @@ pub enum CallerId {
     /// A client of the carrier's own (`client:…`) or a SIP address (`sip:…`).
     Address(Text),
     Withheld,
+    /// Masked already, by another replica.
+    Masked(Text),
     Other(Text),
 }
 
@@ -77,6 +79,8 @@ pub enum EndReason {
     TooLong,
     Drained,
     Stopped,
+    /// Another replica carries the call on.
+    TakenOver,
     Panicked,
 }
 
@@ -225,11 +229,19 @@ impl CallerId {
     }
 }
 
+impl CallerId {
+    /// Takes over how another replica shows a caller.
+    pub fn masked(text: &str) -> Self {
+        Self::Masked(Text(text.chars().take(64).collect()))
+    }
+}
+
 impl fmt::Display for CallerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
             Self::Address(text) | Self::Other(text) => text.fmt(f),
+            Self::Masked(text) => f.write_str(text.reveal()),
             Self::Withheld => f.write_str("withheld"),
         }
     }
@@ -254,6 +266,32 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
+    const ALL: [Self; 23] = [
+        Self::CallerHungUp,
+        Self::CarrierEnded,
+        Self::CarrierLost,
+        Self::NoMedia,
+        Self::MediaStalled,
+        Self::CarrierUnresponsive,
+        Self::CarrierBlocked,
+        Self::CarrierGarbled,
+        Self::AgentUnreachable,
+        Self::AgentRefused,
+        Self::AgentTooSlow,
+        Self::AgentClosed,
+        Self::AgentStalled,
+        Self::AgentBlocked,
+        Self::AgentGarbled,
+        Self::AgentWrongFormat,
+        Self::AgentFailed,
+        Self::AgentExpired,
+        Self::TooLong,
+        Self::Drained,
+        Self::Stopped,
+        Self::TakenOver,
+        Self::Panicked,
+    ];
+
     pub fn as_str(self) -> &'static str {
         self.facts().0
     }
@@ -291,8 +329,18 @@ impl EndReason {
             Self::TooLong => ("too_long", Operator, Goodbye),
             Self::Drained => ("drained", Operator, Goodbye),
             Self::Stopped => ("stopped", Operator, Goodbye),
+            Self::TakenOver => ("taken_over", Callgate, HangUp),
             Self::Panicked => ("panicked", Callgate, Apology),
         }
+    }
+}
+
+impl FromStr for EndReason {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let known = Self::ALL.iter().find(|reason| reason.as_str() == text);
+        known.copied().ok_or(())
     }
 }
 

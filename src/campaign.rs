@@ -8,6 +8,11 @@ use crate::{call::CallerId, language::Language};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>); // Invariant: 1 to 64 of a-z, 0-9, `-` and `_`.
 
+/// Why a text is no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to 64 of a-z, 0-9, - and _")]
+pub struct NameError;
+
 /// What a dialed number belongs to.
 #[derive(Debug, Clone)]
 pub struct Campaign {
@@ -59,6 +64,19 @@ impl FromStr for WhenFull {
             "voicemail" => Ok(Self::Voicemail),
             "whatsapp" => Ok(Self::Whatsapp),
             _ => Err(()),
+        }
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(NameError)
         }
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod caps;
 mod reader;
+mod store;
 mod twilio;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -18,6 +19,7 @@ use crate::{
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use reader::ConfigError;
+pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
@@ -46,6 +48,7 @@ pub struct Config {
     pub twilio: TwilioSettings,
     pub agent: AgentSettings,
     pub caps: Caps,
+    pub store: StoreSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -85,6 +88,7 @@ impl Config {
             .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         refuse_what_is_not_there_yet(&read);
+        let store = StoreSettings::load(&read);
         let config = Self {
             listen,
             public_url: public_url(&read, production),
@@ -102,7 +106,8 @@ impl Config {
             twilio: TwilioSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
             caps: Caps::load(&read, production),
-            ticket_secret: long_secret(&read, "TICKET_SECRET"),
+            ticket_secret: ticket_secret(&read, production, store.redis.is_some()),
+            store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
         };
@@ -138,16 +143,10 @@ impl std::str::FromStr for LogFormat {
 }
 
 fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
-    for (name, rule) in [
-        (
-            "REDIS_URL",
-            "not supported by this version: slots are kept in memory; unset it",
-        ),
-        (
-            "CALLGATE_CONFIG",
-            "not supported by this version: there is one campaign; unset it",
-        ),
-    ] {
+    for (name, rule) in [(
+        "CALLGATE_CONFIG",
+        "not supported by this version: there is one campaign; unset it",
+    )] {
         if read.text(name).is_some() {
             read.mistake(name, None, rule);
         }
@@ -193,6 +192,28 @@ fn is_free_of_secrets(url: &Url) -> bool {
 /// Returns a URL as it may be printed: not if it could carry a secret.
 fn shown(url: &Url) -> Option<String> {
     (is_free_of_secrets(url) && url.query().is_none()).then(|| url.to_string())
+}
+
+/// Replicas that share a store must be able to read each other's tickets.
+fn ticket_secret(
+    read: &Reader<impl Environment>,
+    production: bool,
+    shared: bool,
+) -> Option<SecretString> {
+    let secret = long_secret(read, "TICKET_SECRET");
+    if secret.is_none() && shared {
+        if production {
+            let rule = "not set (with REDIS_URL all replicas must share one)";
+            read.mistake("TICKET_SECRET", None, rule);
+        } else {
+            read.warning(
+                "TICKET_SECRET is not set: media that reaches another replica than the webhook \
+                 is refused"
+                    .to_owned(),
+            );
+        }
+    }
+    secret
 }
 
 fn long_secret(read: &Reader<impl Environment>, name: &str) -> Option<SecretString> {

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    admission::{Lease, Slot},
+    admission::{Slot, SlotId},
     call::{CallerId, Carrier, CarrierCallId, EndReason},
 };
 
@@ -42,7 +42,7 @@ struct Entry {
     caller: CallerId,
     carrier: Carrier,
     connected_at: Timestamp,
-    /// Held, not used: dropping the entry gives it back.
+    /// Dropping the entry gives it back.
     slot: Slot,
     order: Option<oneshot::Sender<EndReason>>,
 }
@@ -110,12 +110,18 @@ impl ConnectionManager {
         ended
     }
 
+    /// Tells whether a call is carried here.
+    pub fn has(&self, call: &CarrierCallId) -> bool {
+        let inner = self.lock();
+        inner.entries.values().any(|entry| entry.call == *call)
+    }
+
     /// Ends the calls whose slots were lost to a later owner or to the carrier's word.
-    pub fn end_lost(&self, lost: &[Lease], reason: EndReason) {
-        for lease in lost {
+    pub fn end_lost(&self, lost: &[SlotId], reason: EndReason) {
+        for slot in lost {
             let mut inner = self.lock();
             let entries = inner.entries.values_mut();
-            for entry in entries.filter(|entry| entry.slot.lease() == lease) {
+            for entry in entries.filter(|entry| entry.slot.id() == *slot) {
                 if let Some(order) = entry.order.take() {
                     let _ = order.send(reason);
                 }
@@ -137,6 +143,12 @@ impl ConnectionManager {
     /// Returns how many sockets there are, those without a call included.
     pub fn count(&self) -> usize {
         self.lock().places
+    }
+
+    /// Returns how many sockets there is still a place for.
+    pub fn free(&self) -> u32 {
+        let free = self.most.saturating_sub(self.lock().places);
+        u32::try_from(free).unwrap_or(u32::MAX)
     }
 
     pub fn most(&self) -> usize {
@@ -199,10 +211,15 @@ impl Place {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
+impl Place {
+    /// Makes room as its call has ended; completes once the slot is given back.
+    pub fn leave(self, reason: EndReason) -> Option<oneshot::Receiver<()>> {
+        let entry = self.vacate()?;
+        Some(entry.slot.give_back(reason))
+    }
+
+    fn vacate(&self) -> Option<Entry> {
         let mut inner = self.manager.lock();
-        inner.places -= 1;
         let entry = inner.entries.remove(&self.id);
         let active = inner.entries.len();
         drop(inner);
@@ -214,6 +231,14 @@ impl Drop for Place {
                 self.manager.most,
             );
         }
+        entry
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.vacate());
+        self.manager.lock().places -= 1;
     }
 }
 

@@ -22,17 +22,21 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, Ended, Reason, StoreError},
     agent::{
         Agents,
         parrot::{Parrot, ParrotOptions},
     },
     answer::{TemplateError, Templates},
-    call::{Carrier, CarrierCallId, EndReason},
+    call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
     config::{AgentKind, Config, OperatorSettings, TwilioSettings},
     connections::ConnectionManager,
-    gateway::{ringing::RingingCalls, serve::serve, supervise::supervise},
+    gateway::{
+        ringing::RingingCalls,
+        serve::serve,
+        supervise::{give_slots_back, keep_slots, renew},
+    },
     record::{Step, Timeline, What},
     telemetry::Metrics,
 };
@@ -81,6 +85,10 @@ pub struct Running {
 pub enum StartError {
     #[error(transparent)]
     Templates(#[from] TemplateError),
+    #[error("the slot store cannot be used (REDIS_URL)")]
+    Store(#[source] StoreError),
+    #[error("{0} (REDIS_URL)")]
+    StoreUnfit(String),
     #[error("no certificates to trust the agent by")]
     Certificates(#[source] io::Error),
     #[error("cannot listen on {0} (LISTEN)")]
@@ -95,7 +103,7 @@ impl StartError {
     /// Tells whether the settings are at fault, as `sysexits.h` numbers it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Templates(_) | Self::Certificates(_) => 78,
+            Self::Templates(_) | Self::Certificates(_) | Self::Store(_) | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
     }
@@ -135,9 +143,13 @@ impl Gateway {
         if let Some(parrot) = &parrot {
             agents.listen_at(parrot.url().parse().expect("the parrot's own address"));
         }
-        let issuer = format!("{:08x}", rand::random::<u32>());
-        let secret = config.ticket_secret.as_ref();
-        let (admission, freed) = Admission::new(config.caps.clone(), secret, issuer);
+        let (admission, to_free) = Admission::new(
+            config.caps.clone(),
+            &config.store,
+            config.ticket_secret.as_ref(),
+            metrics.capacity.clone(),
+        )
+        .map_err(StartError::Store)?;
         let numbers = config.twilio.numbers.clone();
         let gateway = web::Data::new(Self {
             public: PublicUrls::new(config.public_url, address),
@@ -162,11 +174,13 @@ impl Gateway {
         for warning in config.warnings {
             tracing::warn!("{warning}");
         }
+        gateway.meet_store(config.production).await?;
         gateway.announce();
         let (handle, server) = serve(&gateway, listener, workers)?;
         let supervisor = TaskTracker::new();
-        let stop_supervising = CancellationToken::new();
-        supervisor.spawn(supervise(gateway.clone(), freed, stop_supervising.clone()));
+        let stop = CancellationToken::new();
+        supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+        supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
         Ok(Running {
             gateway,
             address,
@@ -174,9 +188,32 @@ impl Gateway {
             server: supervisor.spawn(server),
             parrot,
             supervisor,
-            stop_supervising,
+            stop_supervising: stop,
             drain,
         })
+    }
+
+    /// Looks whether the store is fit for slots, and counts what it holds before the first call.
+    /// One that is away may come back: then calls are admitted by our share until it does.
+    async fn meet_store(&self, production: bool) -> Result<(), StartError> {
+        match self.admission.inspect().await {
+            Ok(None) => {}
+            Ok(Some(server)) => {
+                tracing::info!(server = server.server, "slots are in a store");
+                for flaw in server.flaws() {
+                    if flaw.is_fatal(production) {
+                        return Err(StartError::StoreUnfit(flaw.to_string()));
+                    }
+                    tracing::error!("{flaw} (REDIS_URL)");
+                }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "cannot look at the slot store (REDIS_URL)");
+            }
+        }
+        renew(self, true).await;
+        Ok(())
     }
 
     fn announce(&self) {
@@ -204,24 +241,60 @@ impl Gateway {
         self.warned.swap(second, Ordering::Relaxed) != second
     }
 
-    /// Notes that a call's stream is over though the call is not. A bridge that has not noticed
-    /// yet has lost its socket; where the media never came, it never will.
-    pub(crate) fn stream_lost(&self, call: &CarrierCallId) {
-        if self.connections.end(call, EndReason::CarrierLost) || self.farewells.of(call).is_some() {
-            return;
-        }
-        self.dismiss_agent(call);
-        if self.admission.end(call) {
-            self.ended(call, Carrier::Twilio, EndReason::NoMedia);
+    /// Returns how many more media sockets this replica takes; `None` while it drains.
+    pub(crate) fn free_places(&self) -> Option<u32> {
+        (!self.is_draining()).then(|| self.connections.free())
+    }
+
+    /// Tells whether this replica would take a media socket.
+    pub(crate) fn takes_media(&self) -> bool {
+        self.free_places().is_some_and(|places| places > 0)
+    }
+
+    /// Returns why nobody would take another call's media, if that is so: neither this replica nor
+    /// one that shares its store.
+    pub(crate) fn closed(&self) -> Option<Reason> {
+        let siblings = self.admission.siblings();
+        match self.free_places() {
+            None => (siblings.open == 0).then_some(Reason::Draining),
+            Some(0) => (siblings.places == 0).then_some(Reason::Connections),
+            Some(_) => None,
         }
     }
 
+    /// Notes that a call's stream is over though the call is not. A bridge that has not noticed
+    /// yet has lost its socket; where the media never came, it never will. Returns what the caller
+    /// is still to hear.
+    pub(crate) async fn stream_lost(&self, call: &CarrierCallId) -> Farewell {
+        if !self.connections.end(call, EndReason::CarrierLost)
+            && self.farewells.of(call).is_none()
+            && let Some(reason) = self.admission.ended_elsewhere(call).await
+        {
+            return reason.farewell();
+        }
+        if self.farewells.of(call).is_none() && !self.connections.has(call) {
+            self.dismiss_agent(call);
+            let lost = Ended {
+                live: EndReason::CarrierLost,
+                waiting: EndReason::NoMedia,
+            };
+            if self.admission.end(call, lost).await {
+                self.ended(call, Carrier::Twilio, EndReason::NoMedia);
+            }
+        }
+        self.farewells.of(call).unwrap_or(Farewell::Apology)
+    }
+
     /// Takes the carrier's word that a call is over, wherever it stands.
-    pub(crate) fn carrier_ended(&self, call: &CarrierCallId) {
+    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId) {
         self.dismiss_agent(call);
-        let held = self.admission.end(call);
-        let bridged = self.connections.end(call, EndReason::CarrierEnded);
-        if held && !bridged {
+        let ended = Ended {
+            live: EndReason::CarrierEnded,
+            waiting: EndReason::CarrierEnded,
+        };
+        // A live call's end is counted by the bridge that carries it, here or elsewhere.
+        self.connections.end(call, EndReason::CarrierEnded);
+        if self.admission.end(call, ended).await {
             self.ended(call, Carrier::Twilio, EndReason::CarrierEnded);
         }
     }

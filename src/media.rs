@@ -287,7 +287,7 @@ impl MediaSocket {
 fn close_code(reason: EndReason) -> CloseCode {
     match reason {
         EndReason::CarrierGarbled => CloseCode::Policy,
-        EndReason::Drained | EndReason::Stopped => CloseCode::Restart,
+        EndReason::Drained | EndReason::Stopped | EndReason::TakenOver => CloseCode::Restart,
         EndReason::Panicked => CloseCode::Error,
         EndReason::CallerHungUp
         | EndReason::CarrierEnded

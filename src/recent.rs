@@ -51,6 +51,10 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
         self.oldest_first.push_back((now + kept, key.clone()));
         self.entries.insert(key, (now + kept, value));
     }
+
+    pub fn forget(&mut self, key: &K) {
+        self.entries.remove(key);
+    }
 }
 
 #[cfg(test)]

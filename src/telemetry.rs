@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 mod calls;
+mod capacity;
 mod metrics;
 
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::config::LogFormat;
 
 pub use calls::{AgentMetrics, CallMetrics};
+pub use capacity::{CapacityMetrics, StoreOperation};
 pub use metrics::Metrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.

@@ -4,63 +4,17 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::{
-    admission::{Kept, Lease, Refusal, Scope},
-    call::CarrierCallId,
+    admission::{
+        Kept, Lease, Reason, Refusal,
+        scope::{Room, Scope},
+        store::{
+            Acquired, Adopted, Claim, DECISION_KEPT, END_KEPT, Ending, NONCE_KEPT, News, Rebound,
+            Released, Renewal, Renewed, Request, SETUPS_REMEMBERED,
+        },
+    },
+    call::{CarrierCallId, EndReason},
     recent::{Millis, Recent},
 };
-
-/// How long a refusal is kept for a repeated webhook. An admission is kept as long as its slot.
-const DECISION_KEPT: Millis = 60_000;
-/// How long a call that has ended is remembered, so that it is never admitted again.
-const END_KEPT: Millis = 3_600_000;
-/// How long a used ticket is remembered: longer than it could be used.
-const NONCE_KEPT: Millis = 60_000;
-/// How many set-ups tell whether calls bring their media.
-const SETUPS_REMEMBERED: usize = 100;
-
-/// What a ringing call asks for.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    pub call: &'a CarrierCallId,
-    /// Every scope the call counts in, with its cap.
-    pub scopes: &'a [(Scope, u32)],
-    /// How long the slot waits for the call's media.
-    pub lease: Millis,
-    /// What is kept, with the slot, for the webhook's repetitions.
-    pub ticket: &'a str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acquired {
-    Admitted {
-        active: u32,
-    },
-    Refused(Refusal),
-    /// The same webhook was decided before.
-    Repeated(Kept),
-    /// The carrier has said that this call is over.
-    Ended,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adopted {
-    Live(Lease),
-    Used,
-    Ended,
-    /// The slot had lapsed and there was no other.
-    Refused(Refusal),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Released {
-    Freed {
-        active: u32,
-    },
-    /// Nothing was held.
-    Gone,
-    /// A later owner holds it.
-    Stale,
-}
 
 #[derive(Debug, Default)]
 pub struct MemoryStore {
@@ -70,10 +24,8 @@ pub struct MemoryStore {
     used: HashMap<Scope, u32>,
     epoch: u64,
     decisions: Recent<CarrierCallId, Kept>,
-    ended: Recent<CarrierCallId, ()>,
+    ended: Recent<CarrierCallId, EndReason>,
     nonces: Recent<String, ()>,
-    /// Bounded by what is admitted between two calls of [`MemoryStore::expire`].
-    never_came: Vec<CarrierCallId>,
     /// Whether each of the last calls brought its media.
     setups: VecDeque<bool>,
 }
@@ -83,45 +35,47 @@ struct Held {
     epoch: u64,
     lapses_at: Millis,
     scopes: Vec<Scope>,
-    /// Whether its media has arrived.
-    live: bool,
-    ticket: String,
-}
-
-/// A call whose media its owner carries.
-#[derive(Debug, Clone)]
-pub struct Live {
-    pub lease: Lease,
-    pub scopes: Vec<Scope>,
+    has_media: bool,
 }
 
 impl MemoryStore {
     /// Takes a slot in every scope, or in none.
-    pub fn acquire(&mut self, now: Millis, request: &Request<'_>) -> Acquired {
+    pub fn acquire(&mut self, now: Millis, request: &Request<'_>, ticket: &str) -> Acquired {
         self.reap(now);
         if self.ended.get(now, request.call).is_some() {
             return Acquired::Ended;
         }
-        if let Some(kept) = self.decisions.get(now, request.call) {
-            return Acquired::Repeated(kept.clone());
+        let held = self.held.contains_key(request.call);
+        match self.decisions.get(now, request.call) {
+            Some(Kept::Admitted(_)) if !held => {} // Its slot has lapsed.
+            Some(kept) => return Acquired::Repeated(kept.clone()),
+            None if held => return Acquired::Held,
+            None => {}
         }
-        if let Some(held) = self.held.get(request.call) {
-            return Acquired::Repeated(Kept::Admitted(held.ticket.clone()));
-        }
-        if let Some(refusal) = self.full(request.scopes) {
+        let call = request.call.clone();
+        if let Some(refusal) = self.full(request.rooms) {
             let kept = Kept::Refused(refusal.clone());
-            self.decisions
-                .put(now, DECISION_KEPT, request.call.clone(), kept);
+            self.decisions.put(now, DECISION_KEPT, call, kept);
             return Acquired::Refused(refusal);
         }
-        self.hold(now, request, false);
+        let epoch = self.hold(now, request, false);
+        let kept = Kept::Admitted(ticket.to_owned());
+        self.decisions.put(now, DECISION_KEPT, call, kept);
+        let used = request.rooms.iter().map(|room| self.used(&room.scope));
         Acquired::Admitted {
-            active: self.active(),
+            epoch,
+            used: used.collect(),
         }
     }
 
     /// Hands a call to the owner of its media socket, once a ticket.
-    pub fn adopt(&mut self, now: Millis, request: &Request<'_>, nonce: &str) -> Adopted {
+    pub fn adopt(
+        &mut self,
+        now: Millis,
+        request: &Request<'_>,
+        nonce: &str,
+        admitted_without: bool,
+    ) -> Adopted {
         self.reap(now);
         let nonce = nonce.to_owned();
         if self.ended.get(now, request.call).is_some() {
@@ -130,110 +84,156 @@ impl MemoryStore {
         if self.nonces.get(now, &nonce).is_some() {
             return Adopted::Used;
         }
-        let waiting = self.forget(request.call);
-        if waiting.is_none()
-            && let Some(refusal) = self.full(request.scopes)
+        let live = |room: &&Room| room.scope.counts(true);
+        if !admitted_without
+            && !self.held.contains_key(request.call)
+            && let Some(refusal) = self.full(request.rooms.iter().filter(live))
         {
             return Adopted::Refused(refusal);
         }
+        self.forget(request.call);
         self.nonces.put(now, NONCE_KEPT, nonce, ());
         self.set_up(true);
         let epoch = self.hold(now, request, true);
-        Adopted::Live(Lease {
-            call: request.call.clone(),
-            epoch,
-        })
+        Adopted::Live {
+            lease: Lease {
+                call: request.call.clone(),
+                epoch,
+            },
+            state: request.state.to_owned(),
+            gated: false,
+        }
     }
 
     /// Extends what its owner says is live, and takes in again what had lapsed: a live caller is
-    /// never hung up because of bookkeeping. Returns what the owner has lost.
-    pub fn renew(&mut self, now: Millis, lease: Millis, live: &[Live]) -> Vec<Lease> {
-        let mut lost = Vec::new();
-        for claim in live {
-            let call = &claim.lease.call;
-            let theirs = self
-                .held
-                .get(call)
-                .is_some_and(|held| held.epoch > claim.lease.epoch);
-            if theirs || self.ended.get(now, call).is_some() {
-                lost.push(claim.lease.clone());
-                continue;
-            }
-            let ticket = self
-                .forget(call)
-                .map_or_else(String::new, |held| held.ticket);
-            self.insert(
-                Held {
-                    epoch: claim.lease.epoch,
-                    lapses_at: now + lease,
-                    scopes: claim.scopes.clone(),
-                    live: true,
-                    ticket,
-                },
-                call,
-            );
-        }
+    /// never hung up because of bookkeeping.
+    pub fn renew(&mut self, now: Millis, renewal: &Renewal<'_>) -> Renewed {
+        let before = self.held.len();
         self.reap(now);
-        lost
+        let lapsed = u32::try_from(before - self.held.len()).unwrap_or(u32::MAX);
+        let mut news = Vec::new();
+        for claim in renewal.claims {
+            if let Some(piece) = self.renew_one(now, claim) {
+                news.push((claim.lease.call.clone(), piece));
+            }
+        }
+        let scopes = renewal.scopes.iter();
+        Renewed {
+            now,
+            replicas: 1,
+            lapsed,
+            used: scopes
+                .map(|scope| (scope.clone(), self.used(scope)))
+                .collect(),
+            news,
+            ..Renewed::default()
+        }
+    }
+
+    fn renew_one(&mut self, now: Millis, claim: &Claim) -> Option<News> {
+        let call = &claim.lease.call;
+        if self.ended.get(now, call).is_some() {
+            return Some(News::Ended);
+        }
+        let stored = self.held.get(call).map(|held| held.epoch);
+        let claimed = claim.lease.epoch;
+        if claimed > 0 && stored.is_some_and(|stored| stored > claimed) {
+            return Some(News::Lost);
+        }
+        let epoch = match claimed {
+            0 => self.next_epoch(now),
+            claimed => claimed,
+        };
+        self.forget(call);
+        let held = Held {
+            epoch,
+            lapses_at: now + claim.lasts,
+            scopes: claim.scopes.clone(),
+            has_media: claim.has_media,
+        };
+        self.insert(held, call);
+        (stored != Some(epoch)).then_some(News::TakenIn(epoch))
     }
 
     /// Gives a slot back, unless a later owner holds it.
-    pub fn release(&mut self, now: Millis, lease: &Lease) -> Released {
+    pub fn release(&mut self, now: Millis, lease: &Lease, ending: &Ending<'_>) -> Released {
         self.reap(now);
-        match self.held.get(&lease.call) {
-            None => Released::Gone,
-            Some(held) if held.epoch > lease.epoch => Released::Stale,
-            Some(_) => {
-                self.forget(&lease.call);
-                self.ended.put(now, END_KEPT, lease.call.clone(), ());
-                Released::Freed {
-                    active: self.active(),
-                }
-            }
+        let held = self.held.get(&lease.call);
+        if held.is_some_and(|held| held.epoch > lease.epoch) {
+            return Released::Stale;
         }
+        self.end(now, &lease.call, ending)
     }
 
     /// Notes the carrier's word that a call is over: whoever held its slot holds it no longer.
-    pub fn end(&mut self, now: Millis, call: &CarrierCallId) -> Released {
+    pub fn end(&mut self, now: Millis, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         self.reap(now);
-        let known = self.ended.get(now, call).is_some();
-        if !known {
-            self.ended.put(now, END_KEPT, call.clone(), ());
-        }
-        let Some(held) = self.forget(call) else {
-            return Released::Gone;
-        };
-        if !held.live {
+        let held = self.forget(call);
+        let waited = held.as_ref().is_some_and(|held| !held.has_media);
+        if waited {
             self.set_up(false);
         }
-        Released::Freed {
-            active: self.active(),
+        let reason = self.ended.get(now, call).copied().unwrap_or_else(|| {
+            if waited {
+                ending.without_media
+            } else {
+                ending.reason
+            }
+        });
+        self.decisions.forget(call);
+        if ending.forever && self.ended.get(now, call).is_none() {
+            self.ended.put(now, END_KEPT, call.clone(), reason);
+        }
+        match held {
+            None => Released::Gone { reason },
+            Some(_) => Released::Freed {
+                active: self.used(&Scope::Global),
+                reason,
+                waited,
+            },
         }
     }
 
-    pub fn has_ended(&self, now: Millis, call: &CarrierCallId) -> bool {
-        self.ended.get(now, call).is_some()
-    }
-
-    /// Drops what has lapsed; returns the calls, since it was last asked, whose media never came.
-    pub fn expire(&mut self, now: Millis) -> Vec<CarrierCallId> {
+    /// Gives a slot that was taken before its call had a name to the call, which keeps its lease.
+    pub fn rebind(&mut self, now: Millis, lease: &Lease, call: &CarrierCallId) -> Rebound {
         self.reap(now);
-        std::mem::take(&mut self.never_came)
+        if self.ended.get(now, call).is_some() {
+            return Rebound::Ended;
+        }
+        let held = self.held.get(&lease.call);
+        let ours = held.is_some_and(|held| held.epoch <= lease.epoch);
+        if !ours || self.held.contains_key(call) {
+            return Rebound::Gone;
+        }
+        if let Some(held) = self.forget(&lease.call) {
+            self.insert(held, call);
+        }
+        Rebound::Named
     }
 
-    pub fn active(&self) -> u32 {
-        self.used.get(&Scope::Global).copied().unwrap_or(0)
+    pub fn ended(&self, now: Millis, call: &CarrierCallId) -> Option<EndReason> {
+        self.ended.get(now, call).copied()
     }
 
-    fn full(&self, scopes: &[(Scope, u32)]) -> Option<Refusal> {
-        scopes.iter().find_map(|(scope, cap)| {
-            let used = self.used.get(scope).copied().unwrap_or(0);
-            let cap = match scope {
-                Scope::Setup => (*cap).min(self.setup_cap(scopes)),
-                Scope::Global | Scope::Tenant(_) | Scope::Campaign(_) => *cap,
-            };
+    pub fn used_at(&mut self, now: Millis, scope: &Scope) -> u32 {
+        self.reap(now);
+        self.used(scope)
+    }
+
+    pub fn used(&self, scope: &Scope) -> u32 {
+        self.used.get(scope).copied().unwrap_or(0)
+    }
+
+    fn full<'a>(&self, rooms: impl IntoIterator<Item = &'a Room> + Clone) -> Option<Refusal> {
+        rooms.clone().into_iter().find_map(|room| {
+            let used = self.used(&room.scope);
+            let mut cap = room.open_to_all(|scope| self.used(scope));
+            if room.scope == Scope::Setup {
+                cap = cap.min(self.setup_cap(rooms.clone()));
+            }
             (used >= cap).then(|| Refusal {
-                scope: scope.clone(),
+                reason: Reason::Full,
+                scope: room.scope.clone(),
                 used,
                 cap,
             })
@@ -242,20 +242,17 @@ impl MemoryStore {
 
     /// Returns how many calls may wait for their media: half of what is free, but one at least,
     /// while most calls bring none. A flood of webhooks without audio must not own the house.
-    fn setup_cap(&self, scopes: &[(Scope, u32)]) -> u32 {
+    fn setup_cap<'a>(&self, rooms: impl IntoIterator<Item = &'a Room>) -> u32 {
         let without_media = self.setups.iter().filter(|brought| !**brought).count();
         if without_media <= SETUPS_REMEMBERED / 2 {
             return u32::MAX;
         }
-        let global = scopes.iter().find(|(scope, _)| *scope == Scope::Global);
-        let free = global.map_or(u32::MAX, |(_, cap)| cap.saturating_sub(self.live()));
+        let global = rooms.into_iter().find(|room| room.scope == Scope::Global);
+        let live = self
+            .used(&Scope::Global)
+            .saturating_sub(self.used(&Scope::Setup));
+        let free = global.map_or(u32::MAX, |room| room.cap.saturating_sub(live));
         (free / 2).max(1)
-    }
-
-    /// Returns how many calls have their media.
-    fn live(&self) -> u32 {
-        let waiting = self.used.get(&Scope::Setup).copied().unwrap_or(0);
-        self.active().saturating_sub(waiting)
     }
 
     fn set_up(&mut self, brought_media: bool) {
@@ -265,18 +262,22 @@ impl MemoryStore {
         self.setups.push_back(brought_media);
     }
 
-    fn hold(&mut self, now: Millis, request: &Request<'_>, live: bool) -> u64 {
-        // Never backwards, also after the loss of what was stored.
-        self.epoch = now.max(self.epoch + 1);
-        let scopes = request.scopes.iter().map(|(scope, _)| scope.clone());
+    fn hold(&mut self, now: Millis, request: &Request<'_>, has_media: bool) -> u64 {
+        let epoch = self.next_epoch(now);
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
         let held = Held {
-            epoch: self.epoch,
+            epoch,
             lapses_at: now + request.lease,
-            scopes: scopes.filter(|scope| scope.counts(live)).collect(),
-            live,
-            ticket: request.ticket.to_owned(),
+            scopes: scopes.filter(|scope| scope.counts(has_media)).collect(),
+            has_media,
         };
         self.insert(held, request.call);
+        epoch
+    }
+
+    /// Never backwards, also after the loss of what was stored.
+    fn next_epoch(&mut self, now: Millis) -> u64 {
+        self.epoch = now.max(self.epoch + 1);
         self.epoch
     }
 
@@ -303,18 +304,14 @@ impl MemoryStore {
     }
 
     /// Drops what has lapsed.
-    pub fn reap(&mut self, now: Millis) {
+    fn reap(&mut self, now: Millis) {
         while let Some((lapses_at, call)) = self.lapses.first().cloned()
             && lapses_at <= now
         {
             let held = self.forget(&call);
-            if held.is_some_and(|held| !held.live) {
+            if held.is_some_and(|held| !held.has_media) {
                 self.set_up(false);
-                self.never_came.push(call);
             }
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

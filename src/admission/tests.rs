@@ -3,12 +3,36 @@
     reason = "a test looks for one thing and lets the rest pass"
 )]
 
+use futures_util::future::join_all;
+
 use super::*;
 use crate::{campaign::Campaigns, config::Config, language::Language};
 
-fn admission(cap: &str) -> (Admission, Freed) {
+fn admission(cap: &str) -> (Admission, ToFree) {
     let config = Config::load(|name| (name == "MAX_ACTIVE_CALLS").then(|| cap.to_owned()));
-    Admission::new(config.unwrap().caps, None, "replica".to_owned())
+    let Config { caps, store, .. } = config.unwrap();
+    Admission::new(caps, &store, None, CapacityMetrics::new()).unwrap()
+}
+
+async fn admit(admission: &Admission, id: &str) -> Decision {
+    let campaigns = campaigns();
+    let campaign = campaigns.default_campaign();
+    let caller = &CallerId::Withheld;
+    admission
+        .admit(&call(id), caller, campaign, &campaigns, None)
+        .await
+}
+
+async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed, ClaimError> {
+    let campaigns = campaigns();
+    let ticket = admission.read(ticket, &call(id))?;
+    let campaign = campaigns.default_campaign();
+    admission.claim(&ticket, campaign, &campaigns).await
+}
+
+/// Renews everything, as a heartbeat does.
+async fn renew(admission: &Admission) -> Upkeep {
+    admission.renew(true, &[Scope::Global], Some(1)).await
 }
 
 fn campaigns() -> Campaigns {
@@ -29,16 +53,7 @@ fn ticket(decision: Decision) -> String {
 #[tokio::test]
 async fn the_same_webhook_at_the_same_moment_takes_one_slot_and_gets_one_ticket() {
     let (admission, _freed) = admission("5");
-    let (campaigns, call) = (campaigns(), call("CA1"));
-    let decisions = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| admission.admit(&call, campaigns.default_campaign())))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect::<Vec<_>>()
-    });
+    let decisions = join_all((0..8).map(|_| admit(&admission, "CA1"))).await;
     let firsts = decisions
         .iter()
         .filter(|it| matches!(it, Decision::Admit { first: true, .. }));
@@ -51,66 +66,54 @@ async fn the_same_webhook_at_the_same_moment_takes_one_slot_and_gets_one_ticket(
 #[tokio::test]
 async fn a_dropped_slot_is_given_back_by_the_task_that_owns_the_store() {
     let (admission, mut freed) = admission("1");
-    let campaigns = campaigns();
-    let campaign = campaigns.default_campaign();
-    let first = ticket(admission.admit(&call("CA1"), campaign));
-    let claimed = admission.claim(&first, &call("CA1"), campaign).unwrap();
-    assert!(matches!(
-        admission.admit(&call("CA2"), campaign),
-        Decision::Refuse { .. }
-    ));
+    let first = ticket(admit(&admission, "CA1").await);
+    let claimed = claim(&admission, &first, "CA1").await.unwrap();
+    let refused = admit(&admission, "CA2").await;
+    assert!(matches!(refused, Decision::Refuse { .. }));
     drop(claimed);
-    let lease = freed.recv().await.unwrap();
-    admission.release(&lease);
+    let dropped = freed.recv().await.unwrap();
+    admission.release(dropped).await;
     assert_eq!(admission.occupancy().active, 0);
-    assert!(matches!(
-        admission.admit(&call("CA3"), campaign),
-        Decision::Admit { .. }
-    ));
+    let next = admit(&admission, "CA3").await;
+    assert!(matches!(next, Decision::Admit { .. }));
 }
 
 #[tokio::test]
 async fn only_the_calls_own_unused_ticket_claims_it() {
     let (admission, _freed) = admission("5");
-    let campaigns = campaigns();
-    let campaign = campaigns.default_campaign();
-    let own = ticket(admission.admit(&call("CA1"), campaign));
-    let other = ticket(admission.admit(&call("CA2"), campaign));
-    let claim = |ticket: &str| admission.claim(ticket, &call("CA1"), campaign).map(drop);
+    let own = ticket(admit(&admission, "CA1").await);
+    let other = ticket(admit(&admission, "CA2").await);
+    let claim = async |ticket: &str| claim(&admission, ticket, "CA1").await.map(drop);
     assert_eq!(
-        claim(&other),
+        claim(&other).await,
         Err(ClaimError::Ticket(TicketError::OtherCall))
     );
     assert_eq!(
-        claim("made up"),
+        claim("made up").await,
         Err(ClaimError::Ticket(TicketError::Forged))
     );
-    assert_eq!(claim(&own), Ok(()));
-    assert_eq!(claim(&own), Err(ClaimError::Used));
+    assert_eq!(claim(&own).await, Ok(()));
+    assert_eq!(claim(&own).await, Err(ClaimError::Used));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ticket_and_its_slot_last_as_long_as_each_other() {
     let (admission, _freed) = admission("5");
-    let campaigns = campaigns();
-    let campaign = campaigns.default_campaign();
-    let own = ticket(admission.admit(&call("CA1"), campaign));
+    let own = ticket(admit(&admission, "CA1").await);
     tokio::time::advance(SETUP).await;
-    let claim = admission.claim(&own, &call("CA1"), campaign).map(drop);
-    assert_eq!(claim, Err(ClaimError::Ticket(TicketError::Expired)));
-    assert_eq!(admission.expire(), [call("CA1")]);
+    let late = claim(&admission, &own, "CA1").await.map(drop);
+    assert_eq!(late, Err(ClaimError::Ticket(TicketError::Expired)));
+    assert_eq!(renew(&admission).await.never_came, [call("CA1")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_live_call_outlasts_its_lease_by_being_renewed() {
     let (admission, _freed) = admission("5");
-    let campaigns = campaigns();
-    let campaign = campaigns.default_campaign();
-    let own = ticket(admission.admit(&call("CA1"), campaign));
-    let claimed = admission.claim(&own, &call("CA1"), campaign).unwrap();
+    let own = ticket(admit(&admission, "CA1").await);
+    let claimed = claim(&admission, &own, "CA1").await.unwrap();
     for _ in 0..100 {
         tokio::time::advance(HEARTBEAT).await;
-        assert_eq!(admission.renew(), []);
+        assert_eq!(renew(&admission).await, Upkeep::default());
     }
     assert_eq!(admission.occupancy().active, 1);
     drop(claimed);

@@ -21,6 +21,8 @@ pub struct Ticket {
     pub expires_at: u64,
     /// 128 random bits; the store remembers them once the ticket is used.
     pub nonce: String,
+    /// Whether the call was admitted without the store, which need not know it then.
+    pub degraded: bool,
 }
 
 /// Signs and reads tickets.
@@ -46,6 +48,8 @@ struct Wire {
     r: String,
     x: u64,
     n: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    d: bool,
 }
 
 impl TicketKey {
@@ -64,6 +68,7 @@ impl TicketKey {
             r: ticket.issuer.clone(),
             x: ticket.expires_at,
             n: ticket.nonce.clone(),
+            d: ticket.degraded,
         };
         let body = serde_json::to_vec(&wire).expect("strings and a number always serialize");
         let body = URL_SAFE_NO_PAD.encode(body);
@@ -102,6 +107,11 @@ impl TicketKey {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 fn unseal(body: &str) -> Option<Ticket> {
     let body = URL_SAFE_NO_PAD.decode(body).ok()?;
     let wire: Wire = serde_json::from_slice(&body).ok()?;
@@ -112,6 +122,7 @@ fn unseal(body: &str) -> Option<Ticket> {
         issuer: wire.r,
         expires_at: wire.x,
         nonce: wire.n,
+        degraded: wire.d,
     })
 }
 
@@ -127,6 +138,7 @@ mod tests {
             issuer: "replica-1".to_owned(),
             expires_at: 1_000,
             nonce: "0".repeat(32),
+            degraded: false,
         }
     }
 

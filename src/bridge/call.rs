@@ -3,16 +3,18 @@
 //! Invariant: nothing reaches an agent before the ticket is good.
 //! Invariant: a panic in a call ends that call only, and its slot comes back.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::{
-    admission::Claimed,
+    admission::{ClaimError, Claimed},
     bridge::{AgentSeat, Bridge},
-    call::{Carrier, EndReason},
+    call::{CallerId, Carrier, CarrierCallId, EndReason},
+    campaign::Campaign,
     connections::Place,
     gateway::Gateway,
     media::{MediaSocket, twilio::Start},
@@ -20,6 +22,9 @@ use crate::{
     session::{Limits, Session},
     webhook::{WebhookError, twilio::Proof},
 };
+
+/// How long a socket stays open for the store to note how its call has ended.
+const NOTED_WITHIN: Duration = Duration::from_millis(100);
 
 /// `GET /twilio/media`: the carrier brings a call's media.
 pub async fn twilio_media(
@@ -69,6 +74,17 @@ async fn carry(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
     socket.close(reason).await;
 }
 
+async fn claim(
+    gateway: &Gateway,
+    ticket: &str,
+    call: &CarrierCallId,
+    campaign: &Campaign,
+) -> Result<Claimed, ClaimError> {
+    let ticket = gateway.admission.read(ticket, call)?;
+    let admission = &gateway.admission;
+    admission.claim(&ticket, campaign, &gateway.campaigns).await
+}
+
 /// Claims the call for its socket and bridges it. Returns once the slot is on its way back.
 async fn take(
     gateway: &web::Data<Gateway>,
@@ -78,12 +94,12 @@ async fn take(
 ) -> EndReason {
     let ours = &gateway.twilio.account;
     let ticket = start.parameters.get("ticket").map_or("", String::as_str);
-    let campaign = gateway.campaigns.default_campaign();
     if ours.as_ref().is_some_and(|ours| *ours != start.account) {
         tracing::warn!("refused a media socket of another account");
         return EndReason::CarrierGarbled;
     }
-    let claimed = match gateway.admission.claim(ticket, &start.call, campaign) {
+    let campaign = gateway.campaigns.default_campaign();
+    let claimed = match claim(gateway, ticket, &start.call, campaign).await {
         Ok(claimed) => claimed,
         Err(error) => {
             gateway.metrics.ticket_refused();
@@ -96,16 +112,23 @@ async fn take(
     span.record("campaign.id", campaign.id.as_str());
     let call = start.call.clone();
     let bridged = AssertUnwindSafe(bridge(gateway, socket, place, start, claimed));
-    let reason = bridged.catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a call panicked: this is a bug in callgate");
-        EndReason::Panicked
-    });
+    let (is_back, reason) = match bridged.catch_unwind().await {
+        Ok((place, reason)) => (place.leave(reason), reason),
+        Err(_) => {
+            tracing::error!("a call panicked: this is a bug in callgate");
+            (None, EndReason::Panicked)
+        }
+    };
     gateway.ended(&call, Carrier::Twilio, reason);
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
         "call ended"
     );
+    if let Some(is_back) = is_back {
+        // Once the socket closes, the carrier may ask any replica what the caller hears now.
+        let _ = timeout(NOTED_WITHIN, is_back).await;
+    }
     reason
 }
 
@@ -115,15 +138,17 @@ async fn bridge(
     mut place: Place,
     start: Start,
     claimed: Claimed,
-) -> EndReason {
+) -> (Place, EndReason) {
     let (caller, agent) = gateway.take_ringing(&start.call);
+    let noted = || claimed.caller.as_deref().map(CallerId::masked);
+    let caller = caller.or_else(noted).unwrap_or(CallerId::Withheld);
     let call = start.call;
     let id = place.id();
     let orders = place.enter(Carrier::Twilio, call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
-        return EndReason::CarrierEnded;
+        return (place, EndReason::CarrierEnded);
     }
     #[cfg(test)]
     assert!(!start.parameters.contains_key("panic"), "a test wants it");
@@ -148,5 +173,5 @@ async fn bridge(
         // The caller does not wait while the agent is told goodbye.
         gateway.calls().spawn_local(agent.close());
     }
-    reason
+    (place, reason)
 }

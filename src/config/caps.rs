@@ -16,6 +16,8 @@ pub struct Caps {
     pub campaign: Option<u32>,
     /// `MAX_SETUP_CALLS`: calls whose media has not arrived. Default: the global cap.
     pub setup: u32,
+    /// `MAX_OUTBOUND_CALLS`: calls that we place. Default 10.
+    pub outbound: u32,
     /// `MAX_CONNECTIONS`: media sockets of this replica. Default 100, or the global cap if that
     /// is larger.
     pub connections: u32,
@@ -34,6 +36,7 @@ impl Caps {
             tenant,
             campaign: read.cap("TELEPHONY_PER_CAMPAIGN_MAX_CONCURRENCY"),
             setup: read.cap("MAX_SETUP_CALLS").unwrap_or(global),
+            outbound: read.cap("MAX_OUTBOUND_CALLS").unwrap_or(10),
             connections: read.cap("MAX_CONNECTIONS").unwrap_or(global.max(100)),
             lease: lease(read),
             log_level: log_level(read),

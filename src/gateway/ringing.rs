@@ -83,11 +83,14 @@ impl Gateway {
 
     /// Hands over the agent and the caller of a call whose media has arrived. Where another
     /// replica answered the webhook, both are unknown here and the agent is called now.
-    pub(crate) fn take_ringing(self: &Arc<Self>, call: &CarrierCallId) -> (CallerId, Arriving) {
+    pub(crate) fn take_ringing(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+    ) -> (Option<CallerId>, Arriving) {
         let ringing = self.ringing.lock().remove(call);
         match ringing {
-            Some(ringing) => (ringing.caller, ringing.agent),
-            None => (CallerId::Withheld, self.agent_for(call)),
+            Some(ringing) => (Some(ringing.caller), ringing.agent),
+            None => (None, self.agent_for(call)),
         }
     }
 

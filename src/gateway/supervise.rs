@@ -1,54 +1,103 @@
-//! The task that looks after slots and the agents of calls that ring.
+//! The tasks that look after slots and the agents of calls that ring.
 
-use std::panic::AssertUnwindSafe;
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use actix_web::web;
 use futures_util::FutureExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Freed, HEARTBEAT, TICK},
+    admission::{HEARTBEAT, TICK, ToFree, Upkeep},
     call::{Carrier, EndReason},
     gateway::Gateway,
 };
 
-/// Runs the task that looks after slots, whatever happens in it.
-pub async fn supervise(gateway: web::Data<Gateway>, mut freed: Freed, stop: CancellationToken) {
-    loop {
-        let look_after = AssertUnwindSafe(look_after_slots(&gateway, &mut freed, &stop));
-        if look_after.catch_unwind().await.is_ok() {
-            break;
+/// Gives dropped slots back. A call's own future may be cancelled at any time; this task is not.
+pub async fn give_slots_back(
+    gateway: web::Data<Gateway>,
+    mut to_free: ToFree,
+    stop: CancellationToken,
+) {
+    let give_back = async |to_free: &mut ToFree| {
+        while let Some(Some(freed)) = stop.run_until_cancelled(to_free.recv()).await {
+            gateway.admission.release(freed).await;
         }
-        tracing::error!("looking after slots panicked and goes on: this is a bug");
+    };
+    while survives(give_back(&mut to_free)).await.is_none() {}
+    while let Ok(freed) = to_free.try_recv() {
+        gateway.admission.release(freed).await;
     }
-    while let Ok(lease) = freed.try_recv() {
-        gateway.admission.release(&lease);
+    gateway.admission.leave().await;
+}
+
+/// Renews the leases of this replica's calls, and sees to what that shows.
+pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    let keep = async || {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Instant::now();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = gateway.admission.nudged() => {}
+            }
+            let everything = beat <= Instant::now();
+            if everything {
+                beat = Instant::now() + jittered(HEARTBEAT);
+            }
+            let upkeep = renew(&gateway, everything).await;
+            gateway.look_after(&upkeep);
+            gateway.dismiss_forgotten_agents();
+        }
+    };
+    while let Some(None) = stop.run_until_cancelled(survives(keep())).await {}
+}
+
+/// Renews, and says so each time a tick passes without the store's answer.
+pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
+    let campaigns = &gateway.campaigns;
+    let scopes = gateway.admission.scopes(campaigns).into_iter();
+    let scopes: Vec<_> = scopes.map(|(scope, _)| scope).collect();
+    let renewal = gateway
+        .admission
+        .renew(everything, &scopes, gateway.free_places());
+    let mut renewal = std::pin::pin!(renewal);
+    loop {
+        tokio::select! {
+            upkeep = &mut renewal => return upkeep,
+            () = sleep(TICK) => gateway.admission.is_kept_waiting(),
+        }
     }
 }
 
-/// Gives dropped slots back, renews live leases and takes lapsed ones back. A call's own future
-/// may be cancelled at any time; this task is not.
-async fn look_after_slots(gateway: &Gateway, freed: &mut Freed, stop: &CancellationToken) {
-    let mut tick = interval(TICK);
-    let mut heartbeat = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            Some(lease) = freed.recv() => gateway.admission.release(&lease),
-            _ = heartbeat.tick() => {
-                let lost = gateway.admission.renew();
-                gateway.connections.end_lost(&lost, EndReason::CarrierEnded);
-            }
-            _ = tick.tick() => {
-                for call in gateway.admission.expire() {
-                    gateway.dismiss_agent(&call);
-                    gateway.ended(&call, Carrier::Twilio, EndReason::NoMedia);
-                }
-                gateway.dismiss_forgotten_agents();
-            }
-            () = stop.cancelled() => return,
+impl Gateway {
+    /// Tells the calls that a renewal concerns.
+    fn look_after(&self, upkeep: &Upkeep) {
+        self.connections
+            .end_lost(&upkeep.taken_over, EndReason::TakenOver);
+        self.connections
+            .end_lost(&upkeep.over, EndReason::CarrierEnded);
+        for call in &upkeep.never_came {
+            self.dismiss_agent(call);
+            self.ended(call, Carrier::Twilio, EndReason::NoMedia);
+        }
+        for call in &upkeep.gone_elsewhere {
+            self.dismiss_agent(call);
         }
     }
+}
+
+/// Spreads the heartbeats of replicas that were started together by a tenth either way.
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(rand::random_range(0.9..1.1))
+}
+
+/// Completes with the task, or with `None` if it panicked and is to be begun anew.
+async fn survives(task: impl Future<Output = ()>) -> Option<()> {
+    let survived = AssertUnwindSafe(task).catch_unwind().await;
+    if survived.is_err() {
+        tracing::error!("looking after slots panicked and goes on: this is a bug");
+    }
+    survived.ok()
 }

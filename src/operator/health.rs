@@ -31,13 +31,27 @@ pub async fn ready(gateway: web::Data<Gateway>) -> HttpResponse {
 /// `GET /health/details`: how much room there is, and what it is counted over.
 pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let room = gateway.admission.occupancy();
+    let siblings = gateway.admission.siblings();
+    let trouble = gateway.admission.trouble();
+    let scopes = gateway.admission.usage(&gateway.campaigns).into_iter();
+    let scopes: Vec<_> = scopes
+        .map(|(scope, used, cap)| json!({"scope": scope.to_string(), "used": used, "cap": cap}))
+        .collect();
     HttpResponse::Ok().json(json!({
         "status": if gateway.is_draining() { "draining" } else { "ok" },
         "active_calls": room.active,
         "max_calls": room.cap,
         "capacity_available": room.cap.saturating_sub(room.active),
         "at_capacity": room.active >= room.cap,
-        "slots": "in memory: caps hold for this process alone",
+        "slots": if gateway.admission.is_shared() {
+            "in Redis: caps hold for all replicas"
+        } else {
+            "in memory: caps hold for this process alone"
+        },
+        "degraded": trouble.iter().map(|trouble| trouble.as_str()).collect::<Vec<_>>(),
+        "replica": gateway.admission.replica(),
+        "replicas": siblings.replicas.max(1),
+        "scopes": scopes,
         "twilio": if gateway.twilio.is_open() { "open" } else { "closed" },
         "agent": gateway.agents.kind().as_str(),
         "agent_resting": gateway.agents.is_resting(),

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{AgentMetrics, CallMetrics, slow};
+use crate::telemetry::{AgentMetrics, CallMetrics, CapacityMetrics, slow};
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
@@ -18,7 +18,7 @@ pub struct Metrics {
     calls_active: Gauge,
     calls_started: Counter,
     calls_refused: Counter,
-    refusals: Family<ScopeLabels, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
     calls_ended: Family<EndLabels, Counter>,
     connections: Gauge,
     panics: Counter,
@@ -29,6 +29,7 @@ pub struct Metrics {
     agent_failures: Family<AgentLabels, Counter>,
     pub calls: CallMetrics,
     pub agents: AgentMetrics,
+    pub capacity: CapacityMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,8 +46,9 @@ struct EventLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ScopeLabels {
+struct RefusalLabels {
     scope: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +85,7 @@ impl Metrics {
             agent_failures: Family::default(),
             calls: CallMetrics::new(),
             agents: AgentMetrics::default(),
+            capacity: CapacityMetrics::new(),
         };
         metrics.register();
         metrics
@@ -113,7 +116,7 @@ impl Metrics {
         );
         r.register(
             "calls_refused",
-            "Calls refused by the scope that was full",
+            "Calls refused, by scope and reason",
             self.refusals.clone(),
         );
         r.register(
@@ -157,6 +160,7 @@ impl Metrics {
             self.agent_failures.clone(),
         );
         self.agents.register(r);
+        self.capacity.register(r);
         self.calls.register(r);
     }
 
@@ -201,16 +205,10 @@ impl Metrics {
         self.calls_started.inc();
     }
 
-    pub fn refused(&self, scope: &'static str) {
+    pub fn refused(&self, scope: &'static str, reason: &'static str) {
         self.calls_refused.inc();
-        self.refusals.get_or_create(&ScopeLabels { scope }).inc();
-    }
-
-    /// Counts a call that rang while the gateway drained.
-    pub fn turned_away(&self) {
-        self.refusals
-            .get_or_create(&ScopeLabels { scope: "draining" })
-            .inc();
+        let labels = RefusalLabels { scope, reason };
+        self.refusals.get_or_create(&labels).inc();
     }
 
     pub fn ended(&self, carrier: &'static str, reason: &'static str, blame: &'static str) {

@@ -75,7 +75,7 @@ pub async fn ringing(
     let campaign = gateway.campaigns.answering(&call.to);
     let answer = match campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
-        Some(campaign) => admit(&gateway, &call, campaign),
+        Some(campaign) => admit(&gateway, &call, campaign).await,
     };
     let details = call.details(campaign.map(|campaign| campaign.id.as_str()));
     let response = twiml(&gateway, &answer, campaign, &details);
@@ -83,18 +83,20 @@ pub async fn ringing(
     response
 }
 
-fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) -> Answer {
-    if gateway.is_draining() {
-        gateway.metrics.turned_away();
-        gateway.timeline.step(&call.id, What::Refused);
-        return Answer::Refuse;
-    }
-    match gateway.admission.admit(&call.id, campaign) {
+async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) -> Answer {
+    let campaigns = &gateway.campaigns;
+    let admission =
+        gateway
+            .admission
+            .admit(&call.id, &call.from, campaign, campaigns, gateway.closed());
+    match admission.await {
         Decision::Admit { ticket, first, .. } => {
             if first {
                 gateway.metrics.started();
                 gateway.timeline.step(&call.id, What::Admitted);
-                gateway.call_agent(&call.id, &call.from);
+                if gateway.takes_media() {
+                    gateway.call_agent(&call.id, &call.from);
+                }
             }
             Answer::Connect {
                 stream_url: gateway.public.media.clone(),
@@ -104,7 +106,8 @@ fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) 
         }
         Decision::Refuse { refusal, first } => {
             if first {
-                gateway.metrics.refused(refusal.scope.kind());
+                let scope = refusal.scope.kind();
+                gateway.metrics.refused(scope, refusal.reason.as_str());
                 gateway.timeline.step(&call.id, What::Refused);
             }
             Answer::Refuse
@@ -117,7 +120,7 @@ fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) 
 pub async fn status(Signed(call): Signed<CallStatus>, gateway: web::Data<Gateway>) -> HttpResponse {
     gateway.metrics.webhook("call_status");
     if call.is_final {
-        gateway.carrier_ended(&call.id);
+        gateway.carrier_ended(&call.id).await;
     }
     HttpResponse::NoContent().finish()
 }
@@ -128,15 +131,16 @@ pub async fn stream_ended(
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
     gateway.metrics.webhook("stream_ended");
-    if call.is_final {
-        gateway.carrier_ended(&call.id);
+    let farewell = if call.is_final {
+        gateway.carrier_ended(&call.id).await;
+        gateway.farewells.of(&call.id).unwrap_or(Farewell::HangUp)
     } else {
-        gateway.stream_lost(&call.id);
-    }
-    let answer = match gateway.farewells.of(&call.id) {
-        Some(Farewell::HangUp) => Answer::HangUp,
-        Some(Farewell::Goodbye) => Answer::Goodbye,
-        Some(Farewell::Apology) | None => Answer::Apology,
+        gateway.stream_lost(&call.id).await
+    };
+    let answer = match farewell {
+        Farewell::HangUp => Answer::HangUp,
+        Farewell::Goodbye => Answer::Goodbye,
+        Farewell::Apology => Answer::Apology,
     };
     let campaign = gateway.campaigns.answering(&call.to);
     twiml(&gateway, &answer, campaign, &CallDetails::default())

@@ -1,0 +1,172 @@
+//! The calls that hold a slot through this replica, as it would tell a store that has lost them.
+
+use std::collections::HashMap;
+
+use crate::{
+    admission::{Lease, scope::Scope, slot::SlotId, state::CallState, store::Claim},
+    call::CarrierCallId,
+    recent::Millis,
+};
+
+/// After how long the store is told a call's state again: it keeps it for an hour.
+const TELL_AGAIN: Millis = 1_200_000;
+
+/// This replica's calls, and what they hold in each scope.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    calls: HashMap<CarrierCallId, Entry>,
+    held: HashMap<Scope, u32>,
+    slots: u64,
+}
+
+/// One call's slot.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub id: SlotId,
+    /// 0 while the store does not know the call.
+    pub epoch: u64,
+    pub scopes: Vec<Scope>,
+    pub stage: Stage,
+    pub state: CallState,
+    /// What repeated webhooks are answered with, while the store may not know it.
+    pub ticket: Option<String>,
+    /// When the store was told the call's state, if it was.
+    pub told: Option<Millis>,
+}
+
+/// Whether a call's media is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It may come, until then.
+    Waiting {
+        until: Millis,
+    },
+    Live,
+}
+
+impl Ledger {
+    /// Enters a call in place of what it held so far, which is returned.
+    pub fn enter(
+        &mut self,
+        now: Millis,
+        call: &CarrierCallId,
+        epoch: u64,
+        stage: Stage,
+        state: CallState,
+        scopes: Vec<Scope>,
+    ) -> (SlotId, Option<Entry>) {
+        let before = self.remove(call);
+        self.slots += 1;
+        let id = SlotId(self.slots);
+        for scope in &scopes {
+            *self.held.entry(scope.clone()).or_insert(0) += 1;
+        }
+        let entry = Entry {
+            id,
+            epoch,
+            scopes,
+            stage,
+            state,
+            ticket: None,
+            told: (epoch > 0).then_some(now),
+        };
+        self.calls.insert(call.clone(), entry);
+        (id, before)
+    }
+
+    pub fn get_mut(&mut self, call: &CarrierCallId) -> Option<&mut Entry> {
+        self.calls.get_mut(call)
+    }
+
+    pub fn remove(&mut self, call: &CarrierCallId) -> Option<Entry> {
+        let entry = self.calls.remove(call)?;
+        for scope in &entry.scopes {
+            if let Some(held) = self.held.get_mut(scope) {
+                *held -= 1;
+                if *held == 0 {
+                    self.held.remove(scope);
+                }
+            }
+        }
+        Some(entry)
+    }
+
+    /// Removes a call's slot, unless the call holds another one by now.
+    pub fn remove_slot(&mut self, call: &CarrierCallId, id: SlotId) -> Option<Entry> {
+        let same = self.calls.get(call).is_some_and(|entry| entry.id == id);
+        if same { self.remove(call) } else { None }
+    }
+
+    /// Removes a call whose media has not come.
+    pub fn remove_waiting(&mut self, call: &CarrierCallId) -> Option<Entry> {
+        let waits = self.calls.get(call).is_some_and(Entry::waits);
+        if waits { self.remove(call) } else { None }
+    }
+
+    /// Removes the calls whose media has not come in time.
+    pub fn take_lapsed(&mut self, now: Millis) -> Vec<(CarrierCallId, Entry)> {
+        let lapsed = self.calls.iter().filter(|(_, entry)| match entry.stage {
+            Stage::Waiting { until } => until <= now,
+            Stage::Live => false,
+        });
+        let lapsed: Vec<_> = lapsed.map(|(call, _)| call.clone()).collect();
+        let removed = lapsed.into_iter().filter_map(|call| {
+            let entry = self.remove(&call)?;
+            Some((call, entry))
+        });
+        removed.collect()
+    }
+
+    /// Returns what is to be renewed: everything, or only what is short-lived or unknown to the
+    /// store.
+    pub fn claims(&self, now: Millis, lease: Millis, everything: bool) -> Vec<Claim> {
+        let calls = self.calls.iter();
+        let due = calls.filter(|(_, entry)| everything || entry.waits() || entry.epoch == 0);
+        due.map(|(call, entry)| entry.claim(call, now, lease))
+            .collect()
+    }
+
+    /// Returns what one call is renewed with.
+    pub fn claim(&self, call: &CarrierCallId, now: Millis, lease: Millis) -> Option<Claim> {
+        let entry = self.calls.get(call)?;
+        Some(entry.claim(call, now, lease))
+    }
+
+    /// Tells whether every call is in the store.
+    pub fn all_known(&self) -> bool {
+        self.calls.values().all(|entry| entry.epoch > 0)
+    }
+
+    /// Returns what this replica's calls hold in each scope.
+    pub fn held(&self) -> &HashMap<Scope, u32> {
+        &self.held
+    }
+}
+
+impl Entry {
+    pub fn waits(&self) -> bool {
+        matches!(self.stage, Stage::Waiting { .. })
+    }
+
+    /// The store forgets what it was told, and calls can be longer than that.
+    fn is_untold(&self, now: Millis) -> bool {
+        self.told.is_none_or(|told| told + TELL_AGAIN <= now)
+    }
+
+    fn claim(&self, call: &CarrierCallId, now: Millis, lease: Millis) -> Claim {
+        Claim {
+            lease: Lease {
+                call: call.clone(),
+                epoch: self.epoch,
+            },
+            scopes: self.scopes.clone(),
+            lasts: match self.stage {
+                Stage::Waiting { until } => until.saturating_sub(now).max(1),
+                Stage::Live => lease,
+            },
+            has_media: !self.waits(),
+            state: self.is_untold(now).then(|| self.state.json()),
+            ticket: self.ticket.clone(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The names of everything in Redis. Operators read them too: see the README.
+
+use serde::Deserialize;
+
+use crate::{admission::scope::Scope, campaign::Name};
+
+/// Key names under one prefix.
+pub struct Keys {
+    prefix: String,
+    pub generation: String,
+    pub gate: String,
+    pub active: String,
+    pub count: String,
+    pub epoch: String,
+    pub setups: String,
+    pub replicas: String,
+    pub places: String,
+}
+
+/// What a call's state says of where it counts.
+#[derive(Deserialize)]
+struct Counted {
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+impl Keys {
+    pub fn new(prefix: String) -> Self {
+        let key = |name: &str| format!("{prefix}calls:{name}");
+        Self {
+            generation: key("gen"),
+            gate: key("gen:recover"),
+            active: key("active"),
+            count: key("active_count"),
+            epoch: key("epoch"),
+            setups: key("setups"),
+            replicas: key("instances"),
+            places: key("places"),
+            prefix,
+        }
+    }
+
+    /// Whose call it is: epoch and replica. It expires with the lease.
+    pub fn owner(&self, call: &str) -> String {
+        self.of("active", call)
+    }
+
+    pub fn state(&self, call: &str) -> String {
+        self.of("state", call)
+    }
+
+    pub fn decision(&self, call: &str) -> String {
+        self.of("decision", call)
+    }
+
+    pub fn ended(&self, call: &str) -> String {
+        self.of("ended", call)
+    }
+
+    pub fn ticket(&self, nonce: &str) -> String {
+        self.of("ticket", nonce)
+    }
+
+    /// The leases of a scope: calls by the time at which they lapse.
+    pub fn scope(&self, scope: &Scope) -> String {
+        match scope {
+            Scope::Global => format!("{}calls:lease", self.prefix),
+            other => self.of("lease", &other.to_string()),
+        }
+    }
+
+    /// Returns the scopes that a call counts in, by its state.
+    pub fn scopes_in(&self, state: &str) -> Vec<Scope> {
+        let counted = serde_json::from_str::<Counted>(state);
+        let names = counted.map_or(Vec::new(), |counted| counted.scopes);
+        names.iter().filter_map(|name| scope_of(name)).collect()
+    }
+
+    fn of(&self, kind: &str, name: &str) -> String {
+        format!("{}calls:{kind}:{name}", self.prefix)
+    }
+}
+
+/// Reads a scope as it is displayed.
+fn scope_of(text: &str) -> Option<Scope> {
+    let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+    let name = || name.parse::<Name>().ok();
+    match kind {
+        "global" => Some(Scope::Global),
+        "setup" => Some(Scope::Setup),
+        "tenant" => name().map(Scope::Tenant),
+        "campaign" => name().map(Scope::Campaign),
+        "group" => name().map(Scope::Group),
+        "outbound" => Some(Scope::Outbound),
+        _ => None,
+    }
+}

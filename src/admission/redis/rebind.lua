@@ -1,0 +1,23 @@
+-- Gives a slot that was taken before the carrier had named its call the call's name.
+--
+-- KEYS  1 owner, 2 the new owner, 3 the new ended, 4 state, 5 the new state, 6 active, then the
+--       call's scopes, the global one first.
+-- ARGV  1 the name until then, 2 the call, 3 epoch, 4 state.
+local call = redis.call
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local known = call('MGET', KEYS[1], KEYS[2], KEYS[3])
+if known[3] then return {'ENDED'} end
+local epoch = known[1] and string.match(known[1], '^%d+')
+if not epoch or tonumber(epoch) > tonumber(ARGV[3]) or known[2] then return {'GONE'} end
+local lapse = call('ZSCORE', KEYS[7], ARGV[1])
+if not lapse or tonumber(lapse) <= now then return {'GONE'} end
+for i = 7, #KEYS do
+  if call('ZREM', KEYS[i], ARGV[1]) == 1 then call('ZADD', KEYS[i], lapse, ARGV[2]) end
+end
+call('SREM', KEYS[6], ARGV[1])
+call('SADD', KEYS[6], ARGV[2])
+call('SET', KEYS[2], known[1], 'PXAT', lapse)
+call('SET', KEYS[5], ARGV[4], 'EX', 3600)
+call('DEL', KEYS[1], KEYS[4])
+return {'OK'}

@@ -1,0 +1,102 @@
+-- A replica's heartbeat: it is there, these are its calls. Extends leases, takes in again what was
+-- lost, drops what has lapsed, repairs the mirrors, and counts.
+--
+-- KEYS  1 generation, 2 gate, 3 active, 4 count, 5 replicas, 6 places, 7 epoch, 8 set-ups, 9 set-up
+--       scope, then the other scopes (the global one first), then for each call: owner, ended,
+--       state, decision.
+-- ARGV  1 a new generation, 2 replica, 3 longest lease, 4 number of scopes without the set-up one,
+--       5 how long the gate stays, 6 whether the replica was without the store, 7 how long a
+--       silent replica counts, 8 its free places (-1 while it drains), then for each call: call,
+--       epoch (0 if it was taken without the store), lease, whether its media is there, the other
+--       scopes as "1 3 ...", state and ticket where the store may not know them.
+local call = redis.call
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local live = '(' .. now
+local horizon = now + ARGV[3] + 1000
+local scopes = tonumber(ARGV[4])
+
+if call('SET', KEYS[1], ARGV[1], 'NX') or ARGV[6] == '1' then
+  call('SET', KEYS[2], 1, 'PX', ARGV[5])
+end
+
+local news = {}
+local key = 10 + scopes
+for at = 9, #ARGV, 7 do
+  local sid, epoch = ARGV[at], tonumber(ARGV[at + 1])
+  local known = call('MGET', KEYS[key], KEYS[key + 1])
+  local owner = known[1]
+  local stored = owner and tonumber(string.match(owner, '^%d+')) or -1
+  local mine = owner and string.match(owner, ' (.*)$') == ARGV[2]
+  local has_media = ARGV[at + 3] == '1'
+  if known[2] then
+    news[#news + 1] = {sid, 'ENDED', 0}
+  elseif epoch > 0 and stored > epoch or epoch == 0 and owner and not mine and not has_media then
+    news[#news + 1] = {sid, 'LOST', 0}
+  else
+    if epoch == 0 then
+      if mine and not has_media then
+        epoch = stored
+      else
+        epoch = math.max(tonumber(call('GET', KEYS[7]) or '0') + 1, now)
+        call('SET', KEYS[7], string.format('%.0f', epoch))
+      end
+    end
+    local lapse = now + ARGV[at + 2]
+    if stored ~= epoch then
+      news[#news + 1] = {sid, 'TAKEN_IN', string.format('%.0f', epoch)}
+      if has_media then call('ZREM', KEYS[9], sid) end
+    end
+    call('ZADD', KEYS[10], lapse, sid)
+    for scope in string.gmatch(ARGV[at + 4], '%d+') do
+      call('ZADD', KEYS[9 + tonumber(scope)], lapse, sid)
+    end
+    if not has_media then call('ZADD', KEYS[9], lapse, sid) end
+    call('SADD', KEYS[3], sid)
+    call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
+    if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
+    if ARGV[at + 6] ~= '' then call('SET', KEYS[key + 3], 'A ' .. ARGV[at + 6], 'NX', 'PX', 60000) end
+  end
+  key = key + 4
+end
+
+local lapsed = call('ZRANGEBYSCORE', KEYS[10], '-inf', now, 'LIMIT', 0, 256)
+if #lapsed > 0 then
+  call('SREM', KEYS[3], unpack(lapsed))
+  call('ZREM', KEYS[10], unpack(lapsed))
+end
+local without = call('ZREMRANGEBYSCORE', KEYS[9], '-inf', now)
+if without > 0 then
+  local setups = (call('GET', KEYS[8]) or '') .. string.rep('0', math.min(without, 100))
+  call('SET', KEYS[8], string.sub(setups, -100), 'EX', 3600)
+end
+for i = 11, 9 + scopes do call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now) end
+local used = {call('ZCOUNT', KEYS[9], live, '+inf')}
+call('PEXPIREAT', KEYS[9], horizon)
+for i = 1, scopes do
+  used[i + 1] = call('ZCOUNT', KEYS[9 + i], live, '+inf')
+  call('PEXPIREAT', KEYS[9 + i], horizon)
+end
+call('PEXPIREAT', KEYS[3], horizon)
+call('SET', KEYS[4], used[2], 'PXAT', horizon)
+
+call('ZADD', KEYS[5], now, ARGV[2])
+call('HSET', KEYS[6], ARGV[2], ARGV[8])
+local silent = call('ZRANGEBYSCORE', KEYS[5], '-inf', now - ARGV[7], 'LIMIT', 0, 256)
+if #silent > 0 then
+  call('ZREM', KEYS[5], unpack(silent))
+  call('HDEL', KEYS[6], unpack(silent))
+end
+call('PEXPIRE', KEYS[5], ARGV[7])
+call('PEXPIRE', KEYS[6], ARGV[7])
+local replicas, siblings, places = 0, 0, 0
+local free = call('HGETALL', KEYS[6])
+for i = 1, #free, 2 do
+  replicas = replicas + 1
+  local room = tonumber(free[i + 1])
+  if free[i] ~= ARGV[2] and room >= 0 then
+    siblings = siblings + 1
+    places = places + room
+  end
+end
+return {now, call('EXISTS', KEYS[2]), replicas, siblings, places, #lapsed, used, news}

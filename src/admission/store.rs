@@ -1,0 +1,277 @@
+//! What a store of slots does, be it this process's memory or a Redis that replicas share.
+
+use std::sync::Mutex;
+
+use crate::{
+    admission::{
+        Kept, Lease, Refusal, lock,
+        memory::MemoryStore,
+        redis::{RedisStore, StoreError},
+        scope::{Room, Scope},
+    },
+    call::{CarrierCallId, EndReason},
+    recent::Millis,
+};
+
+/// How long a refusal is kept for a repeated webhook. An admission is kept as long as its slot,
+/// and no longer than this.
+pub const DECISION_KEPT: Millis = 60_000;
+/// How long a call that has ended is remembered, so that it is never admitted again.
+pub const END_KEPT: Millis = 3_600_000;
+/// How long a used ticket is remembered: longer than it could be used.
+pub const NONCE_KEPT: Millis = 60_000;
+/// How many set-ups tell whether calls bring their media.
+pub const SETUPS_REMEMBERED: usize = 100;
+
+/// Where slots are counted.
+#[derive(Debug)]
+pub enum Store {
+    Memory(Mutex<MemoryStore>),
+    Redis(Box<RedisStore>),
+}
+
+/// A call that asks for a slot, or that brings its media.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    pub call: &'a CarrierCallId,
+    /// Every scope the call counts in: the global one first, the set-up one second.
+    pub rooms: &'a [Room],
+    /// How long the slot lasts unless it is renewed.
+    pub lease: Millis,
+    /// What is kept of the call for whoever asks, as a JSON object.
+    pub state: &'a str,
+}
+
+/// What became of a request for a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquired {
+    /// `used` is what each scope holds with it, in the order of the request.
+    Admitted {
+        epoch: u64,
+        used: Vec<u32>,
+    },
+    Refused(Refusal),
+    /// The same webhook was decided before.
+    Repeated(Kept),
+    /// It holds a slot, and its webhook was too long ago to be answered again.
+    Held,
+    /// The call is over.
+    Ended,
+    /// The store may not know all calls yet.
+    Resync,
+}
+
+/// What became of a call that has brought its media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    Live {
+        lease: Lease,
+        /// What the store keeps of the call.
+        state: String,
+        /// Whether the store may not know all calls yet.
+        gated: bool,
+    },
+    Used,
+    Ended,
+    /// The slot had lapsed and there was no other.
+    Refused(Refusal),
+}
+
+/// What became of a slot that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    Freed {
+        active: u32,
+        /// Why the call ended, by whoever said so first.
+        reason: EndReason,
+        /// Whether its media had not come.
+        waited: bool,
+    },
+    /// Nothing was held.
+    Gone { reason: EndReason },
+    /// A later owner holds it.
+    Stale,
+}
+
+/// What became of a slot that was taken before its call had a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebound {
+    Named,
+    /// The slot has lapsed, or somebody else's call has that name.
+    Gone,
+    /// The call is over already.
+    Ended,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'a> {
+    pub reason: EndReason,
+    /// The reason if its media never came.
+    pub without_media: EndReason,
+    /// Its last state; where it is not given, what the store has is brought up to date.
+    pub state: Option<&'a str>,
+    /// Whether it may never be admitted again.
+    pub forever: bool,
+}
+
+/// One of a replica's calls, as it renews it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Its epoch is 0 if the store did not give one.
+    pub lease: Lease,
+    pub scopes: Vec<Scope>,
+    /// How long it is to last.
+    pub lasts: Millis,
+    pub has_media: bool,
+    /// Its state and its ticket, where the store may not know them.
+    pub state: Option<String>,
+    pub ticket: Option<String>,
+}
+
+/// A replica's heartbeat.
+#[derive(Debug, Clone)]
+pub struct Renewal<'a> {
+    pub claims: &'a [Claim],
+    /// Scopes to count.
+    pub scopes: &'a [Scope],
+    /// Whether this replica was without the store.
+    pub puts_up_gate: bool,
+    /// Free places for media sockets; `None` while it drains.
+    pub places: Option<u32>,
+    /// Whether a caller waits for it.
+    pub hurried: bool,
+}
+
+/// What a heartbeat has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// The store's time.
+    pub now: Millis,
+    pub gated: bool,
+    pub replicas: u32,
+    /// Other replicas that take media sockets, and their free places.
+    pub siblings: u32,
+    pub places: u32,
+    /// How many leases had lapsed.
+    pub lapsed: u32,
+    pub used: Vec<(Scope, u32)>,
+    pub news: Vec<(CarrierCallId, News)>,
+}
+
+/// What a replica learns of one of its calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// A later owner has it.
+    Lost,
+    /// It is over.
+    Ended,
+    /// The store did not have it, and has it from here on under this epoch.
+    TakenIn(u64),
+}
+
+impl Released {
+    /// Returns why the call ended, as far as it is known.
+    pub fn reason(self) -> Option<EndReason> {
+        match self {
+            Self::Freed { reason, .. } | Self::Gone { reason } => Some(reason),
+            Self::Stale => None,
+        }
+    }
+}
+
+impl Store {
+    pub async fn acquire(
+        &self,
+        now: Millis,
+        request: &Request<'_>,
+        ticket: &str,
+    ) -> Result<Acquired, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).acquire(now, request, ticket)),
+            Self::Redis(store) => store.acquire(request, ticket).await,
+        }
+    }
+
+    /// Hands a call to this replica; `admitted_without` the store, it needs no room.
+    pub async fn adopt(
+        &self,
+        now: Millis,
+        request: &Request<'_>,
+        nonce: &str,
+        admitted_without: bool,
+    ) -> Result<Adopted, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).adopt(now, request, nonce, admitted_without)),
+            Self::Redis(store) => store.adopt(request, nonce, admitted_without).await,
+        }
+    }
+
+    pub async fn renew(&self, now: Millis, renewal: &Renewal<'_>) -> Result<Renewed, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).renew(now, renewal)),
+            Self::Redis(store) => store.renew(renewal).await,
+        }
+    }
+
+    /// Gives a slot that was taken before its call had a name to the call, which keeps its lease.
+    #[cfg_attr(
+        not(any(test, feature = "bench")),
+        expect(
+            dead_code,
+            reason = "for calls that we place, whose ids come after their slots"
+        )
+    )]
+    pub async fn rebind(
+        &self,
+        now: Millis,
+        lease: &Lease,
+        call: &CarrierCallId,
+        scopes: &[Scope],
+        state: &str,
+    ) -> Result<Rebound, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).rebind(now, lease, call)),
+            Self::Redis(store) => store.rebind(lease, call, scopes, state).await,
+        }
+    }
+
+    /// Gives a slot back, unless a later owner holds it.
+    pub async fn release(
+        &self,
+        now: Millis,
+        lease: &Lease,
+        scopes: &[Scope],
+        ending: &Ending<'_>,
+    ) -> Result<Released, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).release(now, lease, ending)),
+            Self::Redis(store) => store.release(lease, scopes, ending).await,
+        }
+    }
+
+    /// Notes the carrier's word that a call is over: whoever held its slot holds it no longer.
+    pub async fn end(
+        &self,
+        now: Millis,
+        call: &CarrierCallId,
+        ending: &Ending<'_>,
+    ) -> Result<Released, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).end(now, call, ending)),
+            Self::Redis(store) => store.end(call, ending).await,
+        }
+    }
+
+    /// Returns why a call ended, if it has.
+    pub async fn ended(
+        &self,
+        now: Millis,
+        call: &CarrierCallId,
+    ) -> Result<Option<EndReason>, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).ended(now, call)),
+            Self::Redis(store) => store.ended(call).await,
+        }
+    }
+}

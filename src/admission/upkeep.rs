@@ -1,0 +1,438 @@
+//! What keeps slots true while calls go on: renewing leases, giving slots back, and telling the
+//! store afterwards what it was not there to hear.
+
+use std::collections::VecDeque;
+
+use crate::{
+    admission::{
+        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
+        ledger::Stage,
+        millis,
+        redis::{Inspection, StoreError},
+        store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
+    },
+    call::{CarrierCallId, EndReason},
+};
+
+/// How many ends are remembered for a store that is away; beyond it leases lapse instead.
+const MOST_OWED: usize = 10_000;
+
+/// What a renewal has shown that calls must hear of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Live calls that a later owner has.
+    pub taken_over: Vec<SlotId>,
+    /// Live calls that are over, as the carrier has told another replica.
+    pub over: Vec<SlotId>,
+    /// Calls whose media never came, here or anywhere.
+    pub never_came: Vec<CarrierCallId>,
+    /// Calls whose media does not come here any more.
+    pub gone_elsewhere: Vec<CarrierCallId>,
+}
+
+/// What the store is still to be told.
+#[derive(Debug, Default)]
+pub struct Owed(VecDeque<Debt>);
+
+/// Something that the store must hear of.
+#[derive(Debug, Clone)]
+pub enum Debt {
+    Release {
+        lease: Lease,
+        scopes: Vec<Scope>,
+        reason: EndReason,
+        state: String,
+    },
+    End(CarrierCallId, Ended),
+}
+
+impl Admission {
+    /// Renews what is due: everything, or only what is short-lived. `places` are those that are
+    /// free for media sockets; `None` while the replica drains.
+    pub async fn renew(&self, everything: bool, scopes: &[Scope], places: Option<u32>) -> Upkeep {
+        let mut upkeep = Upkeep::default();
+        self.give_up_on_lapsed(&mut upkeep).await;
+        let (claims, puts_up_gate) = {
+            let mut book = self.book();
+            book.places = places;
+            let everything = everything || book.outage.trouble().is_some();
+            let (now, lease) = (self.clock.local(), millis(self.caps.lease));
+            let claims = book.ledger.claims(now, lease, everything);
+            (claims, book.outage.must_gate())
+        };
+        let renewal = Renewal {
+            claims: &claims,
+            scopes,
+            puts_up_gate,
+            places,
+            hurried: false,
+        };
+        let began = self.clock.elapsed();
+        match self.store.renew(self.clock.local(), &renewal).await {
+            Ok(renewed) => {
+                let was_slow = renewal.is_slow(self.clock.elapsed().saturating_sub(began));
+                self.renewed(&renewed, &claims, was_slow, &mut upkeep);
+                self.settle_debts().await;
+            }
+            Err(error) => self.failed(&error),
+        }
+        upkeep
+    }
+
+    /// Notes that a renewal has taken longer than a tick.
+    pub fn is_kept_waiting(&self) {
+        self.failed(&StoreError::TooSlow(TICK));
+    }
+
+    /// Completes when a renewal should not wait for the next tick.
+    pub async fn nudged(&self) {
+        self.nudged.notified().await;
+    }
+
+    /// Gives a dropped slot back to the store, or remembers to.
+    pub async fn release(&self, freed: Freed) {
+        let entry = {
+            let mut book = self.book();
+            let now = self.clock.local();
+            let entry = book.ledger.remove_slot(&freed.call, freed.id);
+            if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
+                book.ended
+                    .put(now, END_KEPT, freed.call.clone(), freed.reason);
+            }
+            entry
+        };
+        // One that was lost to a later owner is not ours to give back.
+        if let Some(entry) = entry {
+            let state = entry.state.ended(self.clock.shared(), freed.reason);
+            self.settle_or_owe(Debt::Release {
+                lease: Lease {
+                    call: freed.call,
+                    epoch: entry.epoch,
+                },
+                scopes: entry.scopes,
+                reason: freed.reason,
+                state: state.json(),
+            })
+            .await;
+        }
+        if let Some(done) = freed.done {
+            let _ = done.send(()); // Whoever waited may have stopped waiting.
+        }
+    }
+
+    /// Looks at what kind of server the store is; `None` where it is this process.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    pub async fn inspect(&self) -> Result<Option<Inspection>, StoreError> {
+        match &self.store {
+            Store::Memory(_) => Ok(None),
+            Store::Redis(store) => store.inspect().await.map(Some),
+        }
+    }
+
+    /// Takes this replica off the list of those that live.
+    pub async fn leave(&self) {
+        if let Store::Redis(store) = &self.store
+            && let Err(error) = store.leave().await
+        {
+            tracing::debug!(%error, "could not leave the list of replicas");
+        }
+    }
+
+    /// Tells the store what it must hear of, now or once it answers; returns whether the call was
+    /// still waiting for its media, if the store could say.
+    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
+        if self.book().outage.trouble() != Some(Trouble::Away) {
+            match self.settle(&debt).await {
+                Ok(waited) => return Some(waited),
+                Err(error) => self.failed(&error),
+            }
+        }
+        self.book().owed.push(debt);
+        None
+    }
+
+    /// Registers a call that was admitted behind the gate, at once: a store that has lost calls
+    /// must not miss this one when the gate goes up. Returns why it may not come in after all.
+    pub(super) async fn register(&self, asking: &Asking<'_>) -> Option<Refusal> {
+        let call = asking.carrier_call;
+        let (claim, places) = {
+            let book = self.book();
+            let (now, lease) = (self.clock.local(), millis(self.caps.lease));
+            (book.ledger.claim(call, now, lease)?, book.places)
+        };
+        let claims = [claim];
+        let renewal = Renewal {
+            claims: &claims,
+            scopes: &asking.scopes,
+            puts_up_gate: false,
+            places,
+            hurried: true,
+        };
+        let renewed = match self.store.renew(self.clock.local(), &renewal).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                self.failed(&error);
+                return None;
+            }
+        };
+        let mut book = self.book();
+        for (call, news) in &renewed.news {
+            if let News::TakenIn(epoch) = news
+                && let Some(entry) = book.ledger.get_mut(call)
+            {
+                entry.epoch = *epoch;
+            }
+        }
+        // The others may not all have registered: what is too much now will be so then.
+        let over = asking.rooms.iter().find_map(|room| {
+            let (_, used) = renewed
+                .used
+                .iter()
+                .find(|(scope, _)| *scope == room.scope)?;
+            (*used > room.cap).then_some((room, *used))
+        });
+        let (room, used) = over?;
+        let entry = book.ledger.remove(call)?;
+        drop(book);
+        let lease = Lease {
+            call: call.clone(),
+            epoch: entry.epoch,
+        };
+        let ending = Ending {
+            reason: EndReason::NoMedia,
+            without_media: EndReason::NoMedia,
+            state: None,
+            forever: false,
+        };
+        let now = self.clock.local();
+        let released = self.store.release(now, &lease, &entry.scopes, &ending);
+        if let Err(error) = released.await {
+            self.failed(&error);
+        }
+        Some(Refusal {
+            reason: Reason::Full,
+            scope: room.scope.clone(),
+            used: used - 1,
+            cap: room.cap,
+        })
+    }
+
+    /// Takes in what a renewal has shown.
+    fn renewed(&self, renewed: &Renewed, claims: &[Claim], was_slow: bool, upkeep: &mut Upkeep) {
+        let now = self.clock.local();
+        let mut book = self.book();
+        let mut taken_in = 0_u32;
+        for (call, news) in &renewed.news {
+            let claimed = claims.iter().find(|claim| claim.lease.call == *call);
+            let Some(entry) = book.ledger.get_mut(call) else {
+                continue;
+            };
+            // What has changed hands while the renewal was under way is not what was renewed.
+            if claimed.is_none_or(|claim| {
+                claim.lease.epoch != entry.epoch || claim.has_media == entry.waits()
+            }) {
+                continue;
+            }
+            match news {
+                News::TakenIn(epoch) => {
+                    taken_in += u32::from(entry.epoch == *epoch && !entry.waits());
+                    entry.epoch = *epoch;
+                    // It may have lost the state as well.
+                    entry.told = claimed.and_then(|claim| claim.state.as_ref()).map(|_| now);
+                    continue;
+                }
+                News::Lost | News::Ended => {}
+            }
+            let Some(entry) = book.ledger.remove(call) else {
+                continue;
+            };
+            match (entry.stage, news) {
+                (Stage::Waiting { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
+                (Stage::Live, News::Ended) => upkeep.over.push(entry.id),
+                (Stage::Live, _) => upkeep.taken_over.push(entry.id),
+            }
+        }
+        for claim in claims.iter().filter(|claim| claim.state.is_some()) {
+            if let Some(entry) = book.ledger.get_mut(&claim.lease.call) {
+                entry.told = Some(now);
+                entry.ticket = None;
+            }
+        }
+        self.note_condition(&mut book, renewed, was_slow);
+        let used = book.outage.used(&Scope::Global);
+        drop(book);
+        let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
+        self.metrics
+            .renewed(renewed.lapsed, upkeep.taken_over.len(), over_cap);
+        if over_cap > 0 {
+            tracing::warn!(over_cap, "live calls came back above the cap");
+        }
+    }
+
+    /// Draws from a renewal how things stand with the store.
+    fn note_condition(&self, book: &mut super::Book, renewed: &Renewed, was_slow: bool) {
+        let before = book.outage.trouble();
+        if self.is_shared() {
+            self.clock.set(renewed.now);
+        }
+        book.siblings = super::Siblings {
+            replicas: renewed.replicas,
+            open: renewed.siblings,
+            places: renewed.places,
+        };
+        book.outage.replicas(renewed.replicas);
+        let super::Book { ledger, outage, .. } = book;
+        let elapsed = self.clock.elapsed();
+        if was_slow {
+            outage.failed(elapsed, ledger.held());
+        } else if renewed.gated {
+            outage.gated(elapsed, ledger.held());
+        } else if before.is_none() || ledger.all_known() {
+            outage.recovered(elapsed);
+            let used = renewed.used.iter();
+            outage.counted(used.map(|(scope, used)| (scope, *used)));
+        } else {
+            self.nudged.notify_one(); // A call was admitted meanwhile: that one first.
+        }
+        let after = outage.trouble();
+        if let Store::Redis(store) = &self.store {
+            store.set_away(after == Some(Trouble::Away));
+        }
+        if before != after {
+            match after {
+                None => tracing::info!("the slot store decides again"),
+                Some(Trouble::Gated) => {
+                    tracing::info!("the slot store is gated: all calls are registered anew")
+                }
+                Some(Trouble::Away) => {
+                    tracing::warn!("the slot store is slow: admitting by our share")
+                }
+            }
+            if after == Some(Trouble::Gated) && before.is_none() {
+                self.nudged.notify_one(); // That renewal may have been of a few calls only.
+            }
+        }
+    }
+
+    /// Gives back what calls held whose media has not come in time.
+    async fn give_up_on_lapsed(&self, upkeep: &mut Upkeep) {
+        let (lapsed, is_away) = {
+            let mut book = self.book();
+            let lapsed = book.ledger.take_lapsed(self.clock.local());
+            let is_away = book.outage.trouble() == Some(Trouble::Away);
+            for (_, entry) in lapsed.iter().filter(|_| is_away) {
+                // It may be live on another replica, which counts it there.
+                let scopes = entry.scopes.iter().filter(|scope| scope.counts(true));
+                let scopes: Vec<Scope> = scopes.cloned().collect();
+                book.outage.went(&scopes);
+            }
+            (lapsed, is_away)
+        };
+        for (call, entry) in lapsed {
+            if is_away {
+                upkeep.gone_elsewhere.push(call);
+                continue;
+            }
+            let lease = Lease {
+                call: call.clone(),
+                epoch: entry.epoch,
+            };
+            let reason = EndReason::NoMedia;
+            let state = entry.state.ended(self.clock.shared(), reason).json();
+            let ending = Ending {
+                reason,
+                without_media: reason,
+                state: Some(&state),
+                forever: false,
+            };
+            let now = self.clock.local();
+            let released = self.store.release(now, &lease, &entry.scopes, &ending);
+            match released.await {
+                Ok(Released::Stale) => upkeep.gone_elsewhere.push(call),
+                Ok(released) => {
+                    self.log_release(&call, released);
+                    if released.reason() == Some(reason) {
+                        upkeep.never_came.push(call);
+                    } else {
+                        upkeep.gone_elsewhere.push(call);
+                    }
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    upkeep.gone_elsewhere.push(call);
+                }
+            }
+        }
+    }
+
+    async fn settle_debts(&self) {
+        if self.book().outage.trouble() == Some(Trouble::Away) {
+            return;
+        }
+        loop {
+            let Some(debt) = self.book().owed.0.pop_front() else {
+                return;
+            };
+            if let Err(error) = self.settle(&debt).await {
+                self.book().owed.0.push_front(debt);
+                self.failed(&error);
+                return;
+            }
+        }
+    }
+
+    async fn settle(&self, debt: &Debt) -> Result<bool, StoreError> {
+        let now = self.clock.local();
+        let (call, released) = match debt {
+            Debt::Release {
+                lease,
+                scopes,
+                reason,
+                state,
+            } => {
+                let ending = Ending {
+                    reason: *reason,
+                    without_media: *reason,
+                    state: Some(state),
+                    forever: true,
+                };
+                let released = self.store.release(now, lease, scopes, &ending);
+                (&lease.call, released.await?)
+            }
+            Debt::End(call, ended) => {
+                let ending = Ending {
+                    reason: ended.live,
+                    without_media: ended.waiting,
+                    state: None,
+                    forever: true,
+                };
+                (call, self.store.end(now, call, &ending).await?)
+            }
+        };
+        self.log_release(call, released);
+        Ok(matches!(released, Released::Freed { waited: true, .. }))
+    }
+
+    fn log_release(&self, call: &CarrierCallId, released: Released) {
+        match released {
+            Released::Freed { active, .. } => {
+                let cap = self.caps.global;
+                self.log(format_args!(
+                    "[CAPACITY] RELEASED call_id={call} active_calls={active}/{cap}"
+                ));
+            }
+            Released::Gone { .. } | Released::Stale => {}
+        }
+    }
+}
+
+impl Owed {
+    fn push(&mut self, debt: Debt) {
+        if self.0.len() >= MOST_OWED {
+            self.0.pop_front();
+        }
+        self.0.push_back(debt);
+    }
+}

@@ -1,0 +1,103 @@
+//! Where slots are counted.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::reader::{Environment, Reader};
+
+/// Where slots are counted, and what happens while that place is away.
+#[derive(Debug)]
+pub struct StoreSettings {
+    /// `None`: in this process's memory.
+    pub redis: Option<RedisSettings>,
+    /// `REDIS_OUTAGE`: `bounded`, `open` or `closed`. Default `bounded`.
+    pub outage: RedisOutage,
+    /// `EXPECTED_REPLICAS`: how many replicas share what is free while Redis is away. Default 1;
+    /// more count if more have been seen.
+    pub expected_replicas: u32,
+}
+
+/// How Redis is reached.
+#[derive(Debug)]
+pub struct RedisSettings {
+    /// `REDIS_URL`: `redis://` or `rediss://`, with user and password where it has them.
+    pub url: SecretString,
+    /// `REDIS_KEY_PREFIX`: what all key names begin with. Default: nothing.
+    pub key_prefix: String,
+    /// `REDIS_CLUSTER`: whether it is a Redis Cluster. Default off.
+    pub cluster: bool,
+}
+
+/// Who is admitted while Redis is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisOutage {
+    /// This replica's share of what was free.
+    Bounded,
+    /// Everybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+impl StoreSettings {
+    pub(super) fn load(read: &Reader<impl Environment>) -> Self {
+        Self {
+            redis: RedisSettings::load(read),
+            outage: read
+                .parsed("REDIS_OUTAGE", "bounded, open or closed")
+                .unwrap_or(RedisOutage::Bounded),
+            expected_replicas: u32::try_from(read.number("EXPECTED_REPLICAS", 1, 1..=1_000))
+                .expect("at most 1000"),
+        }
+    }
+}
+
+impl RedisSettings {
+    fn load(read: &Reader<impl Environment>) -> Option<Self> {
+        let key_prefix = key_prefix(read);
+        let cluster = read.switch("REDIS_CLUSTER");
+        let url = read.secret("REDIS_URL")?;
+        if !is_address(url.expose_secret()) {
+            let rule = "the address of a Redis: redis://host:6379/0, or rediss://… with TLS";
+            read.mistake("REDIS_URL", None, rule); // It may hold a password.
+        }
+        if cluster && !(key_prefix.contains('{') && key_prefix.contains('}')) {
+            let rule = "in a cluster all keys must share one slot: set a prefix in braces, \
+                        such as {callgate}:";
+            read.mistake("REDIS_KEY_PREFIX", Some(key_prefix.clone()), rule);
+        }
+        Some(Self {
+            url,
+            key_prefix,
+            cluster,
+        })
+    }
+}
+
+fn key_prefix(read: &Reader<impl Environment>) -> String {
+    let prefix = read.text("REDIS_KEY_PREFIX").unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"{}:_-.".contains(&byte);
+    if prefix.len() > 64 || !prefix.bytes().all(plain) {
+        let rule = "at most 64 letters, digits and { } : _ - .";
+        read.mistake("REDIS_KEY_PREFIX", Some(prefix), rule);
+        return String::new();
+    }
+    prefix
+}
+
+fn is_address(url: &str) -> bool {
+    let scheme = url.starts_with("redis://") || url.starts_with("rediss://");
+    scheme && redis::Client::open(url).is_ok()
+}
+
+impl std::str::FromStr for RedisOutage {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "bounded" => Ok(Self::Bounded),
+            "open" => Ok(Self::Open),
+            "closed" => Ok(Self::Closed),
+            _ => Err(()),
+        }
+    }
+}

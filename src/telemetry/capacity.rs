@@ -1,0 +1,202 @@
+//! What is counted of slots and of the store that keeps them.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Figures of admission. Cloning it clones handles.
+#[derive(Clone, Debug)]
+pub struct CapacityMetrics {
+    slots: Family<SlotLabels, Gauge>,
+    caps: Family<SlotLabels, Gauge>,
+    store_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    store_failures: Family<FailureLabels, Counter>,
+    without_store: Counter,
+    lapsed: Counter,
+    lost: Counter,
+    over_cap: Counter,
+    replicas: Gauge,
+    gate: Gauge,
+    degraded: Gauge,
+    degraded_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+/// What the slot store is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreOperation {
+    Acquire,
+    Adopt,
+    Renew,
+    Release,
+    Rebind,
+    Note,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SlotLabels {
+    scope: &'static str,
+    /// A tenant's, campaign's or group's: as many as the operator has named.
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    operation: &'static str,
+    class: &'static str,
+}
+
+impl CapacityMetrics {
+    pub fn new() -> Self {
+        Self {
+            slots: Family::default(),
+            caps: Family::default(),
+            store_seconds: Family::new_with_constructor(brief),
+            store_failures: Family::default(),
+            without_store: Counter::default(),
+            lapsed: Counter::default(),
+            lost: Counter::default(),
+            over_cap: Counter::default(),
+            replicas: Gauge::default(),
+            gate: Gauge::default(),
+            degraded: Gauge::default(),
+            degraded_seconds: Gauge::default(),
+        }
+    }
+
+    pub fn register(&self, r: &mut Registry) {
+        r.register(
+            "slots_used",
+            "Slots held, by scope, as this replica last saw it",
+            self.slots.clone(),
+        );
+        r.register("slots_cap", "Slots there are, by scope", self.caps.clone());
+        r.register(
+            "slot_store_seconds",
+            "Time that the slot store took",
+            self.store_seconds.clone(),
+        );
+        r.register(
+            "slot_store_failures",
+            "What the slot store did not do, by kind of failure",
+            self.store_failures.clone(),
+        );
+        r.register(
+            "calls_admitted_without_store",
+            "Calls admitted by this replica's share while the slot store was away",
+            self.without_store.clone(),
+        );
+        r.register(
+            "leases_lapsed",
+            "Leases found that nobody had renewed",
+            self.lapsed.clone(),
+        );
+        r.register(
+            "leases_lost",
+            "Live calls of this replica that another owner had taken",
+            self.lost.clone(),
+        );
+        r.register(
+            "admissions_over_cap",
+            "Live calls that came back above the cap",
+            self.over_cap.clone(),
+        );
+        r.register(
+            "replicas",
+            "Replicas that share the store",
+            self.replicas.clone(),
+        );
+        r.register(
+            "slot_store_gated",
+            "1 while the store may not know all calls",
+            self.gate.clone(),
+        );
+        r.register(
+            "slot_store_degraded",
+            "1 while this replica admits without the store",
+            self.degraded.clone(),
+        );
+        r.register(
+            "slot_store_degraded_seconds",
+            "For how long this replica has admitted without the store",
+            self.degraded_seconds.clone(),
+        );
+    }
+
+    pub fn took(&self, operation: StoreOperation, took: Duration) {
+        let labels = OperationLabels {
+            operation: operation.as_str(),
+        };
+        self.store_seconds
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+    }
+
+    pub fn store_failed(&self, operation: StoreOperation, class: &'static str) {
+        let operation = operation.as_str();
+        self.store_failures
+            .get_or_create(&FailureLabels { operation, class })
+            .inc();
+    }
+
+    pub fn admitted_without_store(&self) {
+        self.without_store.inc();
+    }
+
+    pub fn renewed(&self, lapsed: u32, lost: usize, over_cap: u32) {
+        self.lapsed.inc_by(lapsed.into());
+        self.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+        self.over_cap.inc_by(over_cap.into());
+    }
+
+    /// Sets how things stand, before they are shown.
+    pub fn stands(&self, replicas: u32, gated: bool, degraded: bool, for_so_long: Duration) {
+        self.replicas.set(replicas.into());
+        self.gate.set(gated.into());
+        self.degraded.set(degraded.into());
+        self.degraded_seconds.set(for_so_long.as_secs_f64());
+    }
+
+    /// Sets what a scope holds, before it is shown.
+    pub fn slots(&self, scope: &'static str, name: &str, used: u32, cap: u32) {
+        let labels = SlotLabels {
+            scope,
+            name: name.to_owned(),
+        };
+        self.slots.get_or_create(&labels).set(used.into());
+        self.caps.get_or_create(&labels).set(cap.into());
+    }
+
+    /// Forgets the scopes that were shown: the next ones may be others.
+    pub fn no_slots(&self) {
+        self.slots.clear();
+        self.caps.clear();
+    }
+}
+
+impl StoreOperation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Adopt => "adopt",
+            Self::Renew => "renew",
+            Self::Release => "release",
+            Self::Rebind => "rebind",
+            Self::Note => "note",
+        }
+    }
+}
+
+fn brief() -> Histogram {
+    Histogram::new([
+        0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.06, 0.25, 1.0, 5.0,
+    ])
+}
