@@ -216,7 +216,7 @@ impl Store {
 
     /// Gives a slot that was taken before its call had a name to the call, which keeps its lease.
     #[cfg_attr(
-        not(any(test, feature = "bench")),
+        not(test),
         expect(
             dead_code,
             reason = "for calls that we place, whose ids come after their slots"
