@@ -38,7 +38,6 @@ use crate::{
         ledger::{Ledger, Stage},
         memory::MemoryStore,
         outage::{Outage, Verdict},
-        redis::RedisStore,
         scope::Room,
         state::CallState,
         store::{Acquired, Adopted, Request, Store},
@@ -52,9 +51,11 @@ use crate::{
 };
 
 pub use outage::Kind as Trouble;
-pub use redis::StoreError;
+pub use redis::{RedisStore, SlotRow, StoreError};
+pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
+pub use store::Released;
 pub use ticket::{Ticket, TicketError};
 pub use upkeep::Upkeep;
 
@@ -406,8 +407,7 @@ impl Admission {
 
     /// Returns every scope, as far as the campaigns name them, with its cap.
     pub fn scopes(&self, campaigns: &Campaigns) -> Vec<(Scope, u32)> {
-        let rooms = rooms::all_rooms(campaigns, &self.caps).into_iter();
-        rooms.map(|room| (room.scope, room.cap)).collect()
+        scopes_with_caps(campaigns, &self.caps)
     }
 
     /// Returns what every scope holds, as this replica last saw it, and its cap.

@@ -23,6 +23,7 @@ pub mod demo;
 mod record;
 mod session;
 mod simulate;
+mod slots;
 mod webhook;
 
 mod call;
@@ -38,4 +39,5 @@ pub use config::{Config, ConfigError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use simulate::{SimulateOptions, report::Report, run as simulate};
+pub use slots::{SlotsError, SlotsOptions, run as slots};
 pub use telemetry::log_to_stderr;

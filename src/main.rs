@@ -4,7 +4,7 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, Gateway, SimulateOptions, demo,
+    Config, Gateway, SimulateOptions, SlotsError, SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
@@ -27,6 +27,8 @@ enum Command {
     Demo,
     /// Call a gateway without a phone
     Simulate(Box<SimulateOptions>),
+    /// Look at the slots that replicas share, and take one back
+    Slots(SlotsOptions),
     /// Serve the built-in agent, which says back what it hears
     Parrot(ParrotOptions),
 }
@@ -52,17 +54,37 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Serve => serve().await,
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,
+            Command::Slots(options) => slots(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
     })
 }
 
-async fn serve() -> anyhow::Result<ExitCode> {
-    // A file that is not there is no mistake; one that cannot be read is.
+/// Adds what `.env` sets; one that is not there is no mistake, one that cannot be read is.
+fn read_env_file() -> anyhow::Result<()> {
     match dotenvy::from_path(".env") {
-        Err(error) if !error.not_found() => return Err(error).context("cannot read .env"),
-        Ok(()) | Err(_) => {}
+        Err(error) if !error.not_found() => Err(error).context("cannot read .env"),
+        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+async fn slots(options: SlotsOptions) -> anyhow::Result<ExitCode> {
+    read_env_file()?;
+    match callgate::slots(options, setting).await {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ (SlotsError::Config(_) | SlotsError::InMemory)) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn serve() -> anyhow::Result<ExitCode> {
+    read_env_file()?;
     let config = match Config::load(setting) {
         Ok(config) => config,
         Err(error) => {

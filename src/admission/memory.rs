@@ -132,8 +132,8 @@ impl MemoryStore {
 
     fn renew_one(&mut self, now: Millis, claim: &Claim) -> Option<News> {
         let call = &claim.lease.call;
-        if self.ended.get(now, call).is_some() {
-            return Some(News::Ended);
+        if let Some(reason) = self.ended.get(now, call) {
+            return Some(News::Ended(*reason));
         }
         let stored = self.held.get(call).map(|held| held.epoch);
         let claimed = claim.lease.epoch;

@@ -7,6 +7,7 @@
 mod keys;
 mod link;
 mod reply;
+mod table;
 
 use std::{
     fmt,
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use link::Inspection;
+pub use table::SlotRow;
 
 /// How long a caller waits for the store.
 const BUDGET: Duration = Duration::from_millis(60);
@@ -61,6 +63,7 @@ struct Scripts {
     release: Script,
     rebind: Script,
     note: Script,
+    reap: Script,
 }
 
 static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
@@ -70,6 +73,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     release: Script::new(include_str!("redis/release.lua")),
     rebind: Script::new(include_str!("redis/rebind.lua")),
     note: Script::new(include_str!("redis/note.lua")),
+    reap: Script::new(include_str!("redis/reap.lua")),
 });
 
 impl Renewal<'_> {
@@ -325,7 +329,7 @@ impl RedisStore {
             let call = call.map_err(|_| StoreError::Garbled("renew"))?;
             let piece = match piece.text()?.as_str() {
                 "LOST" => News::Lost,
-                "ENDED" => News::Ended,
+                "ENDED" => News::Ended(reason(&piece.text()?)?),
                 "TAKEN_IN" => News::TakenIn(piece.number()?),
                 _ => return Err(StoreError::Garbled("renew")),
             };
@@ -399,8 +403,7 @@ impl RedisStore {
         if status == "STALE" {
             return Ok(Released::Stale);
         }
-        let reason = reply.text()?.parse();
-        let reason = reason.map_err(|()| StoreError::Garbled("release"))?;
+        let reason = reason(&reply.text()?)?;
         Ok(match status.as_str() {
             "FREED" => Released::Freed {
                 active,
@@ -588,6 +591,11 @@ async fn bounded<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(StoreError::TooSlow(patience)),
     }
+}
+
+fn reason(text: &str) -> Result<EndReason, StoreError> {
+    let known = text.parse();
+    known.map_err(|()| StoreError::Garbled("an end reason"))
 }
 
 /// Reads a decision as it is kept for a repeated webhook.

@@ -21,12 +21,13 @@ pub fn rooms(campaign: &Campaign, _campaigns: &Campaigns, caps: &Caps) -> Vec<Ro
 }
 
 /// Returns every scope there is, with its cap.
-pub fn all_rooms(campaigns: &Campaigns, caps: &Caps) -> Vec<Room> {
-    let mut all = vec![Room::new(Scope::Outbound, caps.outbound)];
+pub fn scopes_with_caps(campaigns: &Campaigns, caps: &Caps) -> Vec<(Scope, u32)> {
+    let mut all = Vec::new();
     for room in rooms(campaigns.default_campaign(), campaigns, caps) {
-        if !all.iter().any(|known| known.scope == room.scope) {
-            all.push(room);
+        if !all.iter().any(|(known, _)| *known == room.scope) {
+            all.push((room.scope, room.cap));
         }
     }
+    all.push((Scope::Outbound, caps.outbound));
     all
 }

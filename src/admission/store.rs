@@ -165,7 +165,7 @@ pub enum News {
     /// A later owner has it.
     Lost,
     /// It is over.
-    Ended,
+    Ended(EndReason),
     /// The store did not have it, and has it from here on under this epoch.
     TakenIn(u64),
 }

@@ -22,8 +22,8 @@ const MOST_OWED: usize = 10_000;
 pub struct Upkeep {
     /// Live calls that a later owner has.
     pub taken_over: Vec<SlotId>,
-    /// Live calls that are over, as the carrier has told another replica.
-    pub over: Vec<SlotId>,
+    /// Live calls that are over, as the carrier has told another replica, or an operator the store.
+    pub over: Vec<(SlotId, EndReason)>,
     /// Calls whose media never came, here or anywhere.
     pub never_came: Vec<CarrierCallId>,
     /// Calls whose media does not come here any more.
@@ -243,14 +243,14 @@ impl Admission {
                     entry.told = claimed.and_then(|claim| claim.state.as_ref()).map(|_| now);
                     continue;
                 }
-                News::Lost | News::Ended => {}
+                News::Lost | News::Ended(_) => {}
             }
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
             match (entry.stage, news) {
                 (Stage::Waiting { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
-                (Stage::Live, News::Ended) => upkeep.over.push(entry.id),
+                (Stage::Live, News::Ended(reason)) => upkeep.over.push((entry.id, *reason)),
                 (Stage::Live, _) => upkeep.taken_over.push(entry.id),
             }
         }

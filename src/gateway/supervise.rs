@@ -74,10 +74,12 @@ pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
 impl Gateway {
     /// Tells the calls that a renewal concerns.
     fn look_after(&self, upkeep: &Upkeep) {
-        self.connections
-            .end_lost(&upkeep.taken_over, EndReason::TakenOver);
-        self.connections
-            .end_lost(&upkeep.over, EndReason::CarrierEnded);
+        for slot in &upkeep.taken_over {
+            self.connections.end_lost(*slot, EndReason::TakenOver);
+        }
+        for (slot, reason) in &upkeep.over {
+            self.connections.end_lost(*slot, *reason);
+        }
         for call in &upkeep.never_came {
             self.dismiss_agent(call);
             self.ended(call, Carrier::Twilio, EndReason::NoMedia);
