@@ -3,6 +3,7 @@
 mod agent;
 mod caps;
 mod reader;
+mod refusal;
 mod twilio;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -18,6 +19,7 @@ use crate::{
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use reader::ConfigError;
+pub use refusal::RefusalSettings;
 pub use twilio::TwilioSettings;
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
@@ -46,6 +48,7 @@ pub struct Config {
     pub twilio: TwilioSettings,
     pub agent: AgentSettings,
     pub caps: Caps,
+    pub refusal: RefusalSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -102,6 +105,7 @@ impl Config {
             twilio: TwilioSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
             caps: Caps::load(&read, production),
+            refusal: RefusalSettings::load(&read),
             ticket_secret: long_secret(&read, "TICKET_SECRET"),
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
@@ -151,12 +155,6 @@ fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
         if read.text(name).is_some() {
             read.mistake(name, None, rule);
         }
-    }
-    if let Some(behavior) = read.text("CALLS_OVER_CAPACITY_BEHAVIOR")
-        && behavior != "reject"
-    {
-        let rule = "this version can only reject";
-        read.mistake("CALLS_OVER_CAPACITY_BEHAVIOR", Some(behavior), rule);
     }
 }
 

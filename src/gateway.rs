@@ -2,6 +2,8 @@
 
 mod drain;
 mod farewells;
+mod recordings;
+mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
@@ -32,7 +34,7 @@ use crate::{
     campaign::Campaigns,
     config::{AgentKind, Config, OperatorSettings, TwilioSettings},
     connections::ConnectionManager,
-    gateway::{ringing::RingingCalls, serve::serve, supervise::supervise},
+    gateway::{recordings::Recordings, ringing::RingingCalls, serve::serve, supervise::supervise},
     record::{Step, Timeline, What},
     telemetry::Metrics,
 };
@@ -54,6 +56,9 @@ pub struct Gateway {
     pub(crate) timeline: Timeline,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
+    /// How long a message may be that a refused caller leaves.
+    longest_message: Duration,
+    recordings: Recordings,
     pub(crate) listen: SocketAddr,
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
@@ -139,9 +144,10 @@ impl Gateway {
         let secret = config.ticket_secret.as_ref();
         let (admission, freed) = Admission::new(config.caps.clone(), secret, issuer);
         let numbers = config.twilio.numbers.clone();
+        let campaigns = Campaigns::only(config.language, config.caps.campaign, numbers);
         let gateway = web::Data::new(Self {
             public: PublicUrls::new(config.public_url, address),
-            campaigns: Campaigns::only(config.language, config.caps.campaign, numbers),
+            campaigns: campaigns.offering(config.refusal.when_full),
             twilio: config.twilio,
             operator: config.operator,
             templates,
@@ -152,6 +158,8 @@ impl Gateway {
             timeline: Timeline::new(),
             metrics,
             longest_call: config.longest_call,
+            longest_message: config.refusal.longest_message,
+            recordings: Recordings::new(),
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),

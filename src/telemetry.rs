@@ -2,6 +2,7 @@
 
 mod calls;
 mod metrics;
+mod offers;
 
 use std::io::IsTerminal;
 
@@ -11,6 +12,7 @@ use crate::config::LogFormat;
 
 pub use calls::{AgentMetrics, CallMetrics};
 pub use metrics::Metrics;
+pub use offers::OfferMetrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {

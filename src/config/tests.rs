@@ -50,7 +50,8 @@ fn one_failed_start_names_every_bad_setting() {
         ("LOG_FORMAT", "xml"),
         ("DEFAULT_LANGUAGE", "Hebrew, please"),
         ("CALLS_CAPACITY_LOG_LEVEL", "LOUD"),
-        ("CALLS_OVER_CAPACITY_BEHAVIOR", "voicemail"),
+        ("CALLS_OVER_CAPACITY_BEHAVIOR", "hang up"),
+        ("VOICEMAIL_MAX_SECONDS", "4"),
         ("OPS_TOKEN", "short"),
         ("TWILIO_ACCOUNT_SID", "12"),
         ("TWILIO_SHARED_KEYS", "secret-without-id"),
@@ -61,11 +62,10 @@ fn one_failed_start_names_every_bad_setting() {
     .unwrap_err()
     .to_string();
     insta::assert_snapshot!(error, @r#"
-    17 settings are wrong:
+    18 settings are wrong:
       PRODUCTION="perhaps": 1 or 0
       LISTEN="everywhere": an address and a port, such as 127.0.0.1:5050
       REDIS_URL: not supported by this version: slots are kept in memory; unset it
-      CALLS_OVER_CAPACITY_BEHAVIOR="voicemail": this version can only reject
       PUBLIC_URL="voice.example.com": the https address that carriers reach us at, without a query
       DEFAULT_LANGUAGE="Hebrew, please": a language tag, such as he-IL
       DRAIN_SECONDS="-3": a whole number from 0 to 86400
@@ -78,6 +78,8 @@ fn one_failed_start_names_every_bad_setting() {
       MAX_ACTIVE_CALLS="many": a whole number of calls, at most 1000000
       MAX_CONNECTIONS="2000000": a whole number of calls, at most 1000000
       CALLS_CAPACITY_LOG_LEVEL="LOUD": DEBUG, INFO, WARNING or ERROR
+      CALLS_OVER_CAPACITY_BEHAVIOR="hang up": reject or voicemail
+      VOICEMAIL_MAX_SECONDS="4": a whole number from 5 to 3600
       OPS_TOKEN: too short: at least 16 characters, best from a generator
     "#);
     assert!(!error.contains("short\"") && !error.contains("secret-without-id"));

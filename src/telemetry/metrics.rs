@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{AgentMetrics, CallMetrics, slow};
+use crate::telemetry::{AgentMetrics, CallMetrics, OfferMetrics, slow};
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
@@ -29,6 +29,7 @@ pub struct Metrics {
     agent_failures: Family<AgentLabels, Counter>,
     pub calls: CallMetrics,
     pub agents: AgentMetrics,
+    pub offers: OfferMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +84,7 @@ impl Metrics {
             agent_failures: Family::default(),
             calls: CallMetrics::new(),
             agents: AgentMetrics::default(),
+            offers: OfferMetrics::default(),
         };
         metrics.register();
         metrics
@@ -156,6 +158,7 @@ impl Metrics {
             "Agents that were not ready",
             self.agent_failures.clone(),
         );
+        self.offers.register(r);
         self.agents.register(r);
         self.calls.register(r);
     }

@@ -1,6 +1,7 @@
 //! Twilio's webhooks: a call rings, its status changes, its bridge has ended.
 
 pub mod signature;
+pub mod voicemail;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -107,7 +108,7 @@ fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) 
                 gateway.metrics.refused(refusal.scope.kind());
                 gateway.timeline.step(&call.id, What::Refused);
             }
-            Answer::Refuse
+            gateway.refuse(campaign)
         }
         Decision::Ended => Answer::HangUp,
     }

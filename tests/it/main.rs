@@ -22,6 +22,7 @@ mod deadlines;
 mod draining;
 mod media_socket;
 mod operations;
+mod over_capacity;
 mod process;
 mod realtime_contract;
 mod ringing;
