@@ -19,7 +19,7 @@ use crate::{
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use reader::ConfigError;
-pub use refusal::RefusalSettings;
+pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use twilio::TwilioSettings;
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
@@ -88,6 +88,7 @@ impl Config {
             .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         refuse_what_is_not_there_yet(&read);
+        let twilio = TwilioSettings::load(&read, production);
         let config = Self {
             listen,
             public_url: public_url(&read, production),
@@ -102,10 +103,10 @@ impl Config {
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
-            twilio: TwilioSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
             caps: Caps::load(&read, production),
-            refusal: RefusalSettings::load(&read),
+            refusal: RefusalSettings::load(&read, production, &twilio),
+            twilio,
             ticket_secret: long_secret(&read, "TICKET_SECRET"),
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),

@@ -12,6 +12,7 @@ mod agent;
 mod answer;
 mod bridge;
 mod campaign;
+mod carrier;
 mod connections;
 mod media;
 mod operator;

@@ -13,7 +13,7 @@ use crate::{
     bridge::call,
     gateway::Gateway,
     operator::{health, metrics, stats},
-    webhook::twilio::{self, voicemail},
+    webhook::twilio::{self, message, voicemail},
 };
 
 /// Every route. Webhooks and media sockets are signed, operators' pages are guarded by
@@ -26,6 +26,7 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/stream_ended", post().to(twilio::stream_ended))
         .route("/webhook/voicemail", post().to(voicemail::left))
         .route("/webhook/recording_status", post().to(voicemail::recorded))
+        .route("/webhook/message_status", post().to(message::status))
         .route("/twilio/media", get().to(call::twilio_media))
         .route("/health", get().to(health::summary))
         .route("/health/live", get().to(health::live))

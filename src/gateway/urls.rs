@@ -13,6 +13,7 @@ pub struct PublicUrls {
     pub stream_ended: Url,
     pub voicemail: Url,
     pub recording_status: Url,
+    pub message_status: Url,
 }
 
 impl PublicUrls {
@@ -41,6 +42,7 @@ impl PublicUrls {
             stream_ended: under("/webhook/stream_ended"),
             voicemail: under("/webhook/voicemail"),
             recording_status: under("/webhook/recording_status"),
+            message_status: under("/webhook/message_status"),
             base,
         }
     }

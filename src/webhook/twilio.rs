@@ -1,5 +1,6 @@
 //! Twilio's webhooks: a call rings, its status changes, its bridge has ended.
 
+pub mod message;
 pub mod signature;
 pub mod voicemail;
 
@@ -108,7 +109,7 @@ fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) 
                 gateway.metrics.refused(refusal.scope.kind());
                 gateway.timeline.step(&call.id, What::Refused);
             }
-            gateway.refuse(campaign)
+            gateway.refuse(&call.id, &call.from, campaign, first)
         }
         Decision::Ended => Answer::HangUp,
     }

@@ -13,6 +13,7 @@ mod carrier;
 mod cut;
 mod gateway;
 mod line;
+mod rest;
 mod twiml;
 
 mod agent_faults;
