@@ -103,6 +103,12 @@ impl Campaigns {
         }
     }
 
+    /// Offers this to callers for whom there is no room.
+    pub fn offering(mut self, when_full: WhenFull) -> Self {
+        Arc::make_mut(&mut self.default).when_full = when_full;
+        self
+    }
+
     /// Returns the campaign that answers `called`; `None` where the number is not in service.
     pub fn answering(&self, called: &CallerId) -> Option<&Arc<Campaign>> {
         let ours = self.numbers.is_empty() || self.numbers.contains(called);

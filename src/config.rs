@@ -3,6 +3,7 @@
 mod agent;
 mod caps;
 mod reader;
+mod refusal;
 mod store;
 mod twilio;
 
@@ -19,6 +20,7 @@ use crate::{
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use reader::ConfigError;
+pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
 
@@ -49,6 +51,7 @@ pub struct Config {
     pub agent: AgentSettings,
     pub caps: Caps,
     pub store: StoreSettings,
+    pub refusal: RefusalSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -89,6 +92,7 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         refuse_what_is_not_there_yet(&read);
         let store = StoreSettings::load(&read);
+        let twilio = TwilioSettings::load(&read, production);
         let config = Self {
             listen,
             public_url: public_url(&read, production),
@@ -103,9 +107,10 @@ impl Config {
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
-            twilio: TwilioSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
             caps: Caps::load(&read, production),
+            refusal: RefusalSettings::load(&read, production, &twilio),
+            twilio,
             ticket_secret: ticket_secret(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
@@ -150,12 +155,6 @@ fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
         if read.text(name).is_some() {
             read.mistake(name, None, rule);
         }
-    }
-    if let Some(behavior) = read.text("CALLS_OVER_CAPACITY_BEHAVIOR")
-        && behavior != "reject"
-    {
-        let rule = "this version can only reject";
-        read.mistake("CALLS_OVER_CAPACITY_BEHAVIOR", Some(behavior), rule);
     }
 }
 

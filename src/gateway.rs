@@ -2,6 +2,8 @@
 
 mod drain;
 mod farewells;
+mod recordings;
+mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
@@ -30,9 +32,11 @@ use crate::{
     answer::{TemplateError, Templates},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
+    carrier::Invitations,
     config::{AgentKind, Config, OperatorSettings, TwilioSettings},
     connections::ConnectionManager,
     gateway::{
+        recordings::Recordings,
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew},
@@ -58,6 +62,11 @@ pub struct Gateway {
     pub(crate) timeline: Timeline,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
+    /// How long a message may be that a refused caller leaves.
+    longest_message: Duration,
+    recordings: Recordings,
+    /// `None` where the settings to write to callers are not there.
+    invitations: Option<Invitations>,
     pub(crate) listen: SocketAddr,
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
@@ -91,6 +100,8 @@ pub enum StartError {
     StoreUnfit(String),
     #[error("no certificates to trust the agent by")]
     Certificates(#[source] io::Error),
+    #[error("no certificates to trust the carrier by")]
+    Carrier(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -103,7 +114,11 @@ impl StartError {
     /// Tells whether the settings are at fault, as `sysexits.h` numbers it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Templates(_) | Self::Certificates(_) | Self::Store(_) | Self::StoreUnfit(_) => 78,
+            Self::Templates(_)
+            | Self::Certificates(_)
+            | Self::Carrier(_)
+            | Self::Store(_)
+            | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
     }
@@ -135,6 +150,12 @@ impl Gateway {
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
+        let public = PublicUrls::new(config.public_url, address);
+        let offers = metrics.offers.clone();
+        let whatsapp = config.refusal.whatsapp.ok();
+        let invitations =
+            whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
+        let invitations = invitations.transpose().map_err(StartError::Carrier)?;
         let parrot = if wants_parrot {
             Some(start_parrot().await?)
         } else {
@@ -151,9 +172,10 @@ impl Gateway {
         )
         .map_err(StartError::Store)?;
         let numbers = config.twilio.numbers.clone();
+        let campaigns = Campaigns::only(config.language, config.caps.campaign, numbers);
         let gateway = web::Data::new(Self {
-            public: PublicUrls::new(config.public_url, address),
-            campaigns: Campaigns::only(config.language, config.caps.campaign, numbers),
+            public,
+            campaigns: campaigns.offering(config.refusal.when_full),
             twilio: config.twilio,
             operator: config.operator,
             templates,
@@ -164,6 +186,9 @@ impl Gateway {
             timeline: Timeline::new(),
             metrics,
             longest_call: config.longest_call,
+            longest_message: config.refusal.longest_message,
+            recordings: Recordings::new(),
+            invitations,
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),

@@ -453,12 +453,12 @@ impl RedisStore {
         self.get(self.inner.keys.state(call.as_str())).await
     }
 
-    /// Adds fields to what is kept of a call; tells whether anything was kept.
-    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<bool, StoreError> {
+    /// Adds fields to what is kept of a call.
+    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<(), StoreError> {
         let mut script = SCRIPTS.note.prepare_invoke();
         script.key(self.inner.keys.state(call.as_str())).arg(fields);
-        let mut reply = self.call(StoreOperation::Note, script, PATIENCE).await?;
-        Ok(reply.number::<u8>()? == 1)
+        self.call(StoreOperation::Note, script, PATIENCE).await?;
+        Ok(())
     }
 
     /// Takes this replica off the list of those that live.

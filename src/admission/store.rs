@@ -263,6 +263,14 @@ impl Store {
         }
     }
 
+    /// Adds fields to what is kept of a call. Memory keeps nothing that could be asked for.
+    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(store) => store.note(call, fields).await,
+        }
+    }
+
     /// Returns why a call ended, if it has.
     pub async fn ended(
         &self,

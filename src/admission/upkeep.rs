@@ -44,6 +44,8 @@ pub enum Debt {
         state: String,
     },
     End(CarrierCallId, Ended),
+    /// Fields of a call's state, as a JSON object.
+    Note(CarrierCallId, String),
 }
 
 impl Admission {
@@ -118,6 +120,11 @@ impl Admission {
         if let Some(done) = freed.done {
             let _ = done.send(()); // Whoever waited may have stopped waiting.
         }
+    }
+
+    /// Adds fields, a JSON object, to what the store keeps of a call.
+    pub async fn note(&self, call: &CarrierCallId, fields: String) {
+        self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
     }
 
     /// Looks at what kind of server the store is; `None` where it is this process.
@@ -409,6 +416,10 @@ impl Admission {
                     forever: true,
                 };
                 (call, self.store.end(now, call, &ending).await?)
+            }
+            Debt::Note(call, fields) => {
+                self.store.note(call, fields).await?;
+                return Ok(false);
             }
         };
         self.log_release(call, released);

@@ -50,6 +50,10 @@ impl Running {
             })
             .await;
         }
+        let unsent = gateway.unsent_invitations();
+        if unsent > 0 {
+            tracing::warn!(unsent, "WhatsApp messages are given up: their time is over");
+        }
         self.end().await;
     }
 

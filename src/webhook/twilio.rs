@@ -1,6 +1,8 @@
 //! Twilio's webhooks: a call rings, its status changes, its bridge has ended.
 
+pub mod message;
 pub mod signature;
+pub mod voicemail;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -110,7 +112,7 @@ async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Camp
                 gateway.metrics.refused(scope, refusal.reason.as_str());
                 gateway.timeline.step(&call.id, What::Refused);
             }
-            Answer::Refuse
+            gateway.refuse(&call.id, &call.from, campaign, refusal.reason, first)
         }
         Decision::Ended => Answer::HangUp,
     }

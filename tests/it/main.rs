@@ -13,6 +13,7 @@ mod carrier;
 mod cut;
 mod gateway;
 mod line;
+mod rest;
 mod twiml;
 
 mod agent_faults;
@@ -22,6 +23,7 @@ mod deadlines;
 mod draining;
 mod media_socket;
 mod operations;
+mod over_capacity;
 mod process;
 mod realtime_contract;
 mod ringing;
