@@ -108,11 +108,11 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
     let masked = "+9*******4567";
     for (line, level) in [
         (
-            format!("[CAPACITY] ACQUIRED call_id={first} active_calls=1/2"),
+            format!("[CAPACITY] ACQUIRED call_id={first} active_calls=2/2"),
             "WARN",
         ),
         (
-            format!("[CAPACITY] ACQUIRED call_id={second} active_calls=2/2"),
+            format!("[CAPACITY] ACQUIRED call_id={second} active_calls=1/2"),
             "WARN",
         ),
         (
