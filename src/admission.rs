@@ -737,9 +737,13 @@ pub struct Ended {
 struct Clock {
     started: Instant,
     unix: Duration,
-    /// What the store's clock is ahead, in milliseconds.
+    /// What the store's clock is ahead, in milliseconds; `i64::MIN` before it was heard of.
     ahead: AtomicI64,
 }
+
+/// How far the store's clock may run away from ours between two heartbeats: less than the set-up
+/// lease, more than a process is ever held up without being lost.
+const CLOCK_JUMP: Duration = Duration::from_secs(10);
 
 impl Clock {
     fn start() -> Self {
@@ -747,7 +751,7 @@ impl Clock {
         Self {
             started: Instant::now(),
             unix: unix.unwrap_or_default(),
-            ahead: AtomicI64::new(0),
+            ahead: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -762,15 +766,19 @@ impl Clock {
 
     /// Returns the time that all replicas go by.
     fn shared(&self) -> Millis {
-        let ahead = self.ahead.load(Ordering::Relaxed);
+        let ahead = match self.ahead.load(Ordering::Relaxed) {
+            i64::MIN => 0,
+            ahead => ahead,
+        };
         self.local().saturating_add_signed(ahead)
     }
 
-    /// Takes over the store's time.
-    fn set(&self, store: Millis) {
+    /// Takes over the store's time; tells whether it has jumped.
+    fn set(&self, store: Millis) -> bool {
         let ahead = i128::from(store) - i128::from(self.local());
         let ahead = i64::try_from(ahead).unwrap_or(0);
-        self.ahead.store(ahead, Ordering::Relaxed);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        before != i64::MIN && u128::from(ahead.abs_diff(before)) > CLOCK_JUMP.as_millis()
     }
 }
 

@@ -281,9 +281,7 @@ impl Admission {
     /// Draws from a renewal how things stand with the store.
     fn note_condition(&self, book: &mut super::Book, renewed: &Renewed, was_slow: bool) {
         let before = book.outage.trouble();
-        if self.is_shared() {
-            self.clock.set(renewed.now);
-        }
+        let jumped = self.is_shared() && self.clock.set(renewed.now);
         book.siblings = super::Siblings {
             replicas: renewed.replicas,
             open: renewed.siblings,
@@ -294,6 +292,11 @@ impl Admission {
         let elapsed = self.clock.elapsed();
         if was_slow {
             outage.failed(elapsed, ledger.held());
+        } else if jumped {
+            // Leases have lapsed by its clock that were renewed in time by everybody else's.
+            tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
+            outage.forgot(elapsed, ledger.held());
+            self.nudged.notify_one();
         } else if renewed.gated {
             outage.gated(elapsed, ledger.held());
         } else if before.is_none() || ledger.all_known() {
