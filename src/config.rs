@@ -2,6 +2,7 @@
 
 mod agent;
 mod caps;
+mod file;
 mod reader;
 mod twilio;
 
@@ -11,12 +12,14 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
+    campaign::WhenFull,
     config::reader::{Environment, Reader},
     language::Language,
 };
 
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
+pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
 pub use twilio::TwilioSettings;
 
@@ -37,6 +40,8 @@ pub struct Config {
     pub language: Language,
     /// `TEMPLATES_DIR`: texts of the operator's own, in place of the embedded ones.
     pub templates: Option<PathBuf>,
+    /// `CALLGATE_CONFIG`: the file of tenants, campaigns and agents. Default: one campaign.
+    pub campaigns: Option<PathBuf>,
     /// `DRAIN_SECONDS`: how long live calls may go on after a SIGTERM. Default 300.
     pub drain: Duration,
     /// `MAX_CALL_SECONDS`: the longest call. Default 14400, as long as Twilio lets one be.
@@ -85,6 +90,7 @@ impl Config {
             .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         refuse_what_is_not_there_yet(&read);
+        let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
             public_url: public_url(&read, production),
@@ -94,6 +100,7 @@ impl Config {
                 .parsed("DEFAULT_LANGUAGE", "a language tag, such as he-IL")
                 .unwrap_or_default(),
             templates: read.text("TEMPLATES_DIR").map(PathBuf::from),
+            campaigns,
             drain: read.seconds("DRAIN_SECONDS", 300, 0..=86_400),
             longest_call: read.seconds("MAX_CALL_SECONDS", 14_400, 10..=86_400),
             log_format: read
@@ -106,8 +113,23 @@ impl Config {
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
         };
+        if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {
+            let rule = "not beside CALLGATE_CONFIG: put the numbers into that file";
+            read.mistake("TWILIO_NUMBERS", None, rule);
+        }
         let warnings = read.finish()?;
         Ok(Self { warnings, ..config })
+    }
+
+    /// Returns what a campaign file leaves to the environment.
+    pub fn inherited(&self) -> Inherited {
+        Inherited {
+            production: self.production,
+            language: self.language.clone(),
+            when_full: WhenFull::default(),
+            caps: self.caps.clone(),
+            agent: self.agent.clone(),
+        }
     }
 }
 
@@ -138,19 +160,9 @@ impl std::str::FromStr for LogFormat {
 }
 
 fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
-    for (name, rule) in [
-        (
-            "REDIS_URL",
-            "not supported by this version: slots are kept in memory; unset it",
-        ),
-        (
-            "CALLGATE_CONFIG",
-            "not supported by this version: there is one campaign; unset it",
-        ),
-    ] {
-        if read.text(name).is_some() {
-            read.mistake(name, None, rule);
-        }
+    if read.text("REDIS_URL").is_some() {
+        let rule = "not supported by this version: slots are kept in memory; unset it";
+        read.mistake("REDIS_URL", None, rule);
     }
     if let Some(behavior) = read.text("CALLS_OVER_CAPACITY_BEHAVIOR")
         && behavior != "reject"

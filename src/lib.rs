@@ -34,7 +34,7 @@ mod wire;
 
 pub use agent::parrot;
 pub use call::EndReason;
-pub use config::{Config, ConfigError, LogFormat};
+pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use simulate::{SimulateOptions, report::Report, run as simulate};

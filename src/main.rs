@@ -4,11 +4,11 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, Gateway, SimulateOptions, demo,
+    Config, Gateway, Running, SimulateOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A voice gateway between phone carriers and AI agents that speak.
@@ -58,11 +58,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve() -> anyhow::Result<ExitCode> {
-    // A file that is not there is no mistake; one that cannot be read is.
-    match dotenvy::from_path(".env") {
-        Err(error) if !error.not_found() => return Err(error).context("cannot read .env"),
-        Ok(()) | Err(_) => {}
-    }
+    read_dotenv()?;
     let config = match Config::load(setting) {
         Ok(config) => config,
         Err(error) => {
@@ -72,6 +68,11 @@ async fn serve() -> anyhow::Result<ExitCode> {
     };
     callgate::log_to_stderr(setting("RUST_LOG").as_deref(), config.log_format);
     let (first, second) = stop_signals()?;
+    // Without a file to read again the signal means what it means to every program.
+    let mut reload = match &config.campaigns {
+        Some(_) => Some(signal(SignalKind::hangup())?),
+        None => None,
+    };
     let running = match Gateway::start(config).await {
         Ok(running) => running,
         Err(error) => {
@@ -80,9 +81,31 @@ async fn serve() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
     };
-    first.await;
+    tokio::select! {
+        () = first => {}
+        () = reload_at(reload.as_mut(), &running) => {}
+    }
     running.drain(second).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the campaign file again at each signal; never completes.
+async fn reload_at(signal: Option<&mut Signal>, running: &Running) {
+    if let Some(signal) = signal {
+        while let Some(()) = signal.recv().await {
+            running.reload_campaigns().await;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Takes the settings of `.env` in, where the environment has none.
+fn read_dotenv() -> anyhow::Result<()> {
+    match dotenvy::from_path(".env") {
+        // A file that is not there is no mistake; one that cannot be read is.
+        Err(error) if !error.not_found() => Err(error).context("cannot read .env"),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 async fn try_out() -> anyhow::Result<ExitCode> {

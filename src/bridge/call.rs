@@ -13,8 +13,9 @@ use crate::{
     admission::Claimed,
     bridge::{AgentSeat, Bridge},
     call::{Carrier, EndReason},
+    campaign::Campaign,
     connections::Place,
-    gateway::Gateway,
+    gateway::{Gateway, Ringing},
     media::{MediaSocket, twilio::Start},
     record::What,
     session::{Limits, Session},
@@ -78,7 +79,8 @@ async fn take(
 ) -> EndReason {
     let ours = &gateway.twilio.account;
     let ticket = start.parameters.get("ticket").map_or("", String::as_str);
-    let campaign = gateway.campaigns.default_campaign();
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.default_campaign();
     if ours.as_ref().is_some_and(|ours| *ours != start.account) {
         tracing::warn!("refused a media socket of another account");
         return EndReason::CarrierGarbled;
@@ -95,7 +97,7 @@ async fn take(
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
     let call = start.call.clone();
-    let bridged = AssertUnwindSafe(bridge(gateway, socket, place, start, claimed));
+    let bridged = AssertUnwindSafe(bridge(gateway, socket, place, start, claimed, campaign));
     let reason = bridged.catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a call panicked: this is a bug in callgate");
         EndReason::Panicked
@@ -115,8 +117,14 @@ async fn bridge(
     mut place: Place,
     start: Start,
     claimed: Claimed,
+    campaign: &Campaign,
 ) -> EndReason {
-    let (caller, agent) = gateway.take_ringing(&start.call);
+    let Ringing {
+        caller,
+        agent,
+        arriving,
+        ..
+    } = gateway.take_ringing(&start.call, campaign);
     let call = start.call;
     let id = place.id();
     let orders = place.enter(Carrier::Twilio, call.clone(), caller.clone(), claimed.slot);
@@ -128,17 +136,17 @@ async fn bridge(
     #[cfg(test)]
     assert!(!start.parameters.contains_key("panic"), "a test wants it");
     let limits = Limits {
-        greets: gateway.agents.greets(),
+        greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
     let bridge = Bridge {
         call: &call,
         connection: id,
         caller: &caller,
-        agent_name: gateway.agents.kind().title(),
+        agent_name: agent.kind().title(),
         session: Session::new(socket.now(), limits),
         carrier: socket,
-        agent: AgentSeat::Awaited(agent),
+        agent: AgentSeat::Awaited(arriving),
         orders,
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,

@@ -1,5 +1,7 @@
 //! `/health`: whether this replica serves, and how much room there is.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
@@ -31,6 +33,15 @@ pub async fn ready(gateway: web::Data<Gateway>) -> HttpResponse {
 /// `GET /health/details`: how much room there is, and what it is counted over.
 pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let room = gateway.admission.occupancy();
+    let agents = gateway.campaigns.agents();
+    let default = agents.default_agent();
+    let named: BTreeMap<_, _> = agents
+        .all()
+        .map(|agent| {
+            let shown = json!({"kind": agent.kind().as_str(), "resting": agent.is_resting()});
+            (agent.name().as_str(), shown)
+        })
+        .collect();
     HttpResponse::Ok().json(json!({
         "status": if gateway.is_draining() { "draining" } else { "ok" },
         "active_calls": room.active,
@@ -39,8 +50,10 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
         "at_capacity": room.active >= room.cap,
         "slots": "in memory: caps hold for this process alone",
         "twilio": if gateway.twilio.is_open() { "open" } else { "closed" },
-        "agent": gateway.agents.kind().as_str(),
-        "agent_resting": gateway.agents.is_resting(),
+        "agent": default.kind().as_str(),
+        "agent_resting": default.is_resting(),
+        "agents": named,
+        "campaigns": gateway.campaigns.current().all().count(),
         "version": env!("CARGO_PKG_VERSION"),
     }))
 }

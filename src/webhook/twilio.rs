@@ -72,13 +72,13 @@ pub async fn ringing(
 ) -> HttpResponse {
     let began = Instant::now();
     gateway.metrics.webhook("incoming_call");
-    let campaign = gateway.campaigns.answering(&call.to);
-    let answer = match campaign {
+    let campaign = gateway.campaigns.current().answering(&call.to);
+    let answer = match &campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
         Some(campaign) => admit(&gateway, &call, campaign),
     };
-    let details = call.details(campaign.map(|campaign| campaign.id.as_str()));
-    let response = twiml(&gateway, &answer, campaign, &details);
+    let details = call.details(campaign.as_ref().map(|campaign| campaign.id.as_str()));
+    let response = twiml(&gateway, &answer, campaign.as_ref(), &details);
     gateway.metrics.answered_webhook(began.elapsed());
     response
 }
@@ -94,7 +94,7 @@ fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) 
             if first {
                 gateway.metrics.started();
                 gateway.timeline.step(&call.id, What::Admitted);
-                gateway.call_agent(&call.id, &call.from);
+                gateway.call_agent(&call.id, &call.from, campaign);
             }
             Answer::Connect {
                 stream_url: gateway.public.media.clone(),
@@ -138,8 +138,13 @@ pub async fn stream_ended(
         Some(Farewell::Goodbye) => Answer::Goodbye,
         Some(Farewell::Apology) | None => Answer::Apology,
     };
-    let campaign = gateway.campaigns.answering(&call.to);
-    twiml(&gateway, &answer, campaign, &CallDetails::default())
+    let campaign = gateway.campaigns.current().answering(&call.to);
+    twiml(
+        &gateway,
+        &answer,
+        campaign.as_ref(),
+        &CallDetails::default(),
+    )
 }
 
 fn twiml(
@@ -148,7 +153,8 @@ fn twiml(
     campaign: Option<&Arc<Campaign>>,
     details: &CallDetails<'_>,
 ) -> HttpResponse {
-    let campaign = campaign.unwrap_or_else(|| gateway.campaigns.default_campaign());
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaign.unwrap_or_else(|| campaigns.default_campaign());
     let body = gateway
         .templates
         .render(answer, &campaign.language, details);

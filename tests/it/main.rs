@@ -16,6 +16,7 @@ mod line;
 mod twiml;
 
 mod agent_faults;
+mod campaign_file;
 mod capacity;
 mod conversation;
 mod deadlines;
