@@ -210,6 +210,11 @@ impl Campaigns {
         self.named.values()
     }
 
+    /// Returns how many numbers are named.
+    pub fn numbers(&self) -> usize {
+        self.answering.len()
+    }
+
     /// Counts what is different here from what was `before`.
     pub fn since(&self, before: &Self) -> Difference {
         let moved = moved(&self.answering, &before.answering);

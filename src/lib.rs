@@ -19,6 +19,7 @@ mod operator;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod check;
 pub mod demo;
 mod record;
 mod session;
@@ -34,6 +35,7 @@ mod wire;
 
 pub use agent::parrot;
 pub use call::EndReason;
+pub use check::{Finding, Level, check};
 pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};

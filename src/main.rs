@@ -4,7 +4,7 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, Gateway, Running, SimulateOptions, demo,
+    Config, Gateway, Level, Running, SimulateOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
@@ -23,12 +23,21 @@ struct Arguments {
 enum Command {
     /// Serve calls until SIGTERM; settings come from the environment and `.env`
     Serve,
+    /// Try the settings and what they name, without a call
+    Check(CheckOptions),
     /// Serve with all defaults, while a few simulated callers talk
     Demo,
     /// Call a gateway without a phone
     Simulate(Box<SimulateOptions>),
     /// Serve the built-in agent, which says back what it hears
     Parrot(ParrotOptions),
+}
+
+#[derive(clap::Args)]
+struct CheckOptions {
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +59,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     local.block_on(&runtime, async {
         match command {
             Command::Serve => serve().await,
+            Command::Check(options) => check(&options).await,
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,
             Command::Parrot(options) => parrot(options).await,
@@ -97,6 +107,25 @@ async fn reload_at(signal: Option<&mut Signal>, running: &Running) {
         }
     }
     std::future::pending::<()>().await;
+}
+
+async fn check(options: &CheckOptions) -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    let findings = callgate::check(setting).await;
+    let wrong = findings.iter().any(|finding| finding.level == Level::Error);
+    let text = if options.json {
+        serde_json::json!({"ok": !wrong, "findings": findings}).to_string()
+    } else {
+        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    // Whoever reads it may have left; what was found decides how we end.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(if wrong {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Takes the settings of `.env` in, where the environment has none.

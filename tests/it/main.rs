@@ -18,6 +18,7 @@ mod twiml;
 mod agent_faults;
 mod campaign_file;
 mod capacity;
+mod check;
 mod conversation;
 mod deadlines;
 mod draining;
