@@ -65,6 +65,8 @@ pub struct FileError {
     mistakes: Vec<String>,
     /// How many more there are.
     untold: usize,
+    /// The files that it names: a mistake may be gone once they are as they should be.
+    pub beside: Vec<PathBuf>,
 }
 
 impl CampaignFile {
@@ -73,19 +75,19 @@ impl CampaignFile {
     /// # Errors
     /// With every mistake, its line and its column.
     pub fn load(path: &Path, inherited: &Inherited) -> Result<Self, FileError> {
-        let alone = |what: String| FileError {
-            mistakes: vec![format!("{}: {what}", path.display())],
+        let alone = |mistake: String| FileError {
+            mistakes: vec![mistake],
             untold: 0,
+            beside: Vec::new(),
         };
-        let bytes = read(path, LONGEST_FILE)
-            .map_err(|error| alone(format!("cannot be read: {error} (CALLGATE_CONFIG)")))?;
+        let bytes = read(path, LONGEST_FILE).map_err(|error| {
+            let path = path.display();
+            alone(format!("{path}: cannot be read: {error} (CALLGATE_CONFIG)"))
+        })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-            FileError {
-                mistakes: vec![told(path, &before, valid, "not UTF-8")],
-                untold: 0,
-            }
+            alone(told(path, &before, valid, "not UTF-8"))
         })?;
         Self::parse(&text, path, inherited)
     }
@@ -99,7 +101,7 @@ impl CampaignFile {
         }
         if !flaws.is_empty() {
             // What can be made of such a file would be said to have mistakes that it has not.
-            return Err(error(notes, text, path));
+            return Err(error(notes, text, path, Vec::new()));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let root = Table::root(&notes, document.get_ref());
@@ -107,7 +109,7 @@ impl CampaignFile {
         let campaigns = campaigns::read(&root, inherited, &agents.settings);
         root.finish();
         if !notes.mistakes.borrow().is_empty() {
-            return Err(error(notes, text, path));
+            return Err(error(notes, text, path, agents.beside));
         }
         let mut warnings = notes.warnings.take();
         warnings.sort();
@@ -142,7 +144,7 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn error(notes: Notes, text: &str, path: &Path) -> FileError {
+fn error(notes: Notes, text: &str, path: &Path, beside: Vec<PathBuf>) -> FileError {
     let mut mistakes = notes.mistakes.into_inner();
     mistakes.sort();
     let untold = mistakes.len().saturating_sub(MOST_MISTAKES);
@@ -153,6 +155,7 @@ fn error(notes: Notes, text: &str, path: &Path) -> FileError {
             .map(|(at, what)| told(path, text, at, &what))
             .collect(),
         untold,
+        beside,
     }
 }
 

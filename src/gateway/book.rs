@@ -220,13 +220,15 @@ impl CampaignBook {
         let mut seen = None;
         while stop.run_until_cancelled(look.tick()).await.is_some() {
             let mut upkeep = self.upkeep.lock().await;
-            let print = Print::take(file, &upkeep.beside).await;
-            if print == Some(upkeep.print) {
+            let Ok(print) = Print::take(file, &upkeep.beside).await else {
+                continue; // Looking panicked, which was told: the next look is as good.
+            };
+            if print == upkeep.print {
                 seen = None;
-            } else if seen == print {
+            } else if seen == Some(print) {
                 self.take_over(file, &mut upkeep).await;
             } else {
-                seen = print;
+                seen = Some(print);
             }
         }
     }
@@ -240,12 +242,21 @@ impl CampaignBook {
     }
 
     async fn take_over(&self, file: &Path, upkeep: &mut Upkeep) {
-        let print = Print::take(file, &upkeep.beside).await;
+        let before = Print::take(file, &upkeep.beside).await;
         match self.draft(file, upkeep).await {
             Ok(draft) => self.put_in_force(draft, upkeep),
             Err(error) => {
+                if let DraftError::File(error) = &error {
+                    upkeep.beside.clone_from(&error.beside);
+                }
                 // The same mistakes are told once.
-                upkeep.print = print.unwrap_or(upkeep.print);
+                let after = Print::take(file, &upkeep.beside).await;
+                if let (Ok(before), Ok(after)) = (before, after) {
+                    upkeep.print = Print {
+                        file: before.file,
+                        ..after
+                    };
+                }
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the campaign file is not taken over");
             }
@@ -295,13 +306,13 @@ impl CampaignBook {
 }
 
 impl Print {
-    async fn take(file: &Path, beside: &[PathBuf]) -> Option<Self> {
+    async fn take(file: &Path, beside: &[PathBuf]) -> Result<Self, JoinError> {
         let (file, beside) = (file.to_owned(), beside.to_vec());
         let taken = spawn_blocking(move || Self {
             file: digest([&file].into_iter()),
             beside: digest(beside.iter()),
         });
-        taken.await.ok()
+        taken.await
     }
 }
 

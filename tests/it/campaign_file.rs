@@ -273,6 +273,21 @@ async fn a_key_that_is_rotated_beside_the_file_is_used_for_new_calls() {
 }
 
 #[tokio::test]
+async fn a_file_whose_key_was_missing_is_taken_over_once_the_key_is_there() {
+    let file = File::new(&format!("[campaigns.a]\nnumbers = [\"{SUPPORT}\"]\n"));
+    let gateway = file.gateway(&[]).await;
+    file.write(&format!(
+        "[agents.b]\napi_key_file = \"key\"\n[campaigns.a]\nnumbers = [\"{SUPPORT}\"]\n\
+         [campaigns.b]\nnumbers = [\"{SALES}\"]\nagent = \"b\"\n"
+    ));
+    gateway.reload().await;
+    assert_eq!(gateway.detail("campaigns").await, 1);
+    fs::write(file.folder.path().join("key"), "sk-late").unwrap();
+    eventually(async || gateway.detail("campaigns").await == 2).await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn the_program_reads_the_file_again_at_a_signal_and_tells_what_has_changed() {
     let file = File::new("[campaigns.one]\nnumbers = [\"+97221111111\"]\n");
     let path = file.path();
