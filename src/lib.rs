@@ -20,6 +20,7 @@ mod operator;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod check;
 pub mod demo;
 mod record;
 mod recording;
@@ -37,7 +38,8 @@ mod wire;
 
 pub use agent::parrot;
 pub use call::EndReason;
-pub use config::{Config, ConfigError, LogFormat};
+pub use check::{Finding, Level, check};
+pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};

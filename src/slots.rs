@@ -10,7 +10,7 @@ use crate::{
     admission::{RedisStore, Released, Scope, SlotRow, StoreError, scopes_with_caps},
     call::CarrierCallId,
     campaign::Campaigns,
-    config::{Config, ConfigError},
+    config::{CampaignFile, Config, ConfigError, FileError},
     telemetry::CapacityMetrics,
 };
 
@@ -44,6 +44,8 @@ enum SlotsCommand {
 pub enum SlotsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Campaigns(#[from] FileError),
     #[error("REDIS_URL is not set: slots in memory are seen at /health/details only")]
     InMemory,
     #[error("the slot store does not answer (REDIS_URL)")]
@@ -67,7 +69,7 @@ pub async fn run(
     let metrics = CapacityMetrics::new();
     let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
     store.connect().await?;
-    let caps = scopes_with_caps(&campaigns(&config), &config.caps);
+    let caps = scopes_with_caps(&campaigns(&config)?, &config.caps);
     let (text, json) = match options.command.unwrap_or(SlotsCommand::List) {
         SlotsCommand::List => list(&store.slots().await?),
         SlotsCommand::Count => count(&store, &caps).await?,
@@ -82,9 +84,15 @@ pub async fn run(
     Ok(if options.json { json.to_string() } else { text })
 }
 
-fn campaigns(config: &Config) -> Campaigns {
-    let numbers = config.twilio.numbers.clone();
-    Campaigns::only(config.language.clone(), config.caps.campaign, numbers)
+fn campaigns(config: &Config) -> Result<Campaigns, SlotsError> {
+    match &config.campaigns {
+        Some(file) => Ok(CampaignFile::load(file, &config.inherited())?.campaigns),
+        None => Ok(Campaigns::only(
+            config.language.clone(),
+            config.caps.campaign,
+            config.twilio.numbers.clone(),
+        )),
+    }
 }
 
 fn list(rows: &[SlotRow]) -> (String, Value) {

@@ -86,6 +86,17 @@ fn one_failed_start_names_every_bad_setting() {
 }
 
 #[test]
+fn the_numbers_are_in_the_campaign_file_where_there_is_one() {
+    let numbers = ("TWILIO_NUMBERS", "+97221234567");
+    assert!(load(&[numbers]).is_ok());
+    let error = load(&[numbers, ("CALLGATE_CONFIG", "callgate.toml")]).unwrap_err();
+    insta::assert_snapshot!(error, @r"
+    1 setting is wrong:
+      TWILIO_NUMBERS: not beside CALLGATE_CONFIG: put the numbers into that file
+    ");
+}
+
+#[test]
 fn production_refuses_what_is_insecure() {
     assert!(production(&[]).is_ok());
     for (changed, complaint) in [

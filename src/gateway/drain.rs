@@ -79,9 +79,7 @@ impl Running {
         self.stop_supervising.cancel();
         self.supervisor.close();
         self.supervisor.wait().await;
-        if let Some(parrot) = self.parrot {
-            parrot.stop().await;
-        }
+        self.gateway.campaigns.close().await;
         tracing::info!("stopped");
     }
 }

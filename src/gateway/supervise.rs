@@ -56,8 +56,8 @@ pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
 
 /// Renews, and says so each time a tick passes without the store's answer.
 pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
-    let campaigns = &gateway.campaigns;
-    let scopes = gateway.admission.scopes(campaigns).into_iter();
+    let campaigns = gateway.campaigns.current();
+    let scopes = gateway.admission.scopes(&campaigns).into_iter();
     let scopes: Vec<_> = scopes.map(|(scope, _)| scope).collect();
     let renewal = gateway
         .admission

@@ -17,7 +17,9 @@ mod rest;
 mod twiml;
 
 mod agent_faults;
+mod campaign_file;
 mod capacity;
+mod check;
 mod conversation;
 mod deadlines;
 mod draining;

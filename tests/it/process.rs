@@ -29,15 +29,15 @@ const AGENT_KEY: &str = "sk-canary-of-the-agent";
 const TICKET_SECRET: &str = "a-canary-that-signs-tickets";
 
 /// A gateway in a process of its own.
-struct Program {
+pub struct Program {
     child: Child,
-    log: watch::Receiver<Vec<String>>,
-    carrier: Carrier,
+    pub log: watch::Receiver<Vec<String>>,
+    pub carrier: Carrier,
     _directory: tempfile::TempDir,
 }
 
 impl Program {
-    async fn start(settings: &[(&str, &str)]) -> Self {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = command(settings, &directory).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -69,22 +69,26 @@ impl Program {
         Line::begin(socket, sid, ticket).await
     }
 
-    fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let mut kill = std::process::Command::new("kill");
-        assert!(kill.args(["-TERM", &id]).status().unwrap().success());
+    pub fn terminate(&self) {
+        self.signal("-TERM");
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args([signal, &id]).status().unwrap().success());
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
         drained(self.child.wait()).await.unwrap()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.borrow().join("\n")
     }
 }
 
-fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
+pub fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
     command
         .env_clear()
@@ -147,7 +151,7 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
 }
 
 /// Waits for a line of the log that has `wanted` in it.
-async fn until(log: &watch::Receiver<Vec<String>>, wanted: &str) -> String {
+pub async fn until(log: &watch::Receiver<Vec<String>>, wanted: &str) -> String {
     let mut log = log.clone();
     let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(wanted)).cloned();
     let found = timeout(GUARD, log.wait_for(|lines| find(lines).is_some())).await;

@@ -116,6 +116,20 @@ impl RedisStore {
         Ok((reply.number()?, reply.number()?))
     }
 
+    /// Writes and deletes a key that nobody reads, by a script as slots are written.
+    ///
+    /// # Errors
+    /// If the store does not let us.
+    pub async fn try_writing(&self) -> Result<(), StoreError> {
+        self.connect().await?;
+        let mut script = SCRIPTS.note.prepare_invoke();
+        let key = self.inner.keys.state("check");
+        script.key(&key).arg("{}");
+        self.call(StoreOperation::Note, script, PATIENCE).await?;
+        let _: u32 = self.ask(&Cmd::del(key)).await?;
+        Ok(())
+    }
+
     /// Takes a call's slot from whoever holds it; the call is over wherever it is carried.
     ///
     /// # Errors

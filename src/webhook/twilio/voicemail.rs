@@ -44,9 +44,14 @@ pub async fn left(
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
     gateway.metrics.webhook("voicemail");
-    let campaign = gateway.campaigns.answering(&message.to);
+    let campaign = gateway.campaigns.current().answering(&message.to);
     let answer = Answer::VoicemailThanks;
-    twiml(&gateway, &answer, campaign, &CallDetails::default())
+    twiml(
+        &gateway,
+        &answer,
+        campaign.as_ref(),
+        &CallDetails::default(),
+    )
 }
 
 /// A recording is complete, or will never be.
