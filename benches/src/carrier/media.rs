@@ -140,9 +140,11 @@ impl Media {
                 break Err(error);
             }
             let step = tokio::select! {
-                () = sleep_until(until) => break Ok(()),
+                // Late or not, what is due before the end is done before the end.
+                biased;
                 read = self.socket.read_buf(&mut self.unread) => Step::Read(read),
                 _ = pieces.tick() => Step::Speak,
+                () = sleep_until(until) => break Ok(()),
             };
             stepped = match step {
                 Step::Read(Ok(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
