@@ -104,6 +104,9 @@ impl Cluster {
         }
         let addresses: Vec<SocketAddr> = replicas.iter().map(|replica| replica.address).collect();
         let nginx = start_nginx(directory.path(), door, &addresses).await?;
+        if let Some(redis) = &redis {
+            redis.until_settled().await?;
+        }
         Ok(Self {
             redis,
             replicas,

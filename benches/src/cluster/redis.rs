@@ -4,14 +4,19 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, cmd};
+use tokio::time::{Instant, sleep};
 
 use crate::cluster::{ATTEMPTS, Process, Signal, ports, until_ready};
 
 /// How long a Redis that is asked may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the replicas of a new cluster may take until they trust its Redis.
+const SETTLING: Duration = Duration::from_secs(15);
+/// A little more than the time between two of a replica's looks at Redis.
+const TICK: Duration = Duration::from_millis(1_250);
 /// How many keys are asked about at once.
 const BATCH: usize = 1_000;
 
@@ -108,6 +113,27 @@ impl Redis {
         self.ask(cmd("FLUSHALL")).await
     }
 
+    /// Waits until the replicas of a new cluster have found each other: an empty Redis is not
+    /// trusted at once, and until then each replica admits only its share.
+    pub(super) async fn until_settled(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let marked = self.count("EXISTS", "calls:gen").await?;
+            let gated = self.count("EXISTS", "calls:gen:recover").await?;
+            if marked == 1 && gated == 0 {
+                // Each replica hears of it at its next tick.
+                sleep(TICK).await;
+                return Ok(());
+            }
+            ensure!(
+                began.elapsed() < SETTLING,
+                "no replica has registered, or the gate stays up: calls:gen {marked}, \
+                 calls:gen:recover {gated}"
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Lists the calls whose lease has not lapsed: what admission counts.
     ///
     /// # Errors
@@ -120,7 +146,7 @@ impl Redis {
         self.ask(live).await
     }
 
-    /// Asks for the number or set size that a key holds; one that is gone counts as 0.
+    /// Asks for a number about a key, such as its value or its size; one that is gone counts as 0.
     ///
     /// # Errors
     /// If it does not answer.
