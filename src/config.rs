@@ -113,7 +113,7 @@ impl Config {
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
             agent: AgentSettings::load(&read, production),
-            caps: Caps::load(&read, production),
+            caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
             ticket_secret: ticket_secret(&read, production, store.redis.is_some()),

@@ -56,16 +56,22 @@ fn one_failed_start_names_every_bad_setting() {
         ("TWILIO_ACCOUNT_SID", "12"),
         ("TWILIO_SHARED_KEYS", "secret-without-id"),
         ("OPENAI_API_KEY_FILE", "/nonexistent/key"),
-        ("REDIS_URL", "redis://127.0.0.1"),
+        ("REDIS_URL", "redis://operator:secret@not an address"),
+        ("REDIS_KEY_PREFIX", "two words"),
+        ("REDIS_OUTAGE", "perhaps"),
+        ("EXPECTED_REPLICAS", "0"),
         ("PRODUCTION", "perhaps"),
     ])
     .unwrap_err()
     .to_string();
     insta::assert_snapshot!(error, @r#"
-    18 settings are wrong:
+    21 settings are wrong:
       PRODUCTION="perhaps": 1 or 0
       LISTEN="everywhere": an address and a port, such as 127.0.0.1:5050
-      REDIS_URL: not supported by this version: slots are kept in memory; unset it
+      REDIS_KEY_PREFIX="two words": at most 64 letters, digits and { } : _ - .
+      REDIS_URL: the address of a Redis: redis://host:6379/0, or rediss://… with TLS
+      REDIS_OUTAGE="perhaps": bounded, open or closed
+      EXPECTED_REPLICAS="0": a whole number from 1 to 1000
       TWILIO_SHARED_KEYS: pairs of a key's id and its secret: webhooks_sharedkey_…=secret
       TWILIO_ACCOUNT_SID="12": AC and 32 hexadecimal digits, as the console shows it
       PUBLIC_URL="voice.example.com": the https address that carriers reach us at, without a query

@@ -98,7 +98,7 @@ async fn each_campaign_has_its_agent_its_language_and_its_cap() {
 #[tokio::test]
 async fn a_live_call_keeps_its_agent_and_new_ones_get_what_the_changed_file_says() {
     let (mut old, mut new) = (ScriptedAgent::start().await, ScriptedAgent::start().await);
-    let file = File::new(&campaign("support", SUPPORT, &old.url, 1));
+    let file = File::new(&campaign("support", SUPPORT, &old.url, 2));
     let gateway = file.gateway(&[]).await;
     let live = gateway.ring_number(SUPPORT).await.connected().await;
     let mut session = old.session().await;
