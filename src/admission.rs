@@ -35,8 +35,7 @@ use tokio::{
 
 use crate::{
     admission::{
-        ledger::{Ledger, Stage},
-        memory::MemoryStore,
+        ledger::{Ledger, Media},
         outage::{Outage, Verdict},
         scope::Room,
         state::CallState,
@@ -208,7 +207,7 @@ impl Admission {
     ) -> Result<(Self, ToFree), StoreError> {
         let replica = format!("{:08x}", rand::random::<u32>());
         let store = match &settings.redis {
-            None => Store::Memory(Mutex::new(MemoryStore::default())),
+            None => Store::Memory(Box::default()),
             Some(redis) => {
                 let (replica, metrics) = (replica.clone(), metrics.clone());
                 let store = RedisStore::new(redis, replica, caps.lease, metrics)?;
@@ -277,7 +276,7 @@ impl Admission {
             let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
             match acquired.await {
                 Ok(Acquired::Resync) => self.met_the_gate(),
-                Ok(acquired) => return self.acquired(asking, ticket, acquired),
+                Ok(acquired) => return self.acquired(&asking, ticket, acquired),
                 Err(error) => self.failed(&error),
             }
         }
@@ -348,7 +347,7 @@ impl Admission {
                 Err(error) => self.failed(&error),
             }
         }
-        self.enter_live(ticket, state, scopes, epoch)
+        self.enter_live(ticket, state, &scopes, epoch)
     }
 
     /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
@@ -503,7 +502,7 @@ impl Admission {
     }
 
     /// Turns the store's answer into a decision, and remembers it.
-    fn acquired(&self, asking: Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
+    fn acquired(&self, asking: &Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
         let call = asking.carrier_call;
         match acquired {
             Acquired::Admitted { epoch, used } => {
@@ -559,10 +558,10 @@ impl Admission {
         }
         self.metrics.admitted_without_store();
         let active = self.occupancy().active;
-        self.admitted(asking, ticket, 0, active)
+        self.admitted(&asking, ticket, 0, active)
     }
 
-    fn admitted(&self, asking: Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
+    fn admitted(&self, asking: &Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
         let (call, cap) = (asking.carrier_call, self.caps.global);
         let degraded = if asking.state.degraded {
             " degraded=true"
@@ -574,7 +573,7 @@ impl Admission {
         ));
         if epoch > 0 {
             let mut book = self.book();
-            self.enter_waiting(&mut book, &asking, &ticket, epoch);
+            self.enter_waiting(&mut book, asking, &ticket, epoch);
             self.remember(&mut book, call, &ticket);
         }
         Decision::Admit {
@@ -623,9 +622,9 @@ impl Admission {
         let now = self.clock.local();
         let until = now + millis(SETUP);
         let (call, state) = (asking.carrier_call, asking.state.clone());
-        let stage = Stage::Waiting { until };
+        let media = Media::Awaited { until };
         let scopes = asking.scopes.clone();
-        book.ledger.enter(now, call, epoch, stage, state, scopes);
+        book.ledger.enter(now, call, epoch, media, state, scopes);
         if epoch == 0
             && let Some(entry) = book.ledger.get_mut(call)
         {
@@ -637,7 +636,7 @@ impl Admission {
         &self,
         ticket: &Ticket,
         state: CallState,
-        scopes: Vec<Scope>,
+        scopes: &[Scope],
         epoch: u64,
     ) -> Result<Claimed, ClaimError> {
         let now = self.clock.local();
@@ -652,9 +651,9 @@ impl Admission {
         let caller = state.caller.clone();
         let (id, before) = book
             .ledger
-            .enter(now, call, epoch, Stage::Live, state, scopes.clone());
+            .enter(now, call, epoch, Media::Here, state, scopes.to_vec());
         if before.is_none() {
-            book.outage.came(&scopes);
+            book.outage.came(scopes);
         }
         drop(book);
         Ok(Claimed {

@@ -203,9 +203,13 @@ async fn slot_store(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> = server
         .flaws()
         .into_iter()
-        .map(|flaw| match flaw.is_fatal(config.production) {
-            true => error_in("slots", flaw.to_string()),
-            false => warning_of("slots", flaw.to_string()),
+        .map(|flaw| {
+            let level = if flaw.is_fatal(config.production) {
+                Level::Error
+            } else {
+                Level::Warning
+            };
+            found(level, "slots", flaw.to_string())
         })
         .collect();
     match store.try_writing().await {

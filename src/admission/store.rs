@@ -26,7 +26,7 @@ pub const SETUPS_REMEMBERED: usize = 100;
 /// Where slots are counted.
 #[derive(Debug)]
 pub enum Store {
-    Memory(Mutex<MemoryStore>),
+    Memory(Box<Mutex<MemoryStore>>),
     Redis(Box<RedisStore>),
 }
 

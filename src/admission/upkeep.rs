@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::{
     admission::{
         Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
-        ledger::Stage,
+        ledger::Media,
         millis,
         redis::{Inspection, StoreError},
         store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
@@ -184,25 +184,23 @@ impl Admission {
                 return None;
             }
         };
-        let mut book = self.book();
-        for (call, news) in &renewed.news {
-            if let News::TakenIn(epoch) = news
-                && let Some(entry) = book.ledger.get_mut(call)
-            {
-                entry.epoch = *epoch;
+        let (room, used, entry) = {
+            let mut book = self.book();
+            for (call, news) in &renewed.news {
+                if let News::TakenIn(epoch) = news
+                    && let Some(entry) = book.ledger.get_mut(call)
+                {
+                    entry.epoch = *epoch;
+                }
             }
-        }
-        // The others may not all have registered: what is too much now will be so then.
-        let over = asking.rooms.iter().find_map(|room| {
-            let (_, used) = renewed
-                .used
-                .iter()
-                .find(|(scope, _)| *scope == room.scope)?;
-            (*used > room.cap).then_some((room, *used))
-        });
-        let (room, used) = over?;
-        let entry = book.ledger.remove(call)?;
-        drop(book);
+            // The others may not all have registered: what is too much now will be so then.
+            let (room, used) = asking.rooms.iter().find_map(|room| {
+                let mut counts = renewed.used.iter();
+                let (_, used) = counts.find(|(scope, _)| *scope == room.scope)?;
+                (*used > room.cap).then_some((room, *used))
+            })?;
+            (room, used, book.ledger.remove(call)?)
+        };
         let lease = Lease {
             call: call.clone(),
             epoch: entry.epoch,
@@ -255,10 +253,10 @@ impl Admission {
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
-            match (entry.stage, news) {
-                (Stage::Waiting { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
-                (Stage::Live, News::Ended(reason)) => upkeep.over.push((entry.id, *reason)),
-                (Stage::Live, _) => upkeep.taken_over.push(entry.id),
+            match (entry.media, news) {
+                (Media::Awaited { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
+                (Media::Here, News::Ended(reason)) => upkeep.over.push((entry.id, *reason)),
+                (Media::Here, _) => upkeep.taken_over.push(entry.id),
             }
         }
         for claim in claims.iter().filter(|claim| claim.state.is_some()) {
@@ -314,10 +312,10 @@ impl Admission {
             match after {
                 None => tracing::info!("the slot store decides again"),
                 Some(Trouble::Gated) => {
-                    tracing::info!("the slot store is gated: all calls are registered anew")
+                    tracing::info!("the slot store is gated: all calls are registered anew");
                 }
                 Some(Trouble::Away) => {
-                    tracing::warn!("the slot store is slow: admitting by our share")
+                    tracing::warn!("the slot store is slow: admitting by our share");
                 }
             }
             if after == Some(Trouble::Gated) && before.is_none() {

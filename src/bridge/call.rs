@@ -116,12 +116,12 @@ async fn take(
     span.record("campaign.id", campaign.id.as_str());
     let call = start.call.clone();
     let bridging = bridge(gateway, socket, place, start, claimed, &campaign);
-    let (is_back, reason) = match AssertUnwindSafe(bridging).catch_unwind().await {
-        Ok((place, reason)) => (place.leave(reason), reason),
-        Err(_) => {
-            tracing::error!("a call panicked: this is a bug in callgate");
-            (None, EndReason::Panicked)
-        }
+    let bridged = AssertUnwindSafe(bridging).catch_unwind().await;
+    let (is_back, reason) = if let Ok((place, reason)) = bridged {
+        (place.leave(reason), reason)
+    } else {
+        tracing::error!("a call panicked: this is a bug in callgate");
+        (None, EndReason::Panicked)
     };
     gateway.ended(&call, Carrier::Twilio, reason);
     tracing::info!(
