@@ -74,10 +74,12 @@ pub fn leftovers(keys: &[Key]) -> Vec<&str> {
         "calls:ticket:",
     ];
     /// The store's own, which may stay.
-    const MARKS: [&str; 4] = [
+    const MARKS: [&str; 6] = [
         "calls:gen",
         "calls:epoch",
         "calls:instances",
+        "calls:places",
+        "calls:setups",
         // The mirror of the count; its value is looked at apart.
         "calls:active_count",
     ];
