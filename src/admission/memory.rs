@@ -147,6 +147,7 @@ impl MemoryStore {
             0 => self.next_epoch(now),
             claimed => claimed,
         };
+        self.epoch = self.epoch.max(epoch);
         self.forget(call);
         let held = Held {
             epoch,

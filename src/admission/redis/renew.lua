@@ -40,11 +40,14 @@ for at = 9, #ARGV, 7 do
         epoch = stored -- It was admitted here after all, when nobody waited for that any more.
       else
         epoch = math.max(tonumber(call('GET', KEYS[7]) or '0') + 1, now)
-        call('SET', KEYS[7], string.format('%.0f', epoch))
       end
     end
     local lapse = now + ARGV[at + 2]
     if stored ~= claimed then
+      -- What was lost with the store must not be undercut: its clock may be another's by now.
+      if epoch > tonumber(call('GET', KEYS[7]) or '0') then
+        call('SET', KEYS[7], string.format('%.0f', epoch))
+      end
       news[#news + 1] = {sid, 'TAKEN_IN', string.format('%.0f', epoch)}
       if has_media then call('ZREM', KEYS[9], sid) end
     end
