@@ -320,3 +320,30 @@ impl MemoryStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl MemoryStore {
+        /// Lists what is stored, but for decisions: name, content and kind.
+        pub fn dump(&mut self, now: Millis) -> Vec<(String, String, String)> {
+            self.reap(now);
+            let mut held: Vec<_> = self.held.iter().collect();
+            held.sort_by_key(|(call, _)| call.as_str());
+            let stored = [
+                ("held", format!("{held:?}")),
+                ("lapses", format!("{:?}", self.lapses)),
+                ("used", format!("{:?}", BTreeSet::from_iter(&self.used))),
+                ("epoch", self.epoch.to_string()),
+                ("ended", format!("{:?}", self.ended)),
+                ("nonces", format!("{:?}", self.nonces)),
+                ("setups", format!("{:?}", self.setups)),
+            ];
+            let lines = stored.into_iter();
+            lines
+                .map(|(name, content)| (name.to_owned(), content, "memory".to_owned()))
+                .collect()
+        }
+    }
+}

@@ -275,3 +275,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
