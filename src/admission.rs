@@ -39,10 +39,8 @@ use tokio::{
 
 use crate::{
     admission::{
-        ledger::{Ledger, Stage},
-        memory::MemoryStore,
+        ledger::{Ledger, Media},
         outage::{Outage, Verdict},
-        redis::RedisStore,
         scope::Room,
         state::CallState,
         store::{Acquired, Adopted, Request, Store},
@@ -56,9 +54,11 @@ use crate::{
 };
 
 pub use outage::Kind as Trouble;
-pub use redis::StoreError;
+pub use redis::{RedisStore, SlotRow, StoreError};
+pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
+pub use store::Released;
 pub use ticket::{Ticket, TicketError};
 pub use upkeep::Upkeep;
 
@@ -211,7 +211,7 @@ impl Admission {
     ) -> Result<(Self, ToFree), StoreError> {
         let replica = format!("{:08x}", rand::random::<u32>());
         let store = match &settings.redis {
-            None => Store::Memory(Mutex::new(MemoryStore::default())),
+            None => Store::Memory(Box::default()),
             Some(redis) => {
                 let (replica, metrics) = (replica.clone(), metrics.clone());
                 let store = RedisStore::new(redis, replica, caps.lease, metrics)?;
@@ -280,7 +280,7 @@ impl Admission {
             let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
             match acquired.await {
                 Ok(Acquired::Resync) => self.met_the_gate(),
-                Ok(acquired) => return self.acquired(asking, ticket, acquired),
+                Ok(acquired) => return self.acquired(&asking, ticket, acquired),
                 Err(error) => self.failed(&error),
             }
         }
@@ -351,7 +351,7 @@ impl Admission {
                 Err(error) => self.failed(&error),
             }
         }
-        self.enter_live(ticket, state, scopes, epoch)
+        self.enter_live(ticket, state, &scopes, epoch)
     }
 
     /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
@@ -410,8 +410,7 @@ impl Admission {
 
     /// Returns every scope, as far as the campaigns name them, with its cap.
     pub fn scopes(&self, campaigns: &Campaigns) -> Vec<(Scope, u32)> {
-        let rooms = rooms::all_rooms(campaigns, &self.caps).into_iter();
-        rooms.map(|room| (room.scope, room.cap)).collect()
+        scopes_with_caps(campaigns, &self.caps)
     }
 
     /// Returns what every scope holds, as this replica last saw it, and its cap.
@@ -507,7 +506,7 @@ impl Admission {
     }
 
     /// Turns the store's answer into a decision, and remembers it.
-    fn acquired(&self, asking: Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
+    fn acquired(&self, asking: &Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
         let call = asking.carrier_call;
         match acquired {
             Acquired::Admitted { epoch, used } => {
@@ -563,10 +562,10 @@ impl Admission {
         }
         self.metrics.admitted_without_store();
         let active = self.occupancy().active;
-        self.admitted(asking, ticket, 0, active)
+        self.admitted(&asking, ticket, 0, active)
     }
 
-    fn admitted(&self, asking: Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
+    fn admitted(&self, asking: &Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
         let (call, cap) = (asking.carrier_call, self.caps.global);
         let degraded = if asking.state.degraded {
             " degraded=true"
@@ -578,7 +577,7 @@ impl Admission {
         ));
         if epoch > 0 {
             let mut book = self.book();
-            self.enter_waiting(&mut book, &asking, &ticket, epoch);
+            self.enter_waiting(&mut book, asking, &ticket, epoch);
             self.remember(&mut book, call, &ticket);
         }
         Decision::Admit {
@@ -627,9 +626,9 @@ impl Admission {
         let now = self.clock.local();
         let until = now + millis(SETUP);
         let (call, state) = (asking.carrier_call, asking.state.clone());
-        let stage = Stage::Waiting { until };
+        let media = Media::Awaited { until };
         let scopes = asking.scopes.clone();
-        book.ledger.enter(now, call, epoch, stage, state, scopes);
+        book.ledger.enter(now, call, epoch, media, state, scopes);
         if epoch == 0
             && let Some(entry) = book.ledger.get_mut(call)
         {
@@ -641,7 +640,7 @@ impl Admission {
         &self,
         ticket: &Ticket,
         state: CallState,
-        scopes: Vec<Scope>,
+        scopes: &[Scope],
         epoch: u64,
     ) -> Result<Claimed, ClaimError> {
         let now = self.clock.local();
@@ -656,9 +655,9 @@ impl Admission {
         let caller = state.caller.clone();
         let (id, before) = book
             .ledger
-            .enter(now, call, epoch, Stage::Live, state, scopes.clone());
+            .enter(now, call, epoch, Media::Here, state, scopes.to_vec());
         if before.is_none() {
-            book.outage.came(&scopes);
+            book.outage.came(scopes);
         }
         drop(book);
         Ok(Claimed {
@@ -741,9 +740,13 @@ pub struct Ended {
 struct Clock {
     started: Instant,
     unix: Duration,
-    /// What the store's clock is ahead, in milliseconds.
+    /// What the store's clock is ahead, in milliseconds; `i64::MIN` before it was heard of.
     ahead: AtomicI64,
 }
+
+/// How far the store's clock may run away from ours between two heartbeats: less than the set-up
+/// lease, more than a process is ever held up without being lost.
+const CLOCK_JUMP: Duration = Duration::from_secs(10);
 
 impl Clock {
     fn start() -> Self {
@@ -751,7 +754,7 @@ impl Clock {
         Self {
             started: Instant::now(),
             unix: unix.unwrap_or_default(),
-            ahead: AtomicI64::new(0),
+            ahead: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -766,15 +769,19 @@ impl Clock {
 
     /// Returns the time that all replicas go by.
     fn shared(&self) -> Millis {
-        let ahead = self.ahead.load(Ordering::Relaxed);
+        let ahead = match self.ahead.load(Ordering::Relaxed) {
+            i64::MIN => 0,
+            ahead => ahead,
+        };
         self.local().saturating_add_signed(ahead)
     }
 
-    /// Takes over the store's time.
-    fn set(&self, store: Millis) {
+    /// Takes over the store's time; tells whether it has jumped.
+    fn set(&self, store: Millis) -> bool {
         let ahead = i128::from(store) - i128::from(self.local());
         let ahead = i64::try_from(ahead).unwrap_or(0);
-        self.ahead.store(ahead, Ordering::Relaxed);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        before != i64::MIN && u128::from(ahead.abs_diff(before)) > CLOCK_JUMP.as_millis()
     }
 }
 

@@ -9,7 +9,13 @@ pub mod parrot;
 mod socket;
 mod stream;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use secrecy::ExposeSecret;
@@ -23,6 +29,7 @@ use url::Url;
 use crate::{
     agent::{breaker::Breaker, stream::Movable},
     call::EndReason,
+    campaign::{Campaign, Name},
     config::{AgentKind, AgentSettings},
     language::Language,
     session::Input,
@@ -97,43 +104,127 @@ pub enum AgentError {
     Lost,
 }
 
-/// Where the agents are, and how to talk to one. Shared by all workers.
-pub struct Agents {
+/// One agent: where it is, and how to talk to it. Shared by all workers.
+pub struct Agent {
+    name: Name,
     settings: AgentSettings,
-    language: Language,
     url: Url,
-    tls: Connector,
-    breaker: Breaker,
+    tls: Arc<ClientConfig>,
+    breaker: Arc<Breaker>,
     metrics: AgentMetrics,
 }
 
-impl Agents {
-    /// Prepares to reach the agent of the settings.
-    ///
+/// All agents, by their names.
+pub struct Agents {
+    named: HashMap<Name, Arc<Agent>>,
+    /// Those that the last reload took away: for a campaign that was looked up just before it.
+    leaving: HashMap<Name, Arc<Agent>>,
+    default: Arc<Agent>,
+}
+
+/// The certificates that agents are believed by; agents that trust the same share them.
+pub struct Trust(HashMap<Option<PathBuf>, Arc<ClientConfig>>);
+
+impl Trust {
     /// # Errors
-    /// If the certificates to trust cannot be read.
+    /// If the certificates that `agents` need cannot be read.
+    pub fn of(agents: &[&AgentSettings]) -> io::Result<Self> {
+        let mut configs = HashMap::new();
+        for settings in agents {
+            let roots = match configs.entry(settings.extra_ca.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(roots(settings.extra_ca.as_deref())?),
+            };
+            let needs_some = settings.url.scheme() == "wss" && settings.kind != AgentKind::Parrot;
+            if roots.is_empty() && needs_some {
+                let missing = "there are none: install ca-certificates, or set AGENT_CA_FILE";
+                return Err(io::Error::other(missing));
+            }
+        }
+        let trusting = configs
+            .into_iter()
+            .map(|(ca, roots)| Ok((ca, Arc::new(trusting(roots)?))));
+        trusting.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Returns how to connect to an agent, which was among those that this was made of.
+    pub fn of_agent(&self, agent: &AgentSettings) -> Arc<ClientConfig> {
+        let config = self.0.get(&agent.extra_ca);
+        Arc::clone(config.expect("trust is made of all agents"))
+    }
+}
+
+impl Agents {
+    /// Prepares to reach the environment's agent, which is called `default`, and `others`. What
+    /// the agents of `before` have gone through stays known of those that are the same. Parrots
+    /// listen at `parrot`.
     pub fn new(
-        settings: AgentSettings,
-        language: Language,
-        metrics: AgentMetrics,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            tls: Connector::Rustls(Arc::new(trust(&settings)?)),
-            url: settings.url.clone(),
-            settings,
-            language,
-            breaker: Breaker::default(),
-            metrics,
-        })
+        default: AgentSettings,
+        others: BTreeMap<Name, AgentSettings>,
+        trust: &Trust,
+        metrics: &AgentMetrics,
+        parrot: Option<&Url>,
+        before: Option<&Self>,
+    ) -> Self {
+        let prepare = |name: Name, settings: AgentSettings| {
+            let known = before.and_then(|before| before.named.get(&name));
+            let known = known.filter(|known| known.settings == settings);
+            let breaker = known.map(|known| Arc::clone(&known.breaker));
+            let url = match (settings.kind, parrot) {
+                (AgentKind::Parrot, Some(parrot)) => parrot.clone(),
+                (AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi, _) => {
+                    settings.url.clone()
+                }
+            };
+            Arc::new(Agent {
+                name,
+                url,
+                tls: trust.of_agent(&settings),
+                settings,
+                breaker: breaker.unwrap_or_default(),
+                metrics: metrics.clone(),
+            })
+        };
+        let default = prepare(Name::default_name(), default);
+        let mut named = HashMap::from([(default.name.clone(), Arc::clone(&default))]);
+        for (name, settings) in others {
+            named.insert(name.clone(), prepare(name, settings));
+        }
+        let before = before.iter().flat_map(|before| &before.named);
+        let leaving = before.filter(|(name, _)| !named.contains_key(*name));
+        Self {
+            leaving: leaving
+                .map(|(name, agent)| (name.clone(), Arc::clone(agent)))
+                .collect(),
+            named,
+            default,
+        }
     }
 
-    /// Reaches the agent at `url` from now on, as the parrot's address is known only once it
-    /// listens.
-    pub fn listen_at(&mut self, url: Url) {
-        self.url = url;
+    /// Returns the agent that talks with a campaign's callers.
+    pub fn of(&self, campaign: &Campaign) -> Arc<Agent> {
+        let named = self.named.get(&campaign.agent);
+        let agent = named.or_else(|| self.leaving.get(&campaign.agent));
+        Arc::clone(agent.unwrap_or(&self.default))
     }
 
-    /// Tells whether agents are asked to speak first.
+    /// Returns the environment's agent.
+    pub fn default_agent(&self) -> &Arc<Agent> {
+        &self.default
+    }
+
+    /// Returns every agent, in no particular order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.named.values()
+    }
+}
+
+impl Agent {
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Tells whether it is asked to speak first.
     pub fn greets(&self) -> bool {
         self.settings.greeting.is_some()
     }
@@ -142,36 +233,36 @@ impl Agents {
         self.settings.kind
     }
 
-    /// Tells whether the agent failed so often of late that it is left alone.
+    /// Tells whether it failed so often of late that it is left alone.
     pub fn is_resting(&self) -> bool {
         self.breaker.is_open()
     }
 
-    /// Connects an agent that is ready to talk, within [`BUDGET`].
+    /// Connects for a call in `language`; the agent is ready to talk within [`BUDGET`].
     ///
     /// # Errors
     /// Whatever kept it from being ready; see [`AgentError::end_reason`].
-    pub async fn connect(&self) -> Result<AgentSocket, AgentError> {
+    pub async fn connect(&self, language: &Language) -> Result<AgentSocket, AgentError> {
         if !self.breaker.may_try() {
             return Err(AgentError::Resting);
         }
-        let connected = timeout(BUDGET, self.try_twice()).await;
+        let connected = timeout(BUDGET, self.try_twice(language)).await;
         let connected = connected.unwrap_or(Err(AgentError::TooSlow));
         self.breaker.record(connected.is_ok());
         connected
     }
 
-    async fn try_twice(&self) -> Result<AgentSocket, AgentError> {
-        match self.try_once().await {
+    async fn try_twice(&self, language: &Language) -> Result<AgentSocket, AgentError> {
+        match self.try_once(language).await {
             Err(AgentError::Unreachable(_) | AgentError::Refused(429 | 500..)) => {
                 sleep(RETRY_PAUSE).await;
-                self.try_once().await
+                self.try_once(language).await
             }
             other => other,
         }
     }
 
-    async fn try_once(&self) -> Result<AgentSocket, AgentError> {
+    async fn try_once(&self, language: &Language) -> Result<AgentSocket, AgentError> {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or(443);
         let tcp = Movable::connect(host.trim_matches(['[', ']']), port).await;
@@ -182,7 +273,7 @@ impl Agents {
             .max_write_buffer_size(LONGEST_OUTBOX)
             .max_message_size(Some(LONGEST_MESSAGE))
             .max_frame_size(Some(LONGEST_MESSAGE));
-        let tls = self.tls.clone();
+        let tls = Connector::Rustls(Arc::clone(&self.tls));
         let request = self.request();
         let upgraded = client_async_tls_with_config(request, tcp, Some(limits), Some(tls)).await;
         let (socket, _) = upgraded.map_err(|error| {
@@ -192,7 +283,7 @@ impl Agents {
                 AgentError::Unreachable(error)
             }
         })?;
-        AgentSocket::ready(socket, &self.settings, &self.language, self.metrics.clone()).await
+        AgentSocket::ready(socket, &self.settings, language, self.metrics.clone()).await
     }
 
     fn request(&self) -> ClientRequestBuilder {
@@ -240,21 +331,21 @@ pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
     }
 }
 
-/// Trusts the system's certificates and those of the settings.
-fn trust(settings: &AgentSettings) -> io::Result<ClientConfig> {
+/// Returns the system's certificates and those of a file.
+fn roots(extra: Option<&Path>) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &settings.extra_ca {
+    if let Some(path) = extra {
         let certificates = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
         for certificate in certificates {
             let certificate = certificate.map_err(io::Error::other)?;
             roots.add(certificate).map_err(io::Error::other)?;
         }
     }
-    if roots.is_empty() && settings.url.scheme() == "wss" && settings.kind != AgentKind::Parrot {
-        let missing = "there are none: install ca-certificates, or set AGENT_CA_FILE";
-        return Err(io::Error::other(missing));
-    }
+    Ok(roots)
+}
+
+fn trusting(roots: RootCertStore) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -27,6 +27,17 @@ pub enum Answer {
     },
     /// Say that there is no room for the call, and end it.
     Refuse,
+    /// Say that there is no room for the call, and record what the caller has to say. Ask at
+    /// `action_url` what follows, and tell `recording_url` what became of the recording.
+    Voicemail {
+        action_url: Url,
+        recording_url: Url,
+        max_seconds: u64,
+    },
+    /// Thank for the message that the caller has left, and end the call.
+    VoicemailThanks,
+    /// Say that there is no room for the call and that a WhatsApp message follows, and end it.
+    Whatsapp,
     /// Say that nobody can be reached by the dialed number, and end the call.
     NotInService,
     /// Say that something of ours has failed, and end the call.
@@ -42,6 +53,9 @@ impl fmt::Debug for Answer {
         f.write_str(match self {
             Self::Connect { .. } => "Connect(..)", // A ticket has no place in a log line.
             Self::Refuse => "Refuse",
+            Self::Voicemail { .. } => "Voicemail(..)",
+            Self::VoicemailThanks => "VoicemailThanks",
+            Self::Whatsapp => "Whatsapp",
             Self::NotInService => "NotInService",
             Self::Apology => "Apology",
             Self::Goodbye => "Goodbye",

@@ -132,6 +132,14 @@ impl FromStr for CallId {
     }
 }
 
+/// Tells whether `text` is one of Twilio's names for its things: the two letters that say what it
+/// is, and 32 hexadecimal digits.
+pub fn is_sid(prefix: &str, text: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 impl CarrierCallId {
     pub fn as_str(&self) -> &str {
         &self.0

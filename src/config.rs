@@ -2,7 +2,9 @@
 
 mod agent;
 mod caps;
+mod file;
 mod reader;
+mod refusal;
 mod store;
 mod twilio;
 
@@ -18,7 +20,9 @@ use crate::{
 
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
+pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
+pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
 
@@ -39,6 +43,8 @@ pub struct Config {
     pub language: Language,
     /// `TEMPLATES_DIR`: texts of the operator's own, in place of the embedded ones.
     pub templates: Option<PathBuf>,
+    /// `CALLGATE_CONFIG`: the file of tenants, campaigns and agents. Default: one campaign.
+    pub campaigns: Option<PathBuf>,
     /// `DRAIN_SECONDS`: how long live calls may go on after a SIGTERM. Default 300.
     pub drain: Duration,
     /// `MAX_CALL_SECONDS`: the longest call. Default 14400, as long as Twilio lets one be.
@@ -49,6 +55,7 @@ pub struct Config {
     pub agent: AgentSettings,
     pub caps: Caps,
     pub store: StoreSettings,
+    pub refusal: RefusalSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -87,8 +94,9 @@ impl Config {
         let listen = read
             .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
-        refuse_what_is_not_there_yet(&read);
         let store = StoreSettings::load(&read);
+        let twilio = TwilioSettings::load(&read, production);
+        let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
             public_url: public_url(&read, production),
@@ -98,21 +106,42 @@ impl Config {
                 .parsed("DEFAULT_LANGUAGE", "a language tag, such as he-IL")
                 .unwrap_or_default(),
             templates: read.text("TEMPLATES_DIR").map(PathBuf::from),
+            campaigns,
             drain: read.seconds("DRAIN_SECONDS", 300, 0..=86_400),
             longest_call: read.seconds("MAX_CALL_SECONDS", 14_400, 10..=86_400),
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
-            twilio: TwilioSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
-            caps: Caps::load(&read, production),
+            caps: Caps::load(&read, production, &store),
+            refusal: RefusalSettings::load(&read, production, &twilio),
+            twilio,
             ticket_secret: ticket_secret(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
         };
+        if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {
+            let rule = "not beside CALLGATE_CONFIG: put the numbers into that file";
+            read.mistake("TWILIO_NUMBERS", None, rule);
+        }
         let warnings = read.finish()?;
         Ok(Self { warnings, ..config })
+    }
+
+    /// Returns what a campaign file leaves to the environment.
+    pub fn inherited(&self) -> Inherited {
+        Inherited {
+            production: self.production,
+            language: self.language.clone(),
+            when_full: self.refusal.when_full,
+            whatsapp_lacks: match &self.refusal.whatsapp {
+                Ok(_) => String::new(),
+                Err(unset) => unset.to_string(),
+            },
+            caps: self.caps.clone(),
+            agent: self.agent.clone(),
+        }
     }
 }
 
@@ -139,23 +168,6 @@ impl std::str::FromStr for LogFormat {
             "json" => Ok(Self::Json),
             _ => Err(()),
         }
-    }
-}
-
-fn refuse_what_is_not_there_yet(read: &Reader<impl Environment>) {
-    for (name, rule) in [(
-        "CALLGATE_CONFIG",
-        "not supported by this version: there is one campaign; unset it",
-    )] {
-        if read.text(name).is_some() {
-            read.mistake(name, None, rule);
-        }
-    }
-    if let Some(behavior) = read.text("CALLS_OVER_CAPACITY_BEHAVIOR")
-        && behavior != "reject"
-    {
-        let rule = "this version can only reject";
-        read.mistake("CALLS_OVER_CAPACITY_BEHAVIOR", Some(behavior), rule);
     }
 }
 

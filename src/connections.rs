@@ -116,16 +116,13 @@ impl ConnectionManager {
         inner.entries.values().any(|entry| entry.call == *call)
     }
 
-    /// Ends the calls whose slots were lost to a later owner or to the carrier's word.
-    pub fn end_lost(&self, lost: &[SlotId], reason: EndReason) {
-        for slot in lost {
-            let mut inner = self.lock();
-            let entries = inner.entries.values_mut();
-            for entry in entries.filter(|entry| entry.slot.id() == *slot) {
-                if let Some(order) = entry.order.take() {
-                    let _ = order.send(reason);
-                }
-            }
+    /// Ends the call whose slot was lost to a later owner, or to a word that it is over.
+    pub fn end_lost(&self, slot: SlotId, reason: EndReason) {
+        let mut inner = self.lock();
+        let mut entries = inner.entries.values_mut();
+        let entry = entries.find(|entry| entry.slot.id() == slot);
+        if let Some(order) = entry.and_then(|entry| entry.order.take()) {
+            let _ = order.send(reason); // A bridge that is already returning does not listen.
         }
     }
 

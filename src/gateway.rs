@@ -1,7 +1,10 @@
 //! Wires the parts, starts them, and ends them in order.
 
+mod book;
 mod drain;
 mod farewells;
+mod recordings;
+mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
@@ -23,16 +26,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{Admission, Ended, Reason, StoreError},
-    agent::{
-        Agents,
-        parrot::{Parrot, ParrotOptions},
-    },
     answer::{TemplateError, Templates},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
-    config::{AgentKind, Config, OperatorSettings, TwilioSettings},
+    carrier::Invitations,
+    config::{Config, FileError, OperatorSettings, TwilioSettings},
     connections::ConnectionManager,
     gateway::{
+        book::{Draft, DraftError},
+        recordings::Recordings,
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew},
@@ -41,7 +43,9 @@ use crate::{
     telemetry::Metrics,
 };
 
+pub use book::CampaignBook;
 pub use farewells::Farewells;
+pub use ringing::Ringing;
 pub use urls::PublicUrls;
 
 /// One gateway: what every worker shares.
@@ -49,15 +53,19 @@ pub struct Gateway {
     pub(crate) public: PublicUrls,
     pub(crate) twilio: TwilioSettings,
     pub(crate) operator: OperatorSettings,
-    pub(crate) campaigns: Campaigns,
+    pub(crate) campaigns: CampaignBook,
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
-    pub(crate) agents: Agents,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
+    /// How long a message may be that a refused caller leaves.
+    longest_message: Duration,
+    recordings: Recordings,
+    /// `None` where the settings to write to callers are not there.
+    invitations: Option<Invitations>,
     pub(crate) listen: SocketAddr,
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
@@ -74,7 +82,6 @@ pub struct Running {
     address: SocketAddr,
     handle: ServerHandle,
     server: JoinHandle<io::Result<()>>,
-    parrot: Option<Parrot>,
     supervisor: TaskTracker,
     stop_supervising: CancellationToken,
     drain: Duration,
@@ -89,8 +96,12 @@ pub enum StartError {
     Store(#[source] StoreError),
     #[error("{0} (REDIS_URL)")]
     StoreUnfit(String),
-    #[error("no certificates to trust the agent by")]
+    #[error(transparent)]
+    Campaigns(#[from] FileError),
+    #[error("no certificates to trust an agent by")]
     Certificates(#[source] io::Error),
+    #[error("no certificates to trust the carrier by")]
+    Carrier(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -103,7 +114,12 @@ impl StartError {
     /// Tells whether the settings are at fault, as `sysexits.h` numbers it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Templates(_) | Self::Certificates(_) | Self::Store(_) | Self::StoreUnfit(_) => 78,
+            Self::Templates(_)
+            | Self::Campaigns(_)
+            | Self::Certificates(_)
+            | Self::Carrier(_)
+            | Self::Store(_)
+            | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
     }
@@ -116,7 +132,16 @@ impl Gateway {
     /// If a template, a certificate or an address is not usable; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let templates = Templates::load(config.templates.as_deref())?;
-        let wants_parrot = config.agent.kind == AgentKind::Parrot;
+        let inherited = config.inherited();
+        let file = config.campaigns;
+        let draft = if let Some(file) = &file {
+            Draft::read(file, &inherited).await?
+        } else {
+            let numbers = config.twilio.numbers.clone();
+            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
+            let only = only.offering(config.refusal.when_full);
+            Draft::without_file(only, &inherited)?
+        };
         let Config {
             listen,
             workers,
@@ -124,25 +149,20 @@ impl Gateway {
             ..
         } = config;
         let metrics = Metrics::new();
-        let agents = Agents::new(
-            config.agent,
-            config.language.clone(),
-            metrics.agents.clone(),
-        );
-        let mut agents = agents.map_err(StartError::Certificates)?;
         let listener =
             TcpListener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
-        let parrot = if wants_parrot {
-            Some(start_parrot().await?)
-        } else {
-            None
-        };
-        if let Some(parrot) = &parrot {
-            agents.listen_at(parrot.url().parse().expect("the parrot's own address"));
-        }
+        let public = PublicUrls::new(config.public_url, address);
+        let offers = metrics.offers.clone();
+        let whatsapp = config.refusal.whatsapp.ok();
+        let invitations =
+            whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
+        let invitations = invitations.transpose().map_err(StartError::Carrier)?;
+        let mut parrot = None;
+        draft.start_parrot(&mut parrot).await?;
+        let agents = metrics.agents.clone();
         let (admission, to_free) = Admission::new(
             config.caps.clone(),
             &config.store,
@@ -150,20 +170,21 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
-        let numbers = config.twilio.numbers.clone();
         let gateway = web::Data::new(Self {
-            public: PublicUrls::new(config.public_url, address),
-            campaigns: Campaigns::only(config.language, config.caps.campaign, numbers),
+            public,
+            campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
             twilio: config.twilio,
             operator: config.operator,
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
-            agents,
             farewells: Farewells::new(),
             timeline: Timeline::new(),
             metrics,
             longest_call: config.longest_call,
+            longest_message: config.refusal.longest_message,
+            recordings: Recordings::new(),
+            invitations,
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
@@ -181,12 +202,12 @@ impl Gateway {
         let stop = CancellationToken::new();
         supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
         supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+        supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
         Ok(Running {
             gateway,
             address,
             handle,
             server: supervisor.spawn(server),
-            parrot,
             supervisor,
             stop_supervising: stop,
             drain,
@@ -217,8 +238,14 @@ impl Gateway {
     }
 
     fn announce(&self) {
-        let agent = self.agents.kind().as_str();
+        let agents = self.campaigns.agents();
+        let agent = agents.default_agent().kind().as_str();
         tracing::info!(address = %self.listen, public_url = %self.public.base, agent, "listening");
+        if self.campaigns.has_file() {
+            let campaigns = self.campaigns.current().all().count();
+            let agents = agents.all().count();
+            tracing::info!(campaigns, agents, "the campaign file is in force");
+        }
         if self.twilio.is_open() {
             tracing::info!("twilio is open");
         } else {
@@ -317,18 +344,30 @@ impl Running {
         self.address
     }
 
+    /// Reads the campaign file again: what it says applies to new calls, unless it has mistakes.
+    pub async fn reload_campaigns(&self) {
+        self.gateway.campaigns.reload().await;
+    }
+
     /// Watches the steps of all calls from here on.
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Step> {
         self.gateway.timeline.watch()
     }
 }
 
-async fn start_parrot() -> Result<Parrot, StartError> {
-    let options = ParrotOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        ..ParrotOptions::default()
-    };
-    Parrot::start(options).await.map_err(StartError::Parrot)
+async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    gateway.campaigns.watch(stop).await;
+}
+
+impl From<DraftError> for StartError {
+    fn from(error: DraftError) -> Self {
+        match error {
+            DraftError::File(error) => Self::Campaigns(error),
+            DraftError::Certificates(error) => Self::Certificates(error),
+            DraftError::Parrot(error) => Self::Parrot(error),
+            DraftError::Panicked(error) => Self::Server(error.into()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod agent;
 mod answer;
 mod bridge;
 mod campaign;
+mod carrier;
 mod connections;
 mod media;
 mod operator;
@@ -19,10 +20,13 @@ mod operator;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod check;
 pub mod demo;
 mod record;
+mod recording;
 mod session;
 mod simulate;
+mod slots;
 mod webhook;
 
 mod call;
@@ -34,8 +38,11 @@ mod wire;
 
 pub use agent::parrot;
 pub use call::EndReason;
-pub use config::{Config, ConfigError, LogFormat};
+pub use check::{Finding, Level, check};
+pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
+pub use recording::{Recording, RecordingId};
 pub use simulate::{SimulateOptions, report::Report, run as simulate};
+pub use slots::{SlotsError, SlotsOptions, run as slots};
 pub use telemetry::log_to_stderr;

@@ -4,11 +4,11 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, Gateway, SimulateOptions, demo,
+    Config, Gateway, Level, Running, SimulateOptions, SlotsError, SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A voice gateway between phone carriers and AI agents that speak.
@@ -23,12 +23,23 @@ struct Arguments {
 enum Command {
     /// Serve calls until SIGTERM; settings come from the environment and `.env`
     Serve,
+    /// Try the settings and what they name, without a call
+    Check(CheckOptions),
     /// Serve with all defaults, while a few simulated callers talk
     Demo,
     /// Call a gateway without a phone
     Simulate(Box<SimulateOptions>),
+    /// Look at the slots that replicas share, and take one back
+    Slots(SlotsOptions),
     /// Serve the built-in agent, which says back what it hears
     Parrot(ParrotOptions),
+}
+
+#[derive(clap::Args)]
+struct CheckOptions {
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,19 +61,32 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     local.block_on(&runtime, async {
         match command {
             Command::Serve => serve().await,
+            Command::Check(options) => check(&options).await,
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,
+            Command::Slots(options) => slots(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
     })
 }
 
-async fn serve() -> anyhow::Result<ExitCode> {
-    // A file that is not there is no mistake; one that cannot be read is.
-    match dotenvy::from_path(".env") {
-        Err(error) if !error.not_found() => return Err(error).context("cannot read .env"),
-        Ok(()) | Err(_) => {}
+async fn slots(options: SlotsOptions) -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    match callgate::slots(options, setting).await {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ (SlotsError::Config(_) | SlotsError::Campaigns(_) | SlotsError::InMemory)) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+async fn serve() -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
     let config = match Config::load(setting) {
         Ok(config) => config,
         Err(error) => {
@@ -72,6 +96,11 @@ async fn serve() -> anyhow::Result<ExitCode> {
     };
     callgate::log_to_stderr(setting("RUST_LOG").as_deref(), config.log_format);
     let (first, second) = stop_signals()?;
+    // Without a file to read again the signal means what it means to every program.
+    let mut reload = match &config.campaigns {
+        Some(_) => Some(signal(SignalKind::hangup())?),
+        None => None,
+    };
     let running = match Gateway::start(config).await {
         Ok(running) => running,
         Err(error) => {
@@ -80,9 +109,50 @@ async fn serve() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
     };
-    first.await;
+    tokio::select! {
+        () = first => {}
+        () = reload_at(reload.as_mut(), &running) => {}
+    }
     running.drain(second).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the campaign file again at each signal; never completes.
+async fn reload_at(signal: Option<&mut Signal>, running: &Running) {
+    if let Some(signal) = signal {
+        while let Some(()) = signal.recv().await {
+            running.reload_campaigns().await;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn check(options: &CheckOptions) -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    let findings = callgate::check(setting).await;
+    let wrong = findings.iter().any(|finding| finding.level == Level::Error);
+    let text = if options.json {
+        serde_json::json!({"ok": !wrong, "findings": findings}).to_string()
+    } else {
+        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    // Whoever reads it may have left; what was found decides how we end.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(if wrong {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Takes the settings of `.env` in, where the environment has none.
+fn read_dotenv() -> anyhow::Result<()> {
+    match dotenvy::from_path(".env") {
+        // A file that is not there is no mistake; one that cannot be read is.
+        Err(error) if !error.not_found() => Err(error).context("cannot read .env"),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 async fn try_out() -> anyhow::Result<ExitCode> {

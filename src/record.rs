@@ -6,6 +6,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     call::{CarrierCallId, EndReason},
+    recording::Recording,
     session::Speaker,
 };
 
@@ -25,6 +26,8 @@ pub struct Step {
 pub enum What {
     Admitted,
     Refused,
+    /// The caller, for whom there was no room, has left a message.
+    LeftMessage(Recording),
     /// The media socket has brought the call.
     Connected,
     AgentReady,

@@ -13,7 +13,7 @@ use crate::{
     bridge::call,
     gateway::Gateway,
     operator::{health, metrics, stats},
-    webhook::twilio,
+    webhook::twilio::{self, message, voicemail},
 };
 
 /// Every route. Webhooks and media sockets are signed, operators' pages are guarded by
@@ -24,6 +24,9 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/incoming_call", post().to(twilio::ringing))
         .route("/webhook/call_status", post().to(twilio::status))
         .route("/webhook/stream_ended", post().to(twilio::stream_ended))
+        .route("/webhook/voicemail", post().to(voicemail::left))
+        .route("/webhook/recording_status", post().to(voicemail::recorded))
+        .route("/webhook/message_status", post().to(message::status))
         .route("/twilio/media", get().to(call::twilio_media))
         .route("/health", get().to(health::summary))
         .route("/health/live", get().to(health::live))

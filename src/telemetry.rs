@@ -3,6 +3,7 @@
 mod calls;
 mod capacity;
 mod metrics;
+mod offers;
 
 use std::io::IsTerminal;
 
@@ -13,6 +14,7 @@ use crate::config::LogFormat;
 pub use calls::{AgentMetrics, CallMetrics};
 pub use capacity::{CapacityMetrics, StoreOperation};
 pub use metrics::Metrics;
+pub use offers::OfferMetrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {

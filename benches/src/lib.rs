@@ -1,5 +1,5 @@
-//! The smallest relay of a call's messages, and the few hundred lines of WebSocket that it shares
-//! with the callers and the agent of the `relay` benchmark.
+//! What callgate is measured with: the smallest relay of a call's messages (`floor`), a carrier, and
+//! whole clusters of real processes.
 //!
 //! None of callgate's own code is in here: what is measured must not measure itself.
 
@@ -8,8 +8,13 @@
     reason = "no outsider calls this, and all of it is worth nothing unused"
 )]
 
+pub mod carrier;
+pub mod cluster;
 pub mod floor;
 pub mod frame;
+pub mod http;
 pub mod link;
+pub mod machine;
 pub mod message;
+pub mod twilio;
 pub mod upgrade;

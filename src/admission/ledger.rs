@@ -26,7 +26,7 @@ pub struct Entry {
     /// 0 while the store does not know the call.
     pub epoch: u64,
     pub scopes: Vec<Scope>,
-    pub stage: Stage,
+    pub media: Media,
     pub state: CallState,
     /// What repeated webhooks are answered with, while the store may not know it.
     pub ticket: Option<String>,
@@ -36,12 +36,12 @@ pub struct Entry {
 
 /// Whether a call's media is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum Media {
     /// It may come, until then.
-    Waiting {
+    Awaited {
         until: Millis,
     },
-    Live,
+    Here,
 }
 
 impl Ledger {
@@ -51,7 +51,7 @@ impl Ledger {
         now: Millis,
         call: &CarrierCallId,
         epoch: u64,
-        stage: Stage,
+        media: Media,
         state: CallState,
         scopes: Vec<Scope>,
     ) -> (SlotId, Option<Entry>) {
@@ -65,7 +65,7 @@ impl Ledger {
             id,
             epoch,
             scopes,
-            stage,
+            media,
             state,
             ticket: None,
             told: (epoch > 0).then_some(now),
@@ -105,9 +105,9 @@ impl Ledger {
 
     /// Removes the calls whose media has not come in time.
     pub fn take_lapsed(&mut self, now: Millis) -> Vec<(CarrierCallId, Entry)> {
-        let lapsed = self.calls.iter().filter(|(_, entry)| match entry.stage {
-            Stage::Waiting { until } => until <= now,
-            Stage::Live => false,
+        let lapsed = self.calls.iter().filter(|(_, entry)| match entry.media {
+            Media::Awaited { until } => until <= now,
+            Media::Here => false,
         });
         let lapsed: Vec<_> = lapsed.map(|(call, _)| call.clone()).collect();
         let removed = lapsed.into_iter().filter_map(|call| {
@@ -145,7 +145,7 @@ impl Ledger {
 
 impl Entry {
     pub fn waits(&self) -> bool {
-        matches!(self.stage, Stage::Waiting { .. })
+        matches!(self.media, Media::Awaited { .. })
     }
 
     /// The store forgets what it was told, and calls can be longer than that.
@@ -160,9 +160,9 @@ impl Entry {
                 epoch: self.epoch,
             },
             scopes: self.scopes.clone(),
-            lasts: match self.stage {
-                Stage::Waiting { until } => until.saturating_sub(now).max(1),
-                Stage::Live => lease,
+            lasts: match self.media {
+                Media::Awaited { until } => until.saturating_sub(now).max(1),
+                Media::Here => lease,
             },
             has_media: !self.waits(),
             state: self.is_untold(now).then(|| self.state.json()),

@@ -58,7 +58,7 @@ impl MemoryStore {
             None => {}
         }
         let call = request.call.clone();
-        if let Some(refusal) = self.full(request.rooms) {
+        if let Some(refusal) = self.full(request.rooms.iter()) {
             let kept = Kept::Refused(refusal.clone());
             self.decisions.put(now, DECISION_KEPT, call, kept);
             return Acquired::Refused(refusal);
@@ -135,8 +135,8 @@ impl MemoryStore {
 
     fn renew_one(&mut self, now: Millis, claim: &Claim) -> Option<News> {
         let call = &claim.lease.call;
-        if self.ended.get(now, call).is_some() {
-            return Some(News::Ended);
+        if let Some(reason) = self.ended.get(now, call) {
+            return Some(News::Ended(*reason));
         }
         let stored = self.held.get(call).map(|held| held.epoch);
         let claimed = claim.lease.epoch;
@@ -177,13 +177,12 @@ impl MemoryStore {
         if waited {
             self.set_up(false);
         }
-        let reason = self.ended.get(now, call).copied().unwrap_or_else(|| {
-            if waited {
-                ending.without_media
-            } else {
-                ending.reason
-            }
-        });
+        let news = if waited {
+            ending.without_media
+        } else {
+            ending.reason
+        };
+        let reason = self.ended.get(now, call).copied().unwrap_or(news);
         self.decisions.forget(call);
         if ending.forever && self.ended.get(now, call).is_none() {
             self.ended.put(now, END_KEPT, call.clone(), reason);
@@ -228,12 +227,13 @@ impl MemoryStore {
         self.used.get(scope).copied().unwrap_or(0)
     }
 
-    fn full<'a>(&self, rooms: impl IntoIterator<Item = &'a Room> + Clone) -> Option<Refusal> {
-        rooms.clone().into_iter().find_map(|room| {
+    fn full<'a>(&self, mut rooms: impl Iterator<Item = &'a Room> + Clone) -> Option<Refusal> {
+        let all = rooms.clone();
+        rooms.find_map(|room| {
             let used = self.used(&room.scope);
             let mut cap = room.open_to_all(|scope| self.used(scope));
             if room.scope == Scope::Setup {
-                cap = cap.min(self.setup_cap(rooms.clone()));
+                cap = cap.min(self.setup_cap(all.clone()));
             }
             (used >= cap).then(|| Refusal {
                 reason: Reason::Full,
@@ -246,12 +246,12 @@ impl MemoryStore {
 
     /// Returns how many calls may wait for their media: half of what is free, but one at least,
     /// while most calls bring none. A flood of webhooks without audio must not own the house.
-    fn setup_cap<'a>(&self, rooms: impl IntoIterator<Item = &'a Room>) -> u32 {
+    fn setup_cap<'a>(&self, mut rooms: impl Iterator<Item = &'a Room>) -> u32 {
         let without_media = self.setups.iter().filter(|brought| !**brought).count();
         if without_media <= SETUPS_REMEMBERED / 2 {
             return u32::MAX;
         }
-        let global = rooms.into_iter().find(|room| room.scope == Scope::Global);
+        let global = rooms.find(|room| room.scope == Scope::Global);
         let live = self
             .used(&Scope::Global)
             .saturating_sub(self.used(&Scope::Setup));

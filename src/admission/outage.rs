@@ -123,6 +123,13 @@ impl Outage {
         trouble.notable |= open;
     }
 
+    /// Notes that the store cannot know what it should: everybody has to register anew.
+    pub fn forgot(&mut self, now: Duration, held: &HashMap<Scope, u32>) {
+        let trouble = self.begin(now, Kind::Away, held);
+        trouble.kind = Kind::Away;
+        trouble.notable = true;
+    }
+
     /// Notes that the store answers from behind the gate.
     pub fn gated(&mut self, now: Duration, held: &HashMap<Scope, u32>) {
         self.failures = 0;

@@ -7,9 +7,10 @@
 mod keys;
 mod link;
 mod reply;
+mod table;
 
 use std::{
-    fmt,
+    fmt::{self, Write},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use link::Inspection;
+pub use table::SlotRow;
 
 /// How long a caller waits for the store.
 const BUDGET: Duration = Duration::from_millis(60);
@@ -61,6 +63,7 @@ struct Scripts {
     release: Script,
     rebind: Script,
     note: Script,
+    reap: Script,
 }
 
 static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
@@ -70,6 +73,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     release: Script::new(include_str!("redis/release.lua")),
     rebind: Script::new(include_str!("redis/rebind.lua")),
     note: Script::new(include_str!("redis/note.lua")),
+    reap: Script::new(include_str!("redis/reap.lua")),
 });
 
 impl Renewal<'_> {
@@ -332,7 +336,7 @@ impl RedisStore {
             let call = call.map_err(|_| StoreError::Garbled("renew"))?;
             let piece = match piece.text()?.as_str() {
                 "LOST" => News::Lost,
-                "ENDED" => News::Ended,
+                "ENDED" => News::Ended(reason(&piece.text()?)?),
                 "TAKEN_IN" => News::TakenIn(piece.number()?),
                 _ => return Err(StoreError::Garbled("renew")),
             };
@@ -367,7 +371,7 @@ impl RedisStore {
         ending: &Ending<'_>,
     ) -> Result<Released, StoreError> {
         let state = self.state(call).await?;
-        let scopes = state.map(|state| self.inner.keys.scopes_in(&state));
+        let scopes = state.map(|state| keys::scopes_in(&state));
         self.give_back(call, 0, &scopes.unwrap_or_default(), ending)
             .await
     }
@@ -406,8 +410,7 @@ impl RedisStore {
         if status == "STALE" {
             return Ok(Released::Stale);
         }
-        let reason = reply.text()?.parse();
-        let reason = reason.map_err(|()| StoreError::Garbled("release"))?;
+        let reason = reason(&reply.text()?)?;
         Ok(match status.as_str() {
             "FREED" => Released::Freed {
                 active,
@@ -457,12 +460,12 @@ impl RedisStore {
         self.get(self.inner.keys.state(call.as_str())).await
     }
 
-    /// Adds fields to what is kept of a call; tells whether anything was kept.
-    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<bool, StoreError> {
+    /// Adds fields to what is kept of a call.
+    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<(), StoreError> {
         let mut script = SCRIPTS.note.prepare_invoke();
         script.key(self.inner.keys.state(call.as_str())).arg(fields);
-        let mut reply = self.call(StoreOperation::Note, script, PATIENCE).await?;
-        Ok(reply.number::<u8>()? == 1)
+        self.call(StoreOperation::Note, script, PATIENCE).await?;
+        Ok(())
     }
 
     /// Takes this replica off the list of those that live.
@@ -504,7 +507,8 @@ impl RedisStore {
                     named.push(scope);
                     named.len() - 1
                 });
-                reserves += &format!("{}:{slots} ", before + at + 1);
+                // A string takes any text.
+                let _ = write!(reserves, "{}:{slots} ", before + at + 1);
             }
             script
                 .arg(room.cap)
@@ -580,10 +584,12 @@ impl Inner {
         if let Err(error) = &result {
             self.metrics.store_failed(operation, error.class());
         }
-        match result? {
-            Value::Array(values) => Ok(Reply::new(values)),
-            value => Ok(Reply::new(vec![value])),
-        }
+        let value = result?;
+        Ok(Reply::new(if let Value::Array(values) = value {
+            values
+        } else {
+            vec![value]
+        }))
     }
 }
 
@@ -595,6 +601,11 @@ async fn bounded<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(StoreError::TooSlow(patience)),
     }
+}
+
+fn reason(text: &str) -> Result<EndReason, StoreError> {
+    let known = text.parse();
+    known.map_err(|()| StoreError::Garbled("an end reason"))
 }
 
 /// Reads a decision as it is kept for a repeated webhook.
@@ -624,6 +635,10 @@ fn refusal(text: &str, rooms: &[Room]) -> Result<Refusal, StoreError> {
 
 impl StoreError {
     /// Returns what kind of failure it is, for metrics and for what to do about it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what redis-rs tells apart beyond this is for its source to say"
+    )]
     pub fn class(&self) -> &'static str {
         use redis::{ErrorKind, ServerErrorKind as Server};
         match self {

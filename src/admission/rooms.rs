@@ -6,27 +6,71 @@ use crate::{
     config::Caps,
 };
 
-/// Returns the scopes that a campaign's call counts in: the global one first, the set-up one
-/// second.
-pub fn rooms(campaign: &Campaign, _campaigns: &Campaigns, caps: &Caps) -> Vec<Room> {
-    let mut rooms = vec![
-        Room::new(Scope::Global, caps.global),
-        Room::new(Scope::Setup, caps.setup),
-        Room::new(Scope::Tenant(campaign.tenant.clone()), caps.tenant),
-    ];
-    if let Some(cap) = campaign.max_calls {
-        rooms.push(Room::new(Scope::Campaign(campaign.id.clone()), cap));
+/// Returns the scopes that a campaign's call counts in, with what is reserved for others there: the
+/// global one first, the set-up one second.
+pub fn rooms(campaign: &Campaign, campaigns: &Campaigns, caps: &Caps) -> Vec<Room> {
+    let mut rooms = own_rooms(campaign, caps);
+    for room in &mut rooms {
+        let others = campaigns.all().map(|other| &**other);
+        room.reserves = reserves(&room.scope, campaign, others);
     }
     rooms
 }
 
 /// Returns every scope there is, with its cap.
-pub fn all_rooms(campaigns: &Campaigns, caps: &Caps) -> Vec<Room> {
-    let mut all = vec![Room::new(Scope::Outbound, caps.outbound)];
-    for room in rooms(campaigns.default_campaign(), campaigns, caps) {
-        if !all.iter().any(|known| known.scope == room.scope) {
-            all.push(room);
+pub fn scopes_with_caps(campaigns: &Campaigns, caps: &Caps) -> Vec<(Scope, u32)> {
+    let rooms = campaigns.all().flat_map(|one| own_rooms(one, caps));
+    let scopes = rooms.map(|room| (room.scope, room.cap));
+    let mut all: Vec<_> = scopes.chain([(Scope::Outbound, caps.outbound)]).collect();
+    all.sort();
+    all.dedup_by(|one, other| one.0 == other.0);
+    all
+}
+
+fn own_rooms(campaign: &Campaign, caps: &Caps) -> Vec<Room> {
+    let of_tenant = campaign.tenant_caps.max_calls.unwrap_or(caps.tenant);
+    let mut rooms = vec![
+        Room::new(Scope::Global, caps.global),
+        Room::new(Scope::Setup, caps.setup),
+        Room::new(Scope::Tenant(campaign.tenant.clone()), of_tenant),
+    ];
+    if let Some(cap) = campaign.max_calls {
+        rooms.push(Room::new(Scope::Campaign(campaign.id.clone()), cap));
+    }
+    if let Some(group) = &campaign.group {
+        rooms.push(Room::new(Scope::Group(group.id.clone()), group.max_calls));
+    }
+    rooms
+}
+
+/// Returns what a campaign must leave to others in one of its scopes.
+fn reserves<'a>(
+    scope: &Scope,
+    campaign: &Campaign,
+    others: impl Iterator<Item = &'a Campaign>,
+) -> Vec<(Scope, u32)> {
+    let mut reserves: Vec<(Scope, u32)> = Vec::new();
+    for other in others.filter(|other| other.id != campaign.id) {
+        let shares = match scope {
+            Scope::Global => true,
+            Scope::Tenant(tenant) => other.tenant == *tenant,
+            Scope::Group(id) => other.group.as_ref().is_some_and(|group| group.id == *id),
+            Scope::Setup | Scope::Campaign(_) | Scope::Outbound => false,
+        };
+        if shares && other.reserved > 0 {
+            reserves.push((Scope::Campaign(other.id.clone()), other.reserved));
+        }
+        let tenant = (
+            Scope::Tenant(other.tenant.clone()),
+            other.tenant_caps.reserved,
+        );
+        if *scope == Scope::Global
+            && tenant.1 > 0
+            && other.tenant != campaign.tenant
+            && !reserves.contains(&tenant)
+        {
+            reserves.push(tenant);
         }
     }
-    all
+    reserves
 }

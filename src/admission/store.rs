@@ -26,7 +26,7 @@ pub const SETUPS_REMEMBERED: usize = 100;
 /// Where slots are counted.
 #[derive(Debug)]
 pub enum Store {
-    Memory(Mutex<MemoryStore>),
+    Memory(Box<Mutex<MemoryStore>>),
     Redis(Box<RedisStore>),
 }
 
@@ -165,7 +165,7 @@ pub enum News {
     /// A later owner has it.
     Lost,
     /// It is over.
-    Ended,
+    Ended(EndReason),
     /// The store did not have it, and has it from here on under this epoch.
     TakenIn(u64),
 }
@@ -260,6 +260,14 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(lock(store).end(now, call, ending)),
             Self::Redis(store) => store.end(call, ending).await,
+        }
+    }
+
+    /// Adds fields to what is kept of a call. Memory keeps nothing that could be asked for.
+    pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(store) => store.note(call, fields).await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::{
     admission::{
         Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
-        ledger::Stage,
+        ledger::Media,
         millis,
         redis::{Inspection, StoreError},
         store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
@@ -22,8 +22,8 @@ const MOST_OWED: usize = 10_000;
 pub struct Upkeep {
     /// Live calls that a later owner has.
     pub taken_over: Vec<SlotId>,
-    /// Live calls that are over, as the carrier has told another replica.
-    pub over: Vec<SlotId>,
+    /// Live calls that are over, as the carrier has told another replica, or an operator the store.
+    pub over: Vec<(SlotId, EndReason)>,
     /// Calls whose media never came, here or anywhere.
     pub never_came: Vec<CarrierCallId>,
     /// Calls whose media does not come here any more.
@@ -44,6 +44,8 @@ pub enum Debt {
         state: String,
     },
     End(CarrierCallId, Ended),
+    /// Fields of a call's state, as a JSON object.
+    Note(CarrierCallId, String),
 }
 
 impl Admission {
@@ -120,6 +122,11 @@ impl Admission {
         }
     }
 
+    /// Adds fields, a JSON object, to what the store keeps of a call.
+    pub async fn note(&self, call: &CarrierCallId, fields: String) {
+        self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
+    }
+
     /// Looks at what kind of server the store is; `None` where it is this process.
     ///
     /// # Errors
@@ -177,25 +184,23 @@ impl Admission {
                 return None;
             }
         };
-        let mut book = self.book();
-        for (call, news) in &renewed.news {
-            if let News::TakenIn(epoch) = news
-                && let Some(entry) = book.ledger.get_mut(call)
-            {
-                entry.epoch = *epoch;
+        let (room, used, entry) = {
+            let mut book = self.book();
+            for (call, news) in &renewed.news {
+                if let News::TakenIn(epoch) = news
+                    && let Some(entry) = book.ledger.get_mut(call)
+                {
+                    entry.epoch = *epoch;
+                }
             }
-        }
-        // The others may not all have registered: what is too much now will be so then.
-        let over = asking.rooms.iter().find_map(|room| {
-            let (_, used) = renewed
-                .used
-                .iter()
-                .find(|(scope, _)| *scope == room.scope)?;
-            (*used > room.cap).then_some((room, *used))
-        });
-        let (room, used) = over?;
-        let entry = book.ledger.remove(call)?;
-        drop(book);
+            // The others may not all have registered: what is too much now will be so then.
+            let (room, used) = asking.rooms.iter().find_map(|room| {
+                let mut counts = renewed.used.iter();
+                let (_, used) = counts.find(|(scope, _)| *scope == room.scope)?;
+                (*used > room.cap).then_some((room, *used))
+            })?;
+            (room, used, book.ledger.remove(call)?)
+        };
         let lease = Lease {
             call: call.clone(),
             epoch: entry.epoch,
@@ -243,15 +248,15 @@ impl Admission {
                     entry.told = claimed.and_then(|claim| claim.state.as_ref()).map(|_| now);
                     continue;
                 }
-                News::Lost | News::Ended => {}
+                News::Lost | News::Ended(_) => {}
             }
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
-            match (entry.stage, news) {
-                (Stage::Waiting { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
-                (Stage::Live, News::Ended) => upkeep.over.push(entry.id),
-                (Stage::Live, _) => upkeep.taken_over.push(entry.id),
+            match (entry.media, news) {
+                (Media::Awaited { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
+                (Media::Here, News::Ended(reason)) => upkeep.over.push((entry.id, *reason)),
+                (Media::Here, _) => upkeep.taken_over.push(entry.id),
             }
         }
         for claim in claims.iter().filter(|claim| claim.state.is_some()) {
@@ -274,9 +279,7 @@ impl Admission {
     /// Draws from a renewal how things stand with the store.
     fn note_condition(&self, book: &mut super::Book, renewed: &Renewed, was_slow: bool) {
         let before = book.outage.trouble();
-        if self.is_shared() {
-            self.clock.set(renewed.now);
-        }
+        let jumped = self.is_shared() && self.clock.set(renewed.now);
         book.siblings = super::Siblings {
             replicas: renewed.replicas,
             open: renewed.siblings,
@@ -287,6 +290,11 @@ impl Admission {
         let elapsed = self.clock.elapsed();
         if was_slow {
             outage.failed(elapsed, ledger.held());
+        } else if jumped {
+            // Leases have lapsed by its clock that were renewed in time by everybody else's.
+            tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
+            outage.forgot(elapsed, ledger.held());
+            self.nudged.notify_one();
         } else if renewed.gated {
             outage.gated(elapsed, ledger.held());
         } else if before.is_none() || ledger.all_known() {
@@ -304,10 +312,10 @@ impl Admission {
             match after {
                 None => tracing::info!("the slot store decides again"),
                 Some(Trouble::Gated) => {
-                    tracing::info!("the slot store is gated: all calls are registered anew")
+                    tracing::info!("the slot store is gated: all calls are registered anew");
                 }
                 Some(Trouble::Away) => {
-                    tracing::warn!("the slot store is slow: admitting by our share")
+                    tracing::warn!("the slot store is slow: admitting by our share");
                 }
             }
             if after == Some(Trouble::Gated) && before.is_none() {
@@ -409,6 +417,10 @@ impl Admission {
                     forever: true,
                 };
                 (call, self.store.end(now, call, &ending).await?)
+            }
+            Debt::Note(call, fields) => {
+                self.store.note(call, fields).await?;
+                return Ok(false);
             }
         };
         self.log_release(call, released);

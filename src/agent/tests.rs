@@ -33,9 +33,23 @@ fn settings(url: &str, ca: Option<&str>) -> AgentSettings {
     config.unwrap().agent
 }
 
-fn agents(url: &str, ca: Option<&str>) -> Agents {
+fn agents(
+    default: AgentSettings,
+    others: &[(&str, &AgentSettings)],
+    before: Option<&Agents>,
+) -> Agents {
     let metrics = crate::telemetry::Metrics::new().agents;
-    Agents::new(settings(url, ca), Language::default(), metrics).unwrap()
+    let others: BTreeMap<Name, _> = others
+        .iter()
+        .map(|(name, settings)| (name.parse().unwrap(), (*settings).clone()))
+        .collect();
+    let all: Vec<_> = others.values().chain([&default]).collect();
+    let trust = Trust::of(&all).unwrap();
+    Agents::new(default, others, &trust, &metrics, None, before)
+}
+
+fn agent(url: &str, ca: Option<&str>) -> Arc<Agent> {
+    Arc::clone(agents(settings(url, ca), &[], None).default_agent())
 }
 
 async fn parrot(options: ParrotOptions) -> Parrot {
@@ -74,11 +88,13 @@ async fn echoes(agent: &mut AgentSocket, frames: usize) -> usize {
 }
 
 /// Connects on one worker, ends that worker, and goes on on another.
-fn move_between_workers(agents: Agents) {
+fn move_between_workers(agent: Arc<Agent>) {
     let (hand_over, take_over) = mpsc::channel();
     let first = thread::spawn(move || {
         let worker = worker();
-        let mut agent = worker.block_on(agents.connect()).unwrap();
+        let mut agent = worker
+            .block_on(agent.connect(&Language::default()))
+            .unwrap();
         // Some of the echoes are left in the buffers of the layers above the stream.
         worker.block_on(echoes(&mut agent, 3));
         hand_over.send(agent).unwrap();
@@ -106,7 +122,7 @@ fn a_connected_agent_moves_to_the_worker_that_uses_it() {
         ..ParrotOptions::default()
     };
     let parrot = server.block_on(parrot(echo));
-    move_between_workers(agents(&parrot.url(), None));
+    move_between_workers(agent(&parrot.url(), None));
     server.block_on(parrot.stop());
 }
 
@@ -126,7 +142,7 @@ fn an_agent_behind_tls_moves_too() {
     let (url, _front) = server.block_on(tls_before(parrot.address(), &certified));
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), certified.0.pem()).unwrap();
-    move_between_workers(agents(&url, ca.path().to_str()));
+    move_between_workers(agent(&url, ca.path().to_str()));
     server.block_on(parrot.stop());
 }
 
@@ -141,9 +157,10 @@ async fn an_agent_is_not_believed_without_a_good_certificate() {
     let ca = tempfile::NamedTempFile::new().unwrap();
     let pems = [good.0.pem(), expired.0.pem()].concat();
     std::fs::write(ca.path(), pems).unwrap();
+    let language = Language::default();
     for (certified, ca) in [(&expired, ca.path().to_str()), (&good, None)] {
         let (url, _front) = tls_before(parrot.address(), certified).await;
-        let connected = agents(&url, ca).connect().await;
+        let connected = agent(&url, ca).connect(&language).await;
         assert!(matches!(connected, Err(AgentError::Unreachable(_))));
     }
     parrot.stop().await;
@@ -163,7 +180,8 @@ async fn what_keeps_an_agent_from_being_ready_is_told_apart() {
             ..ParrotOptions::default()
         };
         let parrot = parrot(options).await;
-        let error = agents(&parrot.url(), None).connect().await.err().unwrap();
+        let agent = agent(&parrot.url(), None);
+        let error = agent.connect(&Language::default()).await.err().unwrap();
         assert_eq!(error.end_reason(), expected, "{fault:?}: {error}");
         parrot.stop().await;
     }
@@ -177,14 +195,45 @@ async fn a_hanging_agent_costs_no_more_than_the_budget() {
             ..ParrotOptions::default()
         };
         let parrot = parrot(options).await;
-        let agents = agents(&parrot.url(), None);
-        let connected = timeout(BUDGET + Duration::from_secs(5), agents.connect()).await;
+        let agent = agent(&parrot.url(), None);
+        let language = Language::default();
+        let connected = agent.connect(&language);
+        let connected = timeout(BUDGET + Duration::from_secs(5), connected).await;
         assert!(
             matches!(connected, Ok(Err(AgentError::TooSlow))),
             "{fault:?}"
         );
         drop(parrot); // It would wait for the sockets that it hangs on to.
     }
+}
+
+#[tokio::test]
+async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
+    let gone = settings("ws://127.0.0.1:1/", None);
+    let mut other = gone.clone();
+    other.voice = "other".to_owned();
+    let named = [("gone", &gone), ("other", &other)];
+    let before = agents(other.clone(), &named, None);
+    let campaign = |agent: &str| Campaign {
+        agent: agent.parse().unwrap(),
+        ..Campaign::plain(Language::default(), None)
+    };
+    let agent = before.of(&campaign("gone"));
+    let language = Language::default();
+    while !agent.is_resting() {
+        agent.connect(&language).await.err().unwrap();
+    }
+    assert!(!before.of(&campaign("other")).is_resting());
+    assert!(!before.default_agent().is_resting());
+    let same = agents(other.clone(), &named, Some(&before));
+    assert!(same.of(&campaign("gone")).is_resting());
+    let changed = agents(other.clone(), &[("gone", &other)], Some(&before));
+    assert!(!changed.of(&campaign("gone")).is_resting());
+    // A call may have found its campaign just before its agent was taken away.
+    assert_eq!(changed.of(&campaign("other")).name().as_str(), "other");
+    assert_eq!(changed.all().count(), 2);
+    let later = agents(other, &[], Some(&changed));
+    assert_eq!(later.of(&campaign("other")).name().as_str(), "default");
 }
 
 type Certified = (rcgen::Certificate, KeyPair);

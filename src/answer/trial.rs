@@ -35,7 +35,8 @@ pub fn pass(
             Reason::Xml(flaw.what + sample.remark(), at)
         })?;
         if let Some(what) = lacking(&answer, &elements) {
-            let at = text.find("<Connect").unwrap_or_default();
+            let mut verbs = ["<Connect", "<Record"].into_iter();
+            let at = verbs.find_map(|verb| text.find(verb)).unwrap_or_default();
             return Err(Reason::Xml(what, at));
         }
     }
@@ -44,16 +45,26 @@ pub fn pass(
 
 /// Returns what a document lacks without which its answer comes to nothing.
 pub fn lacking(answer: &Answer, elements: &[xml::Element]) -> Option<String> {
-    let Answer::Connect {
-        stream_url, ticket, ..
-    } = answer
-    else {
-        return None;
-    };
-    let has = |element: &xml::Element, name: &str, value: &str| {
-        let mut attributes = element.attributes.iter();
-        attributes.any(|(known, found)| known == name && found == value)
-    };
+    match answer {
+        Answer::Connect {
+            stream_url, ticket, ..
+        } => lacking_connection(stream_url, ticket, elements),
+        Answer::Voicemail {
+            action_url,
+            recording_url,
+            ..
+        } => lacking_recording(action_url, recording_url, elements),
+        Answer::Refuse
+        | Answer::VoicemailThanks
+        | Answer::Whatsapp
+        | Answer::NotInService
+        | Answer::Apology
+        | Answer::Goodbye
+        | Answer::HangUp => None,
+    }
+}
+
+fn lacking_connection(stream_url: &Url, ticket: &str, elements: &[xml::Element]) -> Option<String> {
     let streams = elements
         .iter()
         .any(|element| element.name == "Stream" && has(element, "url", stream_url.as_str()));
@@ -70,6 +81,32 @@ pub fn lacking(answer: &Answer, elements: &[xml::Element]) -> Option<String> {
     })
 }
 
+fn lacking_recording(
+    action_url: &Url,
+    recording_url: &Url,
+    elements: &[xml::Element],
+) -> Option<String> {
+    let records = |name, url: &Url| {
+        let mut elements = elements.iter();
+        elements.any(|element| element.name == "Record" && has(element, name, url.as_str()))
+    };
+    if !records("action", action_url) {
+        return Some(
+            r#"there is no <Record action="{{ action_url }}">: the call would go around in a circle"#
+                .to_owned(),
+        );
+    }
+    (!records("recordingStatusCallback", recording_url)).then(|| {
+        r#"the <Record> has no recordingStatusCallback="{{ recording_url }}": nobody would know of the message"#
+            .to_owned()
+    })
+}
+
+fn has(element: &xml::Element, name: &str, value: &str) -> bool {
+    let mut attributes = element.attributes.iter();
+    attributes.any(|(known, found)| known == name && found == value)
+}
+
 /// Returns what the template engine complains of, without the file, which the flaw names.
 pub fn explained(error: &minijinja::Error) -> String {
     match error.detail() {
@@ -77,7 +114,8 @@ pub fn explained(error: &minijinja::Error) -> String {
         // The engine does not say which name it missed.
         None if error.kind() == ErrorKind::UndefinedError => {
             "a name that has no value; there are caller, called, caller_name and campaign, and \
-             in connect.xml stream_url, action_url and ticket"
+             in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, \
+             recording_url and max_seconds"
                 .to_owned()
         }
         None => error.kind().to_string(),
@@ -133,6 +171,13 @@ impl Sample {
                 },
             },
             Document::Busy => Answer::Refuse,
+            Document::Voicemail => Answer::Voicemail {
+                action_url: sample_url("https://voice.example/webhook/voicemail?a=1&b='2'"),
+                recording_url: sample_url("https://voice.example/webhook/recording?a=1&b='2'"),
+                max_seconds: 120,
+            },
+            Document::VoicemailThanks => Answer::VoicemailThanks,
+            Document::Whatsapp => Answer::Whatsapp,
             Document::NotInService => Answer::NotInService,
             Document::Apology => Answer::Apology,
             Document::Goodbye => Answer::Goodbye,
@@ -213,11 +258,11 @@ mod tests {
             ),
             (
                 "<Say>{{ caller_nam }}</Say>",
-                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket",
+                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds",
             ),
             (
                 "\n<Say>{{ ticket }}</Say>",
-                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket",
+                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds",
             ),
             (
                 "\n\n<Say>{% if caller %}</Say>",
@@ -260,6 +305,24 @@ mod tests {
         let error = flaw_of(Document::Busy, &body).unwrap();
         assert!(error.contains("tried.xml:2:11: a <Say> of"), "{error}");
         assert!(error.contains("as long as they can be"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_nobody_is_told_of_is_no_voicemail() {
+        for (body, found) in [
+            ("<Say>a</Say>", "there is no <Record action="),
+            (
+                "<Record recordingStatusCallback=\"{{ recording_url }}\"/>",
+                "go around in a circle",
+            ),
+            (
+                "<Record action=\"{{ action_url }}\"/>",
+                "nobody would know of the message",
+            ),
+        ] {
+            let error = flaw_of(Document::Voicemail, body).unwrap();
+            assert!(error.contains(found), "{error}");
+        }
     }
 
     #[test]

@@ -36,19 +36,25 @@ macro_rules! embedded {
 }
 
 /// The embedded templates, named as in `templates/twiml`.
-const EMBEDDED: [(&str, &str); 12] = [
+const EMBEDDED: [(&str, &str); 18] = [
     embedded!("en-US/apology.xml"),
     embedded!("en-US/busy.xml"),
     embedded!("en-US/connect.xml"),
     embedded!("en-US/goodbye.xml"),
     embedded!("en-US/hang-up.xml"),
     embedded!("en-US/not-in-service.xml"),
+    embedded!("en-US/voicemail-thanks.xml"),
+    embedded!("en-US/voicemail.xml"),
+    embedded!("en-US/whatsapp.xml"),
     embedded!("he-IL/apology.xml"),
     embedded!("he-IL/busy.xml"),
     embedded!("he-IL/connect.xml"),
     embedded!("he-IL/goodbye.xml"),
     embedded!("he-IL/hang-up.xml"),
     embedded!("he-IL/not-in-service.xml"),
+    embedded!("he-IL/voicemail-thanks.xml"),
+    embedded!("he-IL/voicemail.xml"),
+    embedded!("he-IL/whatsapp.xml"),
 ];
 
 /// The documents that answer a carrier, one of each for every language.
@@ -84,6 +90,9 @@ pub struct TemplateFlaw {
 pub enum Document {
     Connect,
     Busy,
+    Voicemail,
+    VoicemailThanks,
+    Whatsapp,
     NotInService,
     Apology,
     Goodbye,
@@ -194,9 +203,12 @@ impl Templates {
 }
 
 impl Document {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Connect,
         Self::Busy,
+        Self::Voicemail,
+        Self::VoicemailThanks,
+        Self::Whatsapp,
         Self::NotInService,
         Self::Apology,
         Self::Goodbye,
@@ -207,6 +219,9 @@ impl Document {
         match answer {
             Answer::Connect { .. } => Self::Connect,
             Answer::Refuse => Self::Busy,
+            Answer::Voicemail { .. } => Self::Voicemail,
+            Answer::VoicemailThanks => Self::VoicemailThanks,
+            Answer::Whatsapp => Self::Whatsapp,
             Answer::NotInService => Self::NotInService,
             Answer::Apology => Self::Apology,
             Answer::Goodbye => Self::Goodbye,
@@ -218,6 +233,9 @@ impl Document {
         match self {
             Self::Connect => "connect.xml",
             Self::Busy => "busy.xml",
+            Self::Voicemail => "voicemail.xml",
+            Self::VoicemailThanks => "voicemail-thanks.xml",
+            Self::Whatsapp => "whatsapp.xml",
             Self::NotInService => "not-in-service.xml",
             Self::Apology => "apology.xml",
             Self::Goodbye => "goodbye.xml",
@@ -282,7 +300,19 @@ pub fn values(answer: &Answer, call: &CallDetails<'_>) -> Value {
             ticket => ticket,
             ..call
         },
+        Answer::Voicemail {
+            action_url,
+            recording_url,
+            max_seconds,
+        } => context! {
+            action_url => action_url.as_str(),
+            recording_url => recording_url.as_str(),
+            max_seconds => max_seconds,
+            ..call
+        },
         Answer::Refuse
+        | Answer::VoicemailThanks
+        | Answer::Whatsapp
         | Answer::NotInService
         | Answer::Apology
         | Answer::Goodbye
@@ -303,9 +333,20 @@ fn wordless(answer: &Answer) -> String {
             escape(stream_url.as_str()),
             escape(ticket),
         ),
-        Answer::Refuse => r#"<Reject reason="busy"/>"#.to_owned(),
+        Answer::Voicemail {
+            action_url,
+            recording_url,
+            max_seconds,
+        } => format!(
+            r#"<Record action="{}" maxLength="{max_seconds}" recordingStatusCallback="{}"/>"#,
+            escape(action_url.as_str()),
+            escape(recording_url.as_str()),
+        ),
+        Answer::Refuse | Answer::Whatsapp => r#"<Reject reason="busy"/>"#.to_owned(),
         Answer::NotInService => r#"<Reject reason="rejected"/>"#.to_owned(),
-        Answer::Apology | Answer::Goodbye | Answer::HangUp => "<Hangup/>".to_owned(),
+        Answer::VoicemailThanks | Answer::Apology | Answer::Goodbye | Answer::HangUp => {
+            "<Hangup/>".to_owned()
+        }
     };
     format!("{}\n<Response>{verbs}</Response>", xml::PROLOG)
 }

@@ -3,7 +3,7 @@
 //! Invariant: nothing reaches an agent before the ticket is good.
 //! Invariant: a panic in a call ends that call only, and its slot comes back.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
@@ -13,10 +13,10 @@ use tracing::Instrument;
 use crate::{
     admission::{ClaimError, Claimed},
     bridge::{AgentSeat, Bridge},
-    call::{CallerId, Carrier, CarrierCallId, EndReason},
+    call::{Carrier, CarrierCallId, EndReason},
     campaign::Campaign,
     connections::Place,
-    gateway::Gateway,
+    gateway::{Gateway, Ringing},
     media::{MediaSocket, twilio::Start},
     record::What,
     session::{Limits, Session},
@@ -74,15 +74,20 @@ async fn carry(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
     socket.close(reason).await;
 }
 
+/// Claims the call that a ticket names. Where its campaign is gone from the file since the call
+/// rang, the default one takes over.
 async fn claim(
     gateway: &Gateway,
     ticket: &str,
     call: &CarrierCallId,
-    campaign: &Campaign,
-) -> Result<Claimed, ClaimError> {
+) -> Result<(Arc<Campaign>, Claimed), ClaimError> {
     let ticket = gateway.admission.read(ticket, call)?;
-    let admission = &gateway.admission;
-    admission.claim(&ticket, campaign, &gateway.campaigns).await
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.named(&ticket.campaign);
+    let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
+    let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
+    let claimed = claimed.await?;
+    Ok((campaign, claimed))
 }
 
 /// Claims the call for its socket and bridges it. Returns once the slot is on its way back.
@@ -98,8 +103,7 @@ async fn take(
         tracing::warn!("refused a media socket of another account");
         return EndReason::CarrierGarbled;
     }
-    let campaign = gateway.campaigns.default_campaign();
-    let claimed = match claim(gateway, ticket, &start.call, campaign).await {
+    let (campaign, claimed) = match claim(gateway, ticket, &start.call).await {
         Ok(claimed) => claimed,
         Err(error) => {
             gateway.metrics.ticket_refused();
@@ -111,13 +115,13 @@ async fn take(
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
     let call = start.call.clone();
-    let bridged = AssertUnwindSafe(bridge(gateway, socket, place, start, claimed));
-    let (is_back, reason) = match bridged.catch_unwind().await {
-        Ok((place, reason)) => (place.leave(reason), reason),
-        Err(_) => {
-            tracing::error!("a call panicked: this is a bug in callgate");
-            (None, EndReason::Panicked)
-        }
+    let bridging = bridge(gateway, socket, place, start, claimed, &campaign);
+    let bridged = AssertUnwindSafe(bridging).catch_unwind().await;
+    let (is_back, reason) = if let Ok((place, reason)) = bridged {
+        (place.leave(reason), reason)
+    } else {
+        tracing::error!("a call panicked: this is a bug in callgate");
+        (None, EndReason::Panicked)
     };
     gateway.ended(&call, Carrier::Twilio, reason);
     tracing::info!(
@@ -138,10 +142,14 @@ async fn bridge(
     mut place: Place,
     start: Start,
     claimed: Claimed,
+    campaign: &Campaign,
 ) -> (Place, EndReason) {
-    let (caller, agent) = gateway.take_ringing(&start.call);
-    let noted = || claimed.caller.as_deref().map(CallerId::masked);
-    let caller = caller.or_else(noted).unwrap_or(CallerId::Withheld);
+    let Ringing {
+        caller,
+        agent,
+        arriving,
+        ..
+    } = gateway.take_ringing(&start.call, campaign, claimed.caller.as_deref());
     let call = start.call;
     let id = place.id();
     let orders = place.enter(Carrier::Twilio, call.clone(), caller.clone(), claimed.slot);
@@ -153,17 +161,17 @@ async fn bridge(
     #[cfg(test)]
     assert!(!start.parameters.contains_key("panic"), "a test wants it");
     let limits = Limits {
-        greets: gateway.agents.greets(),
+        greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
     let bridge = Bridge {
         call: &call,
         connection: id,
         caller: &caller,
-        agent_name: gateway.agents.kind().title(),
+        agent_name: agent.kind().title(),
         session: Session::new(socket.now(), limits),
         carrier: socket,
-        agent: AgentSeat::Awaited(agent),
+        agent: AgentSeat::Awaited(arriving),
         orders,
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::config::{
@@ -12,10 +12,18 @@ use crate::config::{
 };
 
 /// The longest instructions, in bytes.
-const LONGEST_TEXT: usize = 16 << 10;
+pub const LONGEST_TEXT: usize = 16 << 10;
+/// What Azure's addresses look like.
+pub const AZURE_URL: &str = "wss://<resource>.openai.azure.com/openai/v1/realtime";
+/// OpenAI's model that is asked for unless another is.
+pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
+/// How loud speech must be for [`TurnDetection::Server`], in percent.
+pub const THRESHOLD_PERCENT: u32 = 50;
+/// How long a silence ends a turn for [`TurnDetection::Server`].
+pub const SILENCE_MS: u32 = 500;
 
 /// Which agent talks with callers, and how it is addressed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AgentSettings {
     /// `AGENT`. Default: the parrot, which is refused in production.
     pub kind: AgentKind,
@@ -80,7 +88,7 @@ impl AgentSettings {
             url: agent_url(read, kind, production),
             model: read
                 .text("OPENAI_REALTIME_MODEL")
-                .unwrap_or_else(|| "gpt-realtime-2.1".to_owned()),
+                .unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
             key,
             voice: read
                 .text("AGENT_VOICE")
@@ -102,6 +110,39 @@ impl AgentSettings {
             turn_detection: turn_detection(read),
             extra_ca: read.text("AGENT_CA_FILE").map(PathBuf::from),
         }
+    }
+}
+
+/// Written out, as keys do not compare by themselves; a field more has to be placed here.
+impl PartialEq for AgentSettings {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            kind,
+            url,
+            model,
+            key,
+            voice,
+            instructions,
+            greeting,
+            transcription_model,
+            turn_detection,
+            extra_ca,
+        } = self;
+        let same_key = match (key, &other.key) {
+            (Some(key), Some(other)) => key.expose_secret() == other.expose_secret(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_key
+            && *kind == other.kind
+            && *url == other.url
+            && *model == other.model
+            && *voice == other.voice
+            && *instructions == other.instructions
+            && *greeting == other.greeting
+            && *transcription_model == other.transcription_model
+            && *turn_detection == other.turn_detection
+            && *extra_ca == other.extra_ca
     }
 }
 
@@ -155,18 +196,28 @@ fn agent_url(read: &Reader<impl Environment>, kind: AgentKind, production: bool)
     };
     let Some(url) = read.parsed::<Url>("OPENAI_REALTIME_URL", rule) else {
         if kind == AgentKind::AzureOpenAi && read.text("OPENAI_REALTIME_URL").is_none() {
-            let rule = "not set (wss://<resource>.openai.azure.com/openai/v1/realtime)";
-            read.mistake("OPENAI_REALTIME_URL", None, rule);
+            let rule = format!("not set ({AZURE_URL})");
+            read.mistake("OPENAI_REALTIME_URL", None, &rule);
         }
-        return Url::parse("wss://api.openai.com/v1/realtime").expect("a literal URL");
+        return openai_url();
     };
-    let scheme = url.scheme() == "wss" || (!production && url.scheme() == "ws");
-    let has_key = url.query_pairs().any(|(name, _)| name == "api-key");
-    if !(scheme && url.has_host() && is_free_of_secrets(&url)) || has_key {
+    if !is_fit(&url, production) {
         let rule = format!("{rule}, without user, password or api-key");
         read.mistake("OPENAI_REALTIME_URL", shown(&url), &rule);
     }
     url
+}
+
+/// Where OpenAI's agents listen.
+pub fn openai_url() -> Url {
+    Url::parse("wss://api.openai.com/v1/realtime").expect("a literal URL")
+}
+
+/// Tells whether an agent may be reached at `url`.
+pub fn is_fit(url: &Url, production: bool) -> bool {
+    let scheme = url.scheme() == "wss" || (!production && url.scheme() == "ws");
+    let has_key = url.query_pairs().any(|(name, _)| name == "api-key");
+    scheme && url.has_host() && is_free_of_secrets(url) && !has_key
 }
 
 fn turn_detection(read: &Reader<impl Environment>) -> TurnDetection {
@@ -178,9 +229,16 @@ fn turn_detection(read: &Reader<impl Environment>) -> TurnDetection {
             read.mistake("AGENT_TURN_DETECTION", Some(other.to_owned()), rule);
         }
     }
-    let percent = read.number("AGENT_VAD_THRESHOLD", 50, 1..=100);
+    let default = u64::from(THRESHOLD_PERCENT);
+    let percent = read.number("AGENT_VAD_THRESHOLD", default, 1..=100);
+    let default = u64::from(SILENCE_MS);
     TurnDetection::Server {
-        threshold: f32::from(u8::try_from(percent).expect("at most 100")) / 100.0,
-        silence: Duration::from_millis(read.number("AGENT_VAD_SILENCE_MS", 500, 100..=5_000)),
+        threshold: share(u8::try_from(percent).expect("at most 100")),
+        silence: Duration::from_millis(read.number("AGENT_VAD_SILENCE_MS", default, 100..=5_000)),
     }
+}
+
+/// Returns what so many percent are of one.
+pub fn share(percent: u8) -> f32 {
+    f32::from(percent) / 100.0
 }

@@ -4,6 +4,9 @@ use std::{cell::RefCell, fmt, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
+/// The largest cap.
+pub const MOST_CALLS: u32 = 1_000_000;
+
 /// The settings of one start, as name and value.
 pub trait Environment: Fn(&str) -> Option<String> {}
 impl<F: Fn(&str) -> Option<String>> Environment for F {}
@@ -102,7 +105,7 @@ impl<E: Environment> Reader<E> {
                 ));
                 None
             }
-            Ok(cap) if cap <= 1_000_000 => Some(cap),
+            Ok(cap) if cap <= MOST_CALLS => Some(cap),
             Ok(_) | Err(_) => {
                 self.mistake(name, Some(number.to_string()), RULE);
                 None
@@ -165,19 +168,32 @@ pub fn split(list: &str) -> Vec<String> {
         .collect()
 }
 
+impl ConfigError {
+    /// Returns each mistake as it is printed.
+    pub fn mistakes(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(ToString::to_string)
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value, rule } = self;
+        match value {
+            Some(value) => write!(f, "{name}={value:?}: {rule}"),
+            None => write!(f, "{name}: {rule}"),
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => write!(f, "1 setting is wrong:")?,
             many => write!(f, "{many} settings are wrong:")?,
         }
-        for Mistake { name, value, rule } in &self.0 {
-            match value {
-                Some(value) => write!(f, "\n  {name}={value:?}: {rule}")?,
-                None => write!(f, "\n  {name}: {rule}")?,
-            }
-        }
-        Ok(())
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
 

@@ -50,37 +50,56 @@ fn one_failed_start_names_every_bad_setting() {
         ("LOG_FORMAT", "xml"),
         ("DEFAULT_LANGUAGE", "Hebrew, please"),
         ("CALLS_CAPACITY_LOG_LEVEL", "LOUD"),
-        ("CALLS_OVER_CAPACITY_BEHAVIOR", "voicemail"),
+        ("CALLS_OVER_CAPACITY_BEHAVIOR", "hang up"),
+        ("VOICEMAIL_MAX_SECONDS", "4"),
         ("OPS_TOKEN", "short"),
         ("TWILIO_ACCOUNT_SID", "12"),
         ("TWILIO_SHARED_KEYS", "secret-without-id"),
         ("OPENAI_API_KEY_FILE", "/nonexistent/key"),
-        ("REDIS_URL", "redis://127.0.0.1"),
+        ("REDIS_URL", "redis://operator:secret@not an address"),
+        ("REDIS_KEY_PREFIX", "two words"),
+        ("REDIS_OUTAGE", "perhaps"),
+        ("EXPECTED_REPLICAS", "0"),
         ("PRODUCTION", "perhaps"),
     ])
     .unwrap_err()
     .to_string();
     insta::assert_snapshot!(error, @r#"
-    17 settings are wrong:
+    21 settings are wrong:
       PRODUCTION="perhaps": 1 or 0
       LISTEN="everywhere": an address and a port, such as 127.0.0.1:5050
-      REDIS_URL: not supported by this version: slots are kept in memory; unset it
-      CALLS_OVER_CAPACITY_BEHAVIOR="voicemail": this version can only reject
+      REDIS_KEY_PREFIX="two words": at most 64 letters, digits and { } : _ - .
+      REDIS_URL: the address of a Redis: redis://host:6379/0, or rediss://… with TLS
+      REDIS_OUTAGE="perhaps": bounded, open or closed
+      EXPECTED_REPLICAS="0": a whole number from 1 to 1000
+      TWILIO_SHARED_KEYS: pairs of a key's id and its secret: webhooks_sharedkey_…=secret
+      TWILIO_ACCOUNT_SID="12": AC and 32 hexadecimal digits, as the console shows it
       PUBLIC_URL="voice.example.com": the https address that carriers reach us at, without a query
       DEFAULT_LANGUAGE="Hebrew, please": a language tag, such as he-IL
       DRAIN_SECONDS="-3": a whole number from 0 to 86400
       LOG_FORMAT="xml": text or json
-      TWILIO_SHARED_KEYS: pairs of a key's id and its secret: webhooks_sharedkey_…=secret
-      TWILIO_ACCOUNT_SID="12": AC and 32 hexadecimal digits, as the console shows it
       AGENT="robot": parrot, openai or azure_openai
       OPENAI_API_KEY_FILE="/nonexistent/key": a readable file: No such file or directory (os error 2)
       AGENT_TURN_DETECTION="guess": server_vad or semantic_vad
       MAX_ACTIVE_CALLS="many": a whole number of calls, at most 1000000
       MAX_CONNECTIONS="2000000": a whole number of calls, at most 1000000
       CALLS_CAPACITY_LOG_LEVEL="LOUD": DEBUG, INFO, WARNING or ERROR
+      CALLS_OVER_CAPACITY_BEHAVIOR="hang up": reject, voicemail or whatsapp
+      VOICEMAIL_MAX_SECONDS="4": a whole number from 5 to 3600
       OPS_TOKEN: too short: at least 16 characters, best from a generator
     "#);
     assert!(!error.contains("short\"") && !error.contains("secret-without-id"));
+}
+
+#[test]
+fn the_numbers_are_in_the_campaign_file_where_there_is_one() {
+    let numbers = ("TWILIO_NUMBERS", "+97221234567");
+    assert!(load(&[numbers]).is_ok());
+    let error = load(&[numbers, ("CALLGATE_CONFIG", "callgate.toml")]).unwrap_err();
+    insta::assert_snapshot!(error, @r"
+    1 setting is wrong:
+      TWILIO_NUMBERS: not beside CALLGATE_CONFIG: put the numbers into that file
+    ");
 }
 
 #[test]
@@ -104,6 +123,118 @@ fn production_refuses_what_is_insecure() {
     ] {
         let error = production(&[changed]).unwrap_err().to_string();
         assert!(error.contains(complaint), "{changed:?}: {error}");
+    }
+}
+
+const WHATSAPP: &[(&str, &str)] = &[
+    ("CALLS_OVER_CAPACITY_BEHAVIOR", "whatsapp"),
+    ("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000001"),
+    ("WHATSAPP_FROM", "whatsapp:+972721234567"),
+    (
+        "WHATSAPP_TEMPLATE_SID",
+        "HX00000000000000000000000000000001",
+    ),
+];
+
+#[test]
+fn whoever_wants_to_write_to_callers_is_told_everything_that_is_missing() {
+    let error = load(&[("CALLS_OVER_CAPACITY_BEHAVIOR", "whatsapp")]).unwrap_err();
+    insta::assert_snapshot!(error, @"
+    4 settings are wrong:
+      TWILIO_ACCOUNT_SID: not set (CALLS_OVER_CAPACITY_BEHAVIOR=whatsapp needs it)
+      TWILIO_AUTH_TOKEN: not set (CALLS_OVER_CAPACITY_BEHAVIOR=whatsapp needs it, or TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET)
+      WHATSAPP_FROM: not set (CALLS_OVER_CAPACITY_BEHAVIOR=whatsapp needs it, or WHATSAPP_MESSAGING_SERVICE_SID)
+      WHATSAPP_TEMPLATE_SID: not set (CALLS_OVER_CAPACITY_BEHAVIOR=whatsapp needs it)
+    ");
+    // Nobody else needs them.
+    for behavior in ["reject", "voicemail"] {
+        let config = load(&[("CALLS_OVER_CAPACITY_BEHAVIOR", behavior)]).unwrap();
+        assert!(config.refusal.whatsapp.is_err());
+    }
+    assert!(production(WHATSAPP).unwrap().refusal.whatsapp.is_ok());
+}
+
+#[test]
+fn what_cannot_write_to_callers_is_refused() {
+    const KEY: &str = "SK00000000000000000000000000000001";
+    const SERVICE: &str = "MG00000000000000000000000000000001";
+    for (name, value, complaint) in [
+        (
+            "TWILIO_API_BASE",
+            "http://api.twilio.com",
+            "an https address of twilio.com",
+        ),
+        (
+            "TWILIO_API_BASE",
+            "https://twilio.com.example.com",
+            "an https address of twilio.com",
+        ),
+        (
+            "TWILIO_API_BASE",
+            "https://nottwilio.com",
+            "an https address of twilio.com",
+        ),
+        (
+            "TWILIO_API_BASE",
+            "https://a:canary@api.twilio.com",
+            "without user",
+        ),
+        ("TWILIO_API_KEY_SID", KEY, "TWILIO_API_KEY_SECRET: not set"),
+        (
+            "TWILIO_API_KEY_SECRET",
+            "canary",
+            "TWILIO_API_KEY_SID: not set",
+        ),
+        ("WHATSAPP_FROM", "0721234567", "a number in E.164"),
+        (
+            "WHATSAPP_MESSAGING_SERVICE_SID",
+            SERVICE,
+            "only one of them can send",
+        ),
+        (
+            "WHATSAPP_TEMPLATE_SID",
+            "hello_world",
+            "HX and 32 hexadecimal digits",
+        ),
+        ("WHATSAPP_TEMPLATE_VARIABLES", "[1]", "a JSON object"),
+        ("WHATSAPP_TEMPLATE_VARIABLES", "{}", "a JSON object"),
+        (
+            "WHATSAPP_TEMPLATE_VARIABLES",
+            r#"{"1":""}"#,
+            "a JSON object",
+        ),
+        (
+            "WHATSAPP_TEMPLATE_VARIABLES",
+            r#"{"1":"a\nb"}"#,
+            "a JSON object",
+        ),
+        (
+            "WHATSAPP_TEMPLATE_VARIABLES",
+            r#"{"1":"a     b"}"#,
+            "a JSON object",
+        ),
+        (
+            "WHATSAPP_TEMPLATE_VARIABLES",
+            r#"{"a b":"c"}"#,
+            "a JSON object",
+        ),
+    ] {
+        let mut settings: Vec<_> = WHATSAPP
+            .iter()
+            .filter(|(set, _)| *set != name)
+            .copied()
+            .collect();
+        settings.push((name, value));
+        let error = production(&settings).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{name}={value}: {error}");
+        assert!(!error.contains("canary"), "{error}");
+    }
+    for base in [
+        "https://api.twilio.com/",
+        "https://api.dublin.ie1.twilio.com",
+    ] {
+        let settings = [WHATSAPP, &[("TWILIO_API_BASE", base)]].concat();
+        assert!(production(&settings).is_ok(), "{base}");
     }
 }
 

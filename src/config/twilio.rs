@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    call::CallerId,
+    call::{CallerId, is_sid},
     config::reader::{Environment, Reader, split},
 };
 
@@ -38,7 +38,7 @@ impl TwilioSettings {
                 .collect(),
         };
         if let Some(account) = &settings.account
-            && !(account.len() == 34 && account.starts_with("AC"))
+            && !is_sid("AC", account)
         {
             let rule = "AC and 32 hexadecimal digits, as the console shows it";
             read.mistake("TWILIO_ACCOUNT_SID", Some(account.clone()), rule);

@@ -50,6 +50,10 @@ impl Running {
             })
             .await;
         }
+        let unsent = gateway.unsent_invitations();
+        if unsent > 0 {
+            tracing::warn!(unsent, "WhatsApp messages are given up: their time is over");
+        }
         self.end().await;
     }
 
@@ -75,9 +79,7 @@ impl Running {
         self.stop_supervising.cancel();
         self.supervisor.close();
         self.supervisor.wait().await;
-        if let Some(parrot) = self.parrot {
-            parrot.stop().await;
-        }
+        self.gateway.campaigns.close().await;
         tracing::info!("stopped");
     }
 }

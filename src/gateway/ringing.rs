@@ -10,19 +10,23 @@ use tracing::Instrument;
 
 use crate::{
     admission::{SETUP, TICK},
-    agent::{AgentError, AgentSocket},
+    agent::{Agent, AgentError, AgentSocket},
     bridge::Arriving,
     call::{CallerId, CarrierCallId},
+    campaign::Campaign,
     gateway::Gateway,
+    language::Language,
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
 #[derive(Default)]
 pub struct RingingCalls(Mutex<HashMap<CarrierCallId, Ringing>>);
 
-struct Ringing {
-    caller: CallerId,
-    agent: Arriving,
+/// A call's caller, and the agent that is on its way to it.
+pub struct Ringing {
+    pub caller: CallerId,
+    pub agent: Arc<Agent>,
+    pub arriving: Arriving,
     since: Instant,
 }
 
@@ -35,24 +39,34 @@ impl RingingCalls {
 }
 
 impl Gateway {
-    /// Starts to connect an agent for a call that rings, so that it is there when the media is.
-    pub(crate) fn call_agent(self: &Arc<Self>, call: &CarrierCallId, caller: &CallerId) {
-        let ringing = Ringing {
-            caller: caller.clone(),
-            agent: self.agent_for(call),
-            since: Instant::now(),
-        };
+    /// Starts to connect the campaign's agent for a call that rings, so that it is there when the
+    /// media is.
+    pub(crate) fn call_agent(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+        caller: &CallerId,
+        campaign: &Campaign,
+    ) {
+        let ringing = self.begin_ringing(call, caller.clone(), campaign);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
         }
     }
 
-    fn agent_for(self: &Arc<Self>, call: &CarrierCallId) -> Arriving {
-        let (arrived, agent) = oneshot::channel();
+    fn begin_ringing(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+        caller: CallerId,
+        campaign: &Campaign,
+    ) -> Ringing {
+        let agent = self.campaigns.agent_of(campaign);
+        let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
+        let (ours, language) = (Arc::clone(&agent), campaign.language.clone());
         let connecting = async move {
-            let unwanted = match arrived.send(gateway.connect_agent().await) {
+            let connected = gateway.connect_agent(&ours, &language).await;
+            let unwanted = match arrived.send(connected) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted,
             };
@@ -62,36 +76,47 @@ impl Gateway {
         };
         let span = tracing::info_span!("call", carrier_call.id = %call);
         self.calls.spawn_local(connecting.instrument(span));
-        agent
+        Ringing {
+            caller,
+            agent,
+            arriving,
+            since: Instant::now(),
+        }
     }
 
-    async fn connect_agent(&self) -> Result<AgentSocket, AgentError> {
+    async fn connect_agent(
+        &self,
+        agent: &Agent,
+        language: &Language,
+    ) -> Result<AgentSocket, AgentError> {
         let began = Instant::now();
-        let connected = self.agents.connect().await;
+        let connected = agent.connect(language).await;
         match &connected {
             Ok(_) => self.metrics.agent_ready(began.elapsed()),
             Err(error) => {
                 let reason = error.end_reason().as_str();
-                self.metrics
-                    .agent_failed(self.agents.kind().as_str(), reason);
+                self.metrics.agent_failed(agent.kind().as_str(), reason);
                 let error = error as &dyn std::error::Error;
-                tracing::warn!(error, reason, "no agent for a call");
+                let agent = agent.name().as_str();
+                tracing::warn!(error, reason, agent, "no agent for a call");
             }
         }
         connected
     }
 
     /// Hands over the agent and the caller of a call whose media has arrived. Where another
-    /// replica answered the webhook, both are unknown here and the agent is called now.
+    /// replica answered the webhook, the campaign's agent is called now, and the caller is `noted`.
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-    ) -> (Option<CallerId>, Arriving) {
+        campaign: &Campaign,
+        noted: Option<&str>,
+    ) -> Ringing {
         let ringing = self.ringing.lock().remove(call);
-        match ringing {
-            Some(ringing) => (Some(ringing.caller), ringing.agent),
-            None => (None, self.agent_for(call)),
-        }
+        ringing.unwrap_or_else(|| {
+            let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
+            self.begin_ringing(call, caller, campaign)
+        })
     }
 
     /// Sends the agent of a call away whose media will not come.
@@ -117,8 +142,8 @@ impl Gateway {
     }
 
     fn send_away(&self, mut ringing: Ringing) {
-        ringing.agent.close();
-        if let Ok(Ok(agent)) = ringing.agent.try_recv() {
+        ringing.arriving.close();
+        if let Ok(Ok(agent)) = ringing.arriving.try_recv() {
             self.calls.spawn(agent.close());
         }
     }

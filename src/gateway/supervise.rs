@@ -56,8 +56,8 @@ pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
 
 /// Renews, and says so each time a tick passes without the store's answer.
 pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
-    let campaigns = &gateway.campaigns;
-    let scopes = gateway.admission.scopes(campaigns).into_iter();
+    let campaigns = gateway.campaigns.current();
+    let scopes = gateway.admission.scopes(&campaigns).into_iter();
     let scopes: Vec<_> = scopes.map(|(scope, _)| scope).collect();
     let renewal = gateway
         .admission
@@ -74,10 +74,12 @@ pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
 impl Gateway {
     /// Tells the calls that a renewal concerns.
     fn look_after(&self, upkeep: &Upkeep) {
-        self.connections
-            .end_lost(&upkeep.taken_over, EndReason::TakenOver);
-        self.connections
-            .end_lost(&upkeep.over, EndReason::CarrierEnded);
+        for slot in &upkeep.taken_over {
+            self.connections.end_lost(*slot, EndReason::TakenOver);
+        }
+        for (slot, reason) in &upkeep.over {
+            self.connections.end_lost(*slot, *reason);
+        }
         for call in &upkeep.never_came {
             self.dismiss_agent(call);
             self.ended(call, Carrier::Twilio, EndReason::NoMedia);

@@ -11,6 +11,9 @@ pub struct PublicUrls {
     pub(super) base: Url,
     pub media: Url,
     pub stream_ended: Url,
+    pub voicemail: Url,
+    pub recording_status: Url,
+    pub message_status: Url,
 }
 
 impl PublicUrls {
@@ -37,6 +40,9 @@ impl PublicUrls {
         Self {
             media,
             stream_ended: under("/webhook/stream_ended"),
+            voicemail: under("/webhook/voicemail"),
+            recording_status: under("/webhook/recording_status"),
+            message_status: under("/webhook/message_status"),
             base,
         }
     }

@@ -1,5 +1,7 @@
 //! `/health`: whether this replica serves, and how much room there is.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
@@ -33,9 +35,21 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let room = gateway.admission.occupancy();
     let siblings = gateway.admission.siblings();
     let trouble = gateway.admission.trouble();
-    let scopes = gateway.admission.usage(&gateway.campaigns).into_iter();
+    let scopes = gateway
+        .admission
+        .usage(&gateway.campaigns.current())
+        .into_iter();
     let scopes: Vec<_> = scopes
         .map(|(scope, used, cap)| json!({"scope": scope.to_string(), "used": used, "cap": cap}))
+        .collect();
+    let agents = gateway.campaigns.agents();
+    let default = agents.default_agent();
+    let named: BTreeMap<_, _> = agents
+        .all()
+        .map(|agent| {
+            let shown = json!({"kind": agent.kind().as_str(), "resting": agent.is_resting()});
+            (agent.name().as_str(), shown)
+        })
         .collect();
     HttpResponse::Ok().json(json!({
         "status": if gateway.is_draining() { "draining" } else { "ok" },
@@ -53,8 +67,10 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
         "replicas": siblings.replicas.max(1),
         "scopes": scopes,
         "twilio": if gateway.twilio.is_open() { "open" } else { "closed" },
-        "agent": gateway.agents.kind().as_str(),
-        "agent_resting": gateway.agents.is_resting(),
+        "agent": default.kind().as_str(),
+        "agent_resting": default.is_resting(),
+        "agents": named,
+        "campaigns": gateway.campaigns.current().all().count(),
         "version": env!("CARGO_PKG_VERSION"),
     }))
 }

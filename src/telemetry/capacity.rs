@@ -34,6 +34,7 @@ pub enum StoreOperation {
     Release,
     Rebind,
     Note,
+    Reap,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -191,6 +192,7 @@ impl StoreOperation {
             Self::Release => "release",
             Self::Rebind => "rebind",
             Self::Note => "note",
+            Self::Reap => "reap",
         }
     }
 }

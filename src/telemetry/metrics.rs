@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{AgentMetrics, CallMetrics, CapacityMetrics, slow};
+use crate::telemetry::{AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, slow};
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
@@ -30,6 +30,7 @@ pub struct Metrics {
     pub calls: CallMetrics,
     pub agents: AgentMetrics,
     pub capacity: CapacityMetrics,
+    pub offers: OfferMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +87,7 @@ impl Metrics {
             calls: CallMetrics::new(),
             agents: AgentMetrics::default(),
             capacity: CapacityMetrics::new(),
+            offers: OfferMetrics::default(),
         };
         metrics.register();
         metrics
@@ -159,6 +161,7 @@ impl Metrics {
             "Agents that were not ready",
             self.agent_failures.clone(),
         );
+        self.offers.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);

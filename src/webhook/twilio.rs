@@ -1,6 +1,8 @@
 //! Twilio's webhooks: a call rings, its status changes, its bridge has ended.
 
+pub mod message;
 pub mod signature;
+pub mod voicemail;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use crate::{
     admission::Decision,
     answer::{Answer, CallDetails},
     call::{CallerId, CarrierCallId, Farewell},
-    campaign::Campaign,
+    campaign::{Campaign, Campaigns},
     config::TwilioSettings,
     gateway::Gateway,
     record::What,
@@ -72,19 +74,24 @@ pub async fn ringing(
 ) -> HttpResponse {
     let began = Instant::now();
     gateway.metrics.webhook("incoming_call");
-    let campaign = gateway.campaigns.answering(&call.to);
-    let answer = match campaign {
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.answering(&call.to);
+    let answer = match &campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
-        Some(campaign) => admit(&gateway, &call, campaign).await,
+        Some(campaign) => admit(&gateway, &call, campaign, &campaigns).await,
     };
-    let details = call.details(campaign.map(|campaign| campaign.id.as_str()));
-    let response = twiml(&gateway, &answer, campaign, &details);
+    let details = call.details(campaign.as_ref().map(|campaign| campaign.id.as_str()));
+    let response = twiml(&gateway, &answer, campaign.as_ref(), &details);
     gateway.metrics.answered_webhook(began.elapsed());
     response
 }
 
-async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) -> Answer {
-    let campaigns = &gateway.campaigns;
+async fn admit(
+    gateway: &web::Data<Gateway>,
+    call: &RingingCall,
+    campaign: &Campaign,
+    campaigns: &Campaigns,
+) -> Answer {
     let admission =
         gateway
             .admission
@@ -95,7 +102,7 @@ async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Camp
                 gateway.metrics.started();
                 gateway.timeline.step(&call.id, What::Admitted);
                 if gateway.takes_media() {
-                    gateway.call_agent(&call.id, &call.from);
+                    gateway.call_agent(&call.id, &call.from, campaign);
                 }
             }
             Answer::Connect {
@@ -110,7 +117,7 @@ async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Camp
                 gateway.metrics.refused(scope, refusal.reason.as_str());
                 gateway.timeline.step(&call.id, What::Refused);
             }
-            Answer::Refuse
+            gateway.refuse(&call.id, &call.from, campaign, refusal.reason, first)
         }
         Decision::Ended => Answer::HangUp,
     }
@@ -142,8 +149,13 @@ pub async fn stream_ended(
         Farewell::Goodbye => Answer::Goodbye,
         Farewell::Apology => Answer::Apology,
     };
-    let campaign = gateway.campaigns.answering(&call.to);
-    twiml(&gateway, &answer, campaign, &CallDetails::default())
+    let campaign = gateway.campaigns.current().answering(&call.to);
+    twiml(
+        &gateway,
+        &answer,
+        campaign.as_ref(),
+        &CallDetails::default(),
+    )
 }
 
 fn twiml(
@@ -152,7 +164,8 @@ fn twiml(
     campaign: Option<&Arc<Campaign>>,
     details: &CallDetails<'_>,
 ) -> HttpResponse {
-    let campaign = campaign.unwrap_or_else(|| gateway.campaigns.default_campaign());
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaign.unwrap_or_else(|| campaigns.default_campaign());
     let body = gateway
         .templates
         .render(answer, &campaign.language, details);

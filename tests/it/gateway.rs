@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    carrier::{Carrier, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
+    carrier::{Carrier, Fields, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
     line::{GUARD, Line, stop},
     twiml::Element,
 };
@@ -111,7 +111,19 @@ impl TestGateway {
     }
 
     pub async fn ring_as(&self, sid: &str) -> Ringing<'_> {
-        let fields = ringing(sid);
+        self.ring_with(sid, ringing(sid)).await
+    }
+
+    /// Brings a new call to a number.
+    pub async fn ring_number(&self, called: &str) -> Ringing<'_> {
+        let sid = call_sid();
+        let mut fields = ringing(&sid);
+        fields.retain(|(name, _)| *name != "To");
+        fields.push(("To", called));
+        self.ring_with(&sid, fields).await
+    }
+
+    async fn ring_with(&self, sid: &str, fields: Fields<'_>) -> Ringing<'_> {
         let reply = self.carrier.webhook("/webhook/incoming_call", &fields);
         Ringing {
             gateway: self,
@@ -205,6 +217,13 @@ impl TestGateway {
         if let Some(parrot) = parrot {
             drained(parrot.stop()).await;
         }
+    }
+
+    /// Has the campaign file read again, as a SIGHUP does.
+    pub async fn reload(&self) {
+        let running = self.running.take().expect("it has not begun to drain");
+        running.reload_campaigns().await;
+        self.running.set(Some(running));
     }
 
     /// Tells the gateway to go, as a SIGTERM does, and again when `hurry` completes.

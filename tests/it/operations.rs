@@ -80,7 +80,7 @@ async fn metrics_have_the_names_that_alerts_are_made_of() {
         "calls_active 1",
         "calls_started_total 1",
         "calls_rejected_max_concurrent_total 1",
-        "calls_refused_total{scope=\"global\"} 1",
+        "calls_refused_total{scope=\"global\",reason=\"full\"} 1",
         "connections_active 1",
         "webhook_duration_seconds_count 2",
         "agent_connect_seconds_count 1",
@@ -240,10 +240,12 @@ async fn every_route_is_public_by_name_or_refuses_strangers() {
 #[tokio::test]
 async fn a_replica_takes_as_many_media_sockets_as_it_may() {
     let gateway = TestGateway::with(&[("MAX_CONNECTIONS", "1")]).await;
-    let first = gateway.ring().await.connected().await;
-    let second = gateway.ring().await;
+    let (first, second) = (gateway.ring().await, gateway.ring().await);
+    let first = first.connected().await;
     let url = second.admitted().0;
     assert_eq!(gateway.carrier.open(url).await.err(), Some(503));
+    // Nobody else could take it, so the next caller hears so at once.
+    gateway.ring().await.refused_as_busy();
     // Even one that has not said whose it is counts.
     first.hang_up().await;
     gateway.until_active(1).await;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use callgate::parrot::{Parrot, ParrotOptions};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -17,9 +18,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     audio::{FRAME, syllables},
-    carrier::{CALLER, Carrier, PUBLIC_URL, TOKEN, call_sid, form, ringing},
+    carrier::{ACCOUNT, CALLER, Carrier, PUBLIC_URL, TOKEN, call_sid, form, ringing},
     gateway::{drained, nobody_listens},
     line::{GUARD, Line, stop},
+    rest::{Act, RestServer},
 };
 
 const OPS_TOKEN: &str = "an-operators-canary-token";
@@ -27,15 +29,15 @@ const AGENT_KEY: &str = "sk-canary-of-the-agent";
 const TICKET_SECRET: &str = "a-canary-that-signs-tickets";
 
 /// A gateway in a process of its own.
-struct Program {
+pub struct Program {
     child: Child,
-    log: watch::Receiver<Vec<String>>,
-    carrier: Carrier,
+    pub log: watch::Receiver<Vec<String>>,
+    pub carrier: Carrier,
     _directory: tempfile::TempDir,
 }
 
 impl Program {
-    async fn start(settings: &[(&str, &str)]) -> Self {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = command(settings, &directory).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -67,22 +69,26 @@ impl Program {
         Line::begin(socket, sid, ticket).await
     }
 
-    fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let mut kill = std::process::Command::new("kill");
-        assert!(kill.args(["-TERM", &id]).status().unwrap().success());
+    pub fn terminate(&self) {
+        self.signal("-TERM");
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args([signal, &id]).status().unwrap().success());
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
         drained(self.child.wait()).await.unwrap()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.borrow().join("\n")
     }
 }
 
-fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
+pub fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
     command
         .env_clear()
@@ -106,11 +112,11 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
     let masked = "+9*******4567";
     for (line, level) in [
         (
-            format!("[CAPACITY] ACQUIRED call_id={first} active_calls=1/2"),
+            format!("[CAPACITY] ACQUIRED call_id={first} active_calls=2/2"),
             "WARN",
         ),
         (
-            format!("[CAPACITY] ACQUIRED call_id={second} active_calls=2/2"),
+            format!("[CAPACITY] ACQUIRED call_id={second} active_calls=1/2"),
             "WARN",
         ),
         (
@@ -145,7 +151,7 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
 }
 
 /// Waits for a line of the log that has `wanted` in it.
-async fn until(log: &watch::Receiver<Vec<String>>, wanted: &str) -> String {
+pub async fn until(log: &watch::Receiver<Vec<String>>, wanted: &str) -> String {
     let mut log = log.clone();
     let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(wanted)).cloned();
     let found = timeout(GUARD, log.wait_for(|lines| find(lines).is_some())).await;
@@ -176,10 +182,10 @@ async fn the_log_tells_of_capacity_and_connections_and_of_nobody_in_person() {
     ];
     let mut program = Program::start(&settings).await;
     let (first, second, third) = (call_sid(), call_sid(), call_sid());
-    let line = program.call(&first).await;
     let fields = ringing(&second);
     let answer = program.carrier.webhook("/webhook/incoming_call", &fields);
     let answer = answer.await.twiml();
+    let line = program.call(&first).await;
     let stream = answer.child("Connect").child("Stream");
     let ticket = stream.child("Parameter").attribute("value").to_owned();
     let url = stream.attribute("url");
@@ -229,6 +235,77 @@ async fn the_log_tells_of_capacity_and_connections_and_of_nobody_in_person() {
         assert!(!log.contains(private), "{private:?} is in the log");
     }
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_tells_of_each_message_once_and_of_nobody_in_person() {
+    const PROBLEM: &str = r#"{"code":63016,"message":"+972501234567 has no template"}"#;
+    const RECORDING: &str = "RE00000000000000000000000000000001";
+    let rest = RestServer::start(&[Act::Answer(400, "", PROBLEM)]).await;
+    let settings = [
+        ("MAX_ACTIVE_CALLS", "1"),
+        ("CALLS_OVER_CAPACITY_BEHAVIOR", "whatsapp"),
+        ("TWILIO_API_BASE", &rest.url),
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("WHATSAPP_FROM", "+972721234567"),
+        (
+            "WHATSAPP_TEMPLATE_SID",
+            "HX00000000000000000000000000000001",
+        ),
+    ];
+    let mut program = Program::start(&settings).await;
+    let (first, refused) = (call_sid(), call_sid());
+    for sid in [&first, &refused, &refused] {
+        let fields = ringing(sid);
+        let answer = program.carrier.webhook("/webhook/incoming_call", &fields);
+        answer.await.twiml();
+    }
+    let failed = until(&program.log, "a WhatsApp message was not sent").await;
+    for said in [
+        " WARN ",
+        "to=+9*******4567",
+        "result=\"refused\"",
+        "code=63016",
+        "hint=\"is WHATSAPP_TEMPLATE_SID an approved template",
+        &refused,
+    ] {
+        assert!(failed.contains(said), "{said} in {failed}");
+    }
+    for _ in 0..3 {
+        let url = "https://api.twilio.com/canary/Recordings/RE1";
+        let fields = [
+            ("AccountSid", ACCOUNT),
+            ("CallSid", &refused),
+            ("RecordingSid", RECORDING),
+            ("RecordingUrl", url),
+            ("RecordingStatus", "completed"),
+            ("RecordingDuration", "7"),
+        ];
+        let path = "/webhook/recording_status";
+        let reply = program.carrier.webhook(path, &fields).await;
+        assert_eq!(reply.status, 204);
+    }
+    let mut done = ringing(&first);
+    done.retain(|(name, _)| *name != "CallStatus");
+    done.push(("CallStatus", "completed"));
+    program.carrier.webhook("/webhook/call_status", &done).await;
+    program.terminate();
+    assert_eq!(program.ended().await.code(), Some(0));
+    until(&program.log, "stopped").await;
+    let log = program.log();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("a caller has left a message"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for said in [" INFO ", RECORDING, "duration_s=7", &refused] {
+        assert!(told[0].contains(said), "{said} in {}", told[0]);
+    }
+    assert_eq!(log.matches("a WhatsApp message was not sent").count(), 1);
+    let credentials = STANDARD.encode(format!("{ACCOUNT}:{TOKEN}"));
+    for private in [&CALLER[1..], "972721234567", TOKEN, &credentials, "canary"] {
+        assert!(!log.contains(private), "{private:?} is in the log");
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@
 )]
 
 use std::{
+    fs,
     io::{BufRead, BufReader, ErrorKind, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
 };
 
 use redis::{Client, Cmd, Connection, FromRedisValue};
@@ -90,13 +92,10 @@ impl RedisServer {
     }
 
     /// Sends a command whose answer nobody waits for; it goes on until the socket is dropped.
-    pub fn send(&self, command: &[&str]) -> TcpStream {
+    pub fn send(&self, command: &Cmd) -> TcpStream {
         let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("it listens");
-        let mut message = format!("*{}\r\n", command.len());
-        for word in command {
-            message += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        socket.write_all(message.as_bytes()).expect("it reads");
+        let sent = socket.write_all(&command.get_packed_command());
+        sent.expect("it reads");
         socket
     }
 
@@ -120,6 +119,14 @@ impl RedisServer {
     /// Lets it hang.
     pub fn pause(&self) {
         self.signal("-STOP");
+        // Signals are not waited for by those who send them.
+        let process = format!("/proc/{}/stat", self.process.id());
+        while !fs::read_to_string(&process)
+            .expect("it is there")
+            .contains(") T ")
+        {
+            thread::yield_now();
+        }
     }
 
     /// Lets it go on.
@@ -142,7 +149,8 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
+/// Returns a port that nobody has, for a moment.
+pub fn free_port() -> u16 {
     // A cluster's second port is 10,000 above the first.
     loop {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

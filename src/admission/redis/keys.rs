@@ -65,20 +65,24 @@ impl Keys {
     pub fn scope(&self, scope: &Scope) -> String {
         match scope {
             Scope::Global => format!("{}calls:lease", self.prefix),
-            other => self.of("lease", &other.to_string()),
+            Scope::Setup
+            | Scope::Tenant(_)
+            | Scope::Campaign(_)
+            | Scope::Group(_)
+            | Scope::Outbound => self.of("lease", &scope.to_string()),
         }
-    }
-
-    /// Returns the scopes that a call counts in, by its state.
-    pub fn scopes_in(&self, state: &str) -> Vec<Scope> {
-        let counted = serde_json::from_str::<Counted>(state);
-        let names = counted.map_or(Vec::new(), |counted| counted.scopes);
-        names.iter().filter_map(|name| scope_of(name)).collect()
     }
 
     fn of(&self, kind: &str, name: &str) -> String {
         format!("{}calls:{kind}:{name}", self.prefix)
     }
+}
+
+/// Returns the scopes that a call counts in, by its state.
+pub fn scopes_in(state: &str) -> Vec<Scope> {
+    let counted = serde_json::from_str::<Counted>(state);
+    let names = counted.map_or(Vec::new(), |counted| counted.scopes);
+    names.iter().filter_map(|name| scope_of(name)).collect()
 }
 
 /// Reads a scope as it is displayed.

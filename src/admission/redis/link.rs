@@ -34,8 +34,8 @@ pub struct Link {
 }
 
 enum Maker {
-    Single(Client),
-    Cluster(ClusterClient),
+    Single(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 /// A connection, shared by all who clone it.
@@ -89,9 +89,9 @@ impl Link {
                 .response_timeout(PATIENCE)
                 .tcp_settings(tcp)
                 .retries(1);
-            Maker::Cluster(builder.build()?)
+            Maker::Cluster(Box::new(builder.build()?))
         } else {
-            Maker::Single(Client::open(info.set_tcp_settings(tcp))?)
+            Maker::Single(Box::new(Client::open(info.set_tcp_settings(tcp))?))
         };
         Ok(Self {
             client,
@@ -126,12 +126,11 @@ impl Link {
         info.arg("INFO");
         let info = bounded(CONNECT, connection.command(&info)).await?;
         // A cluster answers for each of its nodes: one speaks for all.
-        let info = match info {
-            Value::Map(nodes) => nodes
-                .into_iter()
-                .next()
-                .map_or(Value::Nil, |(_, info)| info),
-            info => info,
+        let info = if let Value::Map(nodes) = info {
+            let first = nodes.into_iter().next();
+            first.map_or(Value::Nil, |(_, info)| info)
+        } else {
+            info
         };
         let info: String =
             redis::from_redis_value(info).map_err(|_| StoreError::Garbled("INFO"))?;
@@ -156,7 +155,7 @@ impl Maker {
                     .set_response_timeout(Some(PATIENCE))
                     .set_number_of_retries(1)
                     .set_pipeline_buffer_size(256);
-                let manager = ConnectionManager::new_with_config(client.clone(), config);
+                let manager = ConnectionManager::new_with_config(*client.clone(), config);
                 Ok(Connection::Single(manager.await?))
             }
             Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),

@@ -30,9 +30,9 @@ for at = 9, #ARGV, 7 do
   local mine = owner and string.match(owner, ' (.*)$') == ARGV[2]
   local has_media = ARGV[at + 3] == '1'
   if known[2] then
-    news[#news + 1] = {sid, 'ENDED', 0}
+    news[#news + 1] = {sid, 'ENDED', known[2]}
   elseif claimed > 0 and stored > claimed or claimed == 0 and owner and not mine and not has_media then
-    news[#news + 1] = {sid, 'LOST', 0}
+    news[#news + 1] = {sid, 'LOST'}
   else
     local epoch = claimed
     if claimed == 0 then

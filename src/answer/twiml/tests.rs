@@ -26,6 +26,60 @@ fn a_busy_line_speaks_hebrew_letter_for_letter() {
 }
 
 #[test]
+fn a_full_campaign_takes_messages_and_thanks_for_them() {
+    insta::assert_snapshot!(answered(&voicemail(), HEBREW), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Google.he-IL-Wavenet-A" language="he-IL">כל הקווים תפוסים כרגע. אנא השאירו הודעה אחרי הצליל, ובסיום הקישו סולמית.</Say>
+      <Record action="https://voice.example/webhook/voicemail" method="POST" maxLength="120" timeout="5" finishOnKey="#" playBeep="true" recordingStatusCallback="https://voice.example/webhook/recording_status" recordingStatusCallbackMethod="POST" recordingStatusCallbackEvent="completed absent"/>
+      <Say voice="Google.he-IL-Wavenet-A" language="he-IL">לא התקבלה הודעה. להתראות.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+    insta::assert_snapshot!(answered(&voicemail(), ENGLISH), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Polly.Joanna" language="en-US">All our lines are busy at the moment. Please leave a message after the tone, and press the pound key when you are done.</Say>
+      <Record action="https://voice.example/webhook/voicemail" method="POST" maxLength="120" timeout="5" finishOnKey="#" playBeep="true" recordingStatusCallback="https://voice.example/webhook/recording_status" recordingStatusCallbackMethod="POST" recordingStatusCallbackEvent="completed absent"/>
+      <Say voice="Polly.Joanna" language="en-US">We did not receive a message. Goodbye.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+    insta::assert_snapshot!(answered(&Answer::VoicemailThanks, HEBREW), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Google.he-IL-Wavenet-A" language="he-IL">תודה על ההודעה. נחזור אליכם בהקדם. להתראות.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+    insta::assert_snapshot!(answered(&Answer::VoicemailThanks, ENGLISH), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Polly.Joanna" language="en-US">Thank you for your message. We will get back to you as soon as we can. Goodbye.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+}
+
+#[test]
+fn a_full_campaign_announces_its_message() {
+    insta::assert_snapshot!(answered(&Answer::Whatsapp, HEBREW), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Google.he-IL-Wavenet-A" language="he-IL">המערכת עמוסה כרגע. מיד נשלח לכם הודעה בוואטסאפ, ונשמח להמשיך שם. תודה על פנייתכם.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+    insta::assert_snapshot!(answered(&Answer::Whatsapp, ENGLISH), @r##"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <Response>
+      <Say voice="Polly.Joanna" language="en-US">The system is currently busy. We will write to you on WhatsApp in a moment and will be glad to help you there. Thank you for calling.</Say>
+      <Hangup/>
+    </Response>
+    "##);
+}
+
+#[test]
 fn an_admitted_call_is_connected_with_its_ticket() {
     insta::assert_snapshot!(answered(&connect("t1cket"), HEBREW), @r#"
     <?xml version="1.0" encoding="UTF-8"?>
@@ -160,8 +214,8 @@ fn one_failed_start_names_every_bad_template() {
     ]);
     insta::assert_snapshot!(error.err().unwrap(), @"
     3 templates are wrong:
-      /etc/callgate/twiml/he-IL/bussy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
-      /etc/callgate/he-IL/busy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
+      /etc/callgate/twiml/he-IL/bussy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
+      /etc/callgate/he-IL/busy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
       /etc/callgate/twiml/he-IL/busy.xml:2:16: </Response> does not close <Say>
     ");
 }
@@ -276,6 +330,14 @@ fn connect(ticket: &str) -> Answer {
         stream_url: Url::parse("wss://voice.example/twilio/media").unwrap(),
         action_url: Url::parse("https://voice.example/webhook/stream_ended?a=1&b=2").unwrap(),
         ticket: ticket.to_owned(),
+    }
+}
+
+fn voicemail() -> Answer {
+    Answer::Voicemail {
+        action_url: Url::parse("https://voice.example/webhook/voicemail").unwrap(),
+        recording_url: Url::parse("https://voice.example/webhook/recording_status").unwrap(),
+        max_seconds: 120,
     }
 }
 

@@ -1,21 +1,15 @@
 //! How a caller comes in: straight to the floor, or through the gateway's webhook as from Twilio.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use callgate_benches::frame::{self, Masks, Opcode};
 use callgate_benches::message::CarrierSide;
+use callgate_benches::twilio::{self, Answer, Stream};
 use callgate_benches::upgrade::{self, LONGEST_HEAD};
-use hmac::{Hmac, KeyInit, Mac};
-use quick_xml::XmlVersion;
-use quick_xml::events::Event;
-use serde_json::{Map, Value};
-use sha1::Sha1;
+use serde_json::Map;
 
 use crate::candidate::{ACCOUNT_SID, AUTH_TOKEN, Candidate};
 
@@ -31,16 +25,9 @@ pub struct Caller {
 }
 
 /// What an HTTP request was answered with.
-pub struct Answer {
+pub struct Reply {
     pub status: u16,
     pub body: String,
-}
-
-/// Where TwiML sends a call's audio.
-#[derive(Debug, Default, PartialEq)]
-struct Stream {
-    url: String,
-    parameters: Map<String, Value>,
 }
 
 impl Caller {
@@ -75,17 +62,17 @@ impl Caller {
 }
 
 /// Asks for a page.
-pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
     exchange(
         address,
-        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"),
     )
 }
 
 /// Rings as Twilio does, and returns where the call's audio goes.
 fn ring(side: &CarrierSide, address: SocketAddr, index: u16) -> anyhow::Result<Stream> {
     let from = format!("+1555{index:07}");
-    let fields = BTreeMap::from([
+    let fields = [
         ("AccountSid", side.account_sid.as_str()),
         ("ApiVersion", "2010-04-01"),
         ("CallSid", &side.call_sid),
@@ -95,27 +82,16 @@ fn ring(side: &CarrierSide, address: SocketAddr, index: u16) -> anyhow::Result<S
         ("Direction", "inbound"),
         ("From", &from),
         ("To", "+15550000000"),
-    ]);
+    ];
+    let base = format!("http://{address}");
     let path = "/webhook/incoming_call";
-    let signature = sign(&format!("http://{address}{path}"), &fields);
-    let form: Vec<String> = fields
-        .iter()
-        // The plus of a number is the only character here that a form may not hold as it is.
-        .map(|(name, value)| format!("{name}={}", value.replace('+', "%2B")))
-        .collect();
-    let form = form.join("&");
-    let length = form.len();
-    let answer = exchange(
-        address,
-        &format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-             Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n\
-             Content-Length: {length}\r\nX-Twilio-Signature: {signature}\r\n\r\n{form}"
-        ),
-    )?;
-    let Answer { status, body } = answer;
+    let request = twilio::webhook(AUTH_TOKEN, &base, path, &fields);
+    let Reply { status, body } = exchange(address, &request)?;
     ensure!(status == 200, "the webhook answered {status}: {body}");
-    stream_of(&body)?.with_context(|| format!("the call was not let in: {body}"))
+    match Answer::read(&body)? {
+        Answer::Connect(stream) => Ok(stream),
+        Answer::Told(_) | Answer::HungUp => bail!("the call was not let in: {body}"),
+    }
 }
 
 /// Opens the media socket, and returns what was read behind its upgrade too.
@@ -125,7 +101,7 @@ fn open(url: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let slash = rest.find('/').unwrap_or(rest.len());
     let (host, path) = rest.split_at(slash);
     let mut stream = connect(host.parse()?)?;
-    let signature = sign(url, &BTreeMap::new());
+    let signature = twilio::sign(AUTH_TOKEN, url, &[]);
     let path = if path.is_empty() { "/" } else { path };
     let request = upgrade::request(host, path, &[("X-Twilio-Signature", &signature)]);
     stream.write_all(request.as_bytes())?;
@@ -146,7 +122,9 @@ fn open(url: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     Ok((stream, answer.split_off(head)))
 }
 
-fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
+/// Sends a whole request over a connection of its own.
+fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<Reply> {
+    let request = request.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
     let mut stream = connect(address)?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -159,7 +137,7 @@ fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
     }
     let status = head.split(' ').nth(1).context("no status")?.parse()?;
     let body = String::from_utf8_lossy(&answer[head.len()..]).into_owned();
-    Ok(Answer { status, body })
+    Ok(Reply { status, body })
 }
 
 fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
@@ -167,90 +145,4 @@ fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
-}
-
-/// Signs a form posted to `url`, or, without fields, an upgrade, as
-/// twilio.com/docs/usage/security says.
-fn sign(url: &str, fields: &BTreeMap<&str, &str>) -> String {
-    let mut signed = url.to_owned();
-    for (name, value) in fields {
-        write!(signed, "{name}{value}").expect("a string takes any text");
-    }
-    let mut mac = Hmac::<Sha1>::new_from_slice(AUTH_TOKEN.as_bytes())
-        .expect("HMAC takes a key of any length");
-    mac.update(signed.as_bytes());
-    STANDARD.encode(mac.finalize().into_bytes())
-}
-
-/// Finds the stream in TwiML, or returns `None` if the call is answered in another way.
-fn stream_of(twiml: &str) -> anyhow::Result<Option<Stream>> {
-    let mut reader = quick_xml::Reader::from_str(twiml);
-    let mut stream = None;
-    loop {
-        let event = reader.read_event()?;
-        let (Event::Start(tag) | Event::Empty(tag)) = &event else {
-            if matches!(event, Event::Eof) {
-                return Ok(stream);
-            }
-            continue;
-        };
-        let attribute = |name: &str| -> anyhow::Result<String> {
-            let found = tag.try_get_attribute(name)?;
-            let found = found.with_context(|| format!("a tag without {name}: {twiml}"))?;
-            let value = found.normalized_value(XmlVersion::Implicit1_0)?;
-            Ok(value.into_owned())
-        };
-        match tag.name().as_ref() {
-            "Stream" => {
-                stream = Some(Stream {
-                    url: attribute("url")?,
-                    parameters: Map::new(),
-                });
-            }
-            "Parameter" => {
-                let stream = stream.as_mut().context("a parameter of no stream")?;
-                let value = Value::String(attribute("value")?);
-                stream.parameters.insert(attribute("name")?, value);
-            }
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forms_and_upgrades_are_signed_as_by_twilio() {
-        // Computed with twilio-python 9.13.0.
-        let fields = BTreeMap::from([
-            ("CallSid", "CA00000000000000000000000000000001"),
-            ("AccountSid", "AC00000000000000000000000000000001"),
-            ("From", "+972501234567"),
-            ("To", "+972721234567"),
-            ("CallStatus", "ringing"),
-            ("ApiVersion", "2010-04-01"),
-            ("Direction", "inbound"),
-            ("CallerName", ""),
-            ("FromCity", "TEL AVIV"),
-        ]);
-        let url = "https://voice.example.com/twilio/voice?tenant=acme";
-        assert_eq!(sign(url, &fields), "23KWQiRfonZvSwqMmJglfz51m/s=");
-        let url = "wss://voice.example.com/twilio/media";
-        assert_eq!(sign(url, &BTreeMap::new()), "3Wv0T80qzAY3OCARW9y1gnUJZtE=");
-    }
-
-    #[test]
-    fn a_stream_is_found_in_twiml() {
-        let twiml = r#"<?xml version="1.0" encoding="UTF-8"?>
-            <Response><Connect><Stream url="ws://127.0.0.1:5050/twilio/media">
-            <Parameter name="ticket" value="a&amp;b"/></Stream></Connect></Response>"#;
-        let stream = stream_of(twiml).unwrap().unwrap();
-        assert_eq!(stream.url, "ws://127.0.0.1:5050/twilio/media");
-        assert_eq!(stream.parameters["ticket"], "a&b");
-
-        let refused = "<Response><Say>Nobody is free.</Say><Hangup/></Response>";
-        assert_eq!(stream_of(refused).unwrap(), None);
-    }
 }

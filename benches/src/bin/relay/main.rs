@@ -18,6 +18,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use callgate_benches::floor;
+use callgate_benches::machine::Machine;
 use clap::{Parser, Subcommand};
 
 use crate::candidate::{Candidate, Placement};
@@ -104,7 +105,7 @@ fn main() -> anyhow::Result<()> {
         workers: options.workers,
     };
 
-    let machine = process::machine(cores.len())?;
+    let machine = Machine::of(cores.len())?;
     let mut rounds = Vec::new();
     for &calls in &options.calls {
         for round in 1..=options.rounds {

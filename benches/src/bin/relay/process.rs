@@ -1,10 +1,10 @@
-//! What Linux tells of processes and of the machine.
+//! What Linux tells of processes.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use callgate_benches::machine::field;
 
 /// The time that the threads of a process have spent so far.
 #[derive(Clone, Copy, Default)]
@@ -57,30 +57,6 @@ pub fn resident_kib(pid: u32) -> anyhow::Result<u32> {
     Ok(line.trim_end_matches(" kB").parse()?)
 }
 
-/// What the figures were measured on.
-#[derive(Serialize)]
-pub struct Machine {
-    cores: usize,
-    cpu: String,
-    kernel: String,
-    /// Runnable threads in the minute before: others at work disturb the figures.
-    load: String,
-}
-
-pub fn machine(cores: usize) -> anyhow::Result<Machine> {
-    let cpu = fs::read_to_string("/proc/cpuinfo")?;
-    let model = field(&cpu, "model name").unwrap_or("unknown");
-    let load = fs::read_to_string("/proc/loadavg")?;
-    Ok(Machine {
-        cores,
-        cpu: model.trim_start_matches([':', ' ', '\t']).to_owned(),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_owned(),
-        load: load.split(' ').next().unwrap_or_default().to_owned(),
-    })
-}
-
 /// Returns the cores that this process may use, as the kernel lists them (`0-3,8`).
 pub fn allowed_cores() -> anyhow::Result<String> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -107,12 +83,6 @@ pub fn most_open_files() -> anyhow::Result<String> {
     Ok(hard.context("no hard limit of open files")?.to_owned())
 }
 
-/// Returns what follows `name` at the beginning of a line.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let value = |line: &'a str| line.strip_prefix(name);
-    Some(text.lines().find_map(value)?.trim())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +101,5 @@ mod tests {
         Times::of(pid).unwrap();
         most_open_files().unwrap();
         cores(&allowed_cores().unwrap()).unwrap();
-        machine(1).unwrap();
     }
 }

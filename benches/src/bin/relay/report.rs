@@ -1,10 +1,10 @@
 //! What the rounds came to, for people and for programs.
 
+use callgate_benches::machine::Machine;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::candidate::Candidate;
-use crate::process::Machine;
 use crate::run::Measured;
 
 /// Returns a table of medians over rounds, in Markdown.

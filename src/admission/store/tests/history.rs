@@ -69,6 +69,8 @@ pub enum Step {
         name: u32,
     },
     Pass(Millis),
+    /// An operator has what has lapsed swept up.
+    Sweep,
     /// The replica dies, with it the knowledge of its calls, and another takes its place.
     Crash(usize),
     Lose,
@@ -104,7 +106,7 @@ pub fn any_shared_history() -> impl Strategy<Value = Vec<Step>> {
         unheard,
     });
     vec_of(
-        prop_oneof![24 => any_step(), 5 => pass, 2 => without],
+        prop_oneof![24 => any_step(), 5 => pass, 2 => without, 1 => Just(Step::Sweep)],
         0..60,
     )
 }
@@ -255,7 +257,9 @@ impl Play<'_> {
             let may = matches!(key.as_str(), "calls:gen" | "calls:epoch");
             prop_assert!(may, "{} never expires after {:?}", key, step);
         }
-        if let (Step::Renew { .. }, Some((active, count))) = (step, self.house.mirrors(&look)) {
+        if let (Step::Renew { .. } | Step::Sweep, Some((active, count))) =
+            (step, self.house.mirrors(&look))
+        {
             prop_assert_eq!(&active, &self.model.live(), "the mirror");
             prop_assert_eq!(count, active.len().to_string(), "the mirrored count");
         }
@@ -304,6 +308,7 @@ impl Play<'_> {
                 name,
             } => self.rebind(*replica, *call, *name).await,
             Step::Pass(_) => Ok(()),
+            Step::Sweep => self.sweep().await,
             Step::Crash(replica) => {
                 let died = &mut self.replicas[*replica];
                 *died = Replica {
@@ -464,7 +469,7 @@ impl Play<'_> {
                     believed.unwrap().claim.lease.epoch = epoch;
                     self.replicas[replica].had.push(lease(&call, epoch));
                 }
-                News::Lost | News::Ended => self.forget(replica, &call),
+                News::Lost | News::Ended(_) => self.forget(replica, &call),
             }
         }
         Ok(())
@@ -543,6 +548,14 @@ impl Play<'_> {
         Ok(())
     }
 
+    async fn sweep(&mut self) -> Result<(), TestCaseError> {
+        if let Store::Redis(store) = self.house.store(0) {
+            let swept = store.reap(&all_scopes()).await.unwrap();
+            prop_assert_eq!(swept, self.model.sweep());
+        }
+        Ok(())
+    }
+
     /// Checks that an epoch is higher than any before it.
     fn newer(&mut self, epoch: u64) -> Result<u64, TestCaseError> {
         prop_assert!(epoch > self.model.newest, "epoch {} goes backwards", epoch);
@@ -595,12 +608,12 @@ impl Play<'_> {
         let [global, setup, first, second, campaign] = all_scopes();
         let setup = Room::new(setup, caps.setup);
         let mut global = Room::new(global, caps.global);
-        if call % 2 == 1 {
+        if !call.is_multiple_of(2) {
             return vec![global, setup, Room::new(second, caps.tenants[1])];
         }
         global.reserves.push((second, caps.kept_for_tenant));
         let mut tenant = Room::new(first, caps.tenants[0]);
-        if call % 4 == 0 {
+        if call.is_multiple_of(4) {
             let campaign = Room::new(campaign, caps.campaign);
             return vec![global, setup, tenant, campaign];
         }

@@ -216,8 +216,8 @@ impl Model {
         given: &mut impl Iterator<Item = u64>,
     ) -> Option<News> {
         let call = &claim.lease.call;
-        if self.reason(call).is_some() {
-            return Some(News::Ended);
+        if let Some(reason) = self.reason(call) {
+            return Some(News::Ended(reason));
         }
         let stored = self.held(call).cloned();
         let claimed = claim.lease.epoch;
@@ -308,6 +308,13 @@ impl Model {
         Rebound::Named
     }
 
+    /// Sweeps up what has lapsed; returns how many slots that frees and how many are held.
+    pub fn sweep(&mut self) -> (u32, u32) {
+        self.reap();
+        let lapsed = std::mem::take(&mut self.lapsed);
+        (lapsed, self.count(&Scope::Global))
+    }
+
     pub fn reason(&self, call: &CarrierCallId) -> Option<EndReason> {
         let ended = self.ended.iter();
         let mut ended = ended.filter(|(ended, until, _)| ended == call && self.now < *until);
@@ -377,7 +384,9 @@ impl Model {
         lasts: Millis,
         scopes: Vec<Scope>,
     ) {
-        scopes.iter().for_each(|scope| self.touch(scope));
+        for scope in &scopes {
+            self.touch(scope);
+        }
         self.place(replica, call, epoch, lasts, scopes);
     }
 

@@ -3,6 +3,10 @@
 use super::{house::House, *};
 
 /// Tells a story of both stores: of memory, and of a Redis whose gate is open.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a story is written where it is told"
+)]
 fn of_both(story: impl AsyncFn(&mut House)) {
     runtime().block_on(async {
         story(&mut House::in_memory()).await;
@@ -311,7 +315,7 @@ fn the_carriers_word_ends_a_call_for_its_owner_too() {
         house.acquire(1, &rooms).await;
         let lease = house.live(1, 1, &rooms, 1).await;
         assert_eq!(house.end(1).await, freed(0));
-        let ended = [(call(1), News::Ended)];
+        let ended = [(call(1), News::Ended(EndReason::CallerHungUp))];
         assert_eq!(house.renew(1, &[&lease]).await.news, ended);
         for scope in [Scope::Global, Scope::Tenant(Name::default_name())] {
             assert_eq!(house.count(&scope), 0, "{scope}");

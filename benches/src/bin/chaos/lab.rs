@@ -1,0 +1,83 @@
+//! What the figures share: numbers, clusters, and how they are concluded.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+
+use callgate_benches::cluster::{Cluster, Options};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+
+/// How many replicas a cluster has.
+pub const REPLICAS: usize = 3;
+
+/// What all figures are measured with.
+pub struct Lab {
+    pub seed: u64,
+    pub short: bool,
+    pub memory: bool,
+    pub gateway: PathBuf,
+}
+
+/// What a figure came to.
+pub struct Verdict {
+    pub passed: bool,
+    /// For people.
+    pub line: String,
+    pub parameters: Value,
+    pub result: Value,
+    pub samples: Value,
+    pub logs: Option<PathBuf>,
+}
+
+impl Lab {
+    /// Returns the first number, or the second one in a short run.
+    pub fn or_short<T>(&self, long: T, short: T) -> T {
+        if self.short { short } else { long }
+    }
+
+    /// Returns a source of choices that is a figure's own: it does not matter which others ran.
+    pub fn random(&self, figure: &str) -> StdRng {
+        let mut hasher = DefaultHasher::new(); // Keys are constant, so a seed means the same always.
+        figure.hash(&mut hasher);
+        StdRng::seed_from_u64(self.seed ^ hasher.finish())
+    }
+
+    /// Describes three replicas with Redis, or one with its slots in memory.
+    pub fn options(&self) -> Options {
+        if self.memory {
+            Options::new(self.gateway.clone(), 1).without_redis()
+        } else {
+            Options::new(self.gateway.clone(), REPLICAS)
+        }
+    }
+
+    /// Shows how far something is, if somebody watches.
+    #[expect(clippy::unused_self, reason = "whoever measures has a lab to ask")]
+    pub fn bar(&self, length: u64, what: &'static str) -> ProgressBar {
+        let style = ProgressStyle::with_template("{msg:<14} {bar:40} {pos}/{len}  {elapsed}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(length)
+            .with_style(style)
+            .with_message(what)
+    }
+}
+
+/// Keeps the logs of a cluster whose figure did not pass, and says where they are.
+pub fn conclude(
+    cluster: &mut Cluster,
+    measured: anyhow::Result<Verdict>,
+) -> anyhow::Result<Verdict> {
+    match measured {
+        Ok(verdict) if verdict.passed => Ok(verdict),
+        Ok(verdict) => Ok(Verdict {
+            logs: Some(cluster.keep_directory().to_owned()),
+            ..verdict
+        }),
+        Err(error) => {
+            let logs = cluster.keep_directory().display();
+            Err(error.context(format!("logs are in {logs}")))
+        }
+    }
+}

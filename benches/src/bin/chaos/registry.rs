@@ -1,0 +1,142 @@
+//! What Redis has written down, beside what is so.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use callgate_benches::carrier::Truth;
+use callgate_benches::cluster::{Key, Redis};
+use tokio::time::{Instant, sleep};
+
+/// How long a call may take to be written down, or struck out, while all is well: requests on their
+/// way, and a lease that is released a moment after the carrier has told of the call's end.
+const ON_THE_WAY: Duration = Duration::from_millis(1_500);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How a registry differs from the truth.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Calls that are live and not written down.
+    pub missing: usize,
+    /// Calls that are written down and not live.
+    pub ghosts: usize,
+}
+
+/// Waits until what is written down is what is so, and tells how long that took; or how it differs
+/// in the end.
+pub async fn until_true(
+    redis: &Redis,
+    truth: &Truth,
+    patience: Duration,
+) -> Result<Duration, Difference> {
+    let began = Instant::now();
+    let mut last = Difference {
+        missing: truth.live(),
+        ghosts: 0,
+    };
+    while began.elapsed() < patience {
+        let read = Instant::now();
+        if let Ok(registry) = redis.leased().await {
+            let earlier = read.checked_sub(ON_THE_WAY).unwrap_or(read);
+            last = difference(
+                &registry,
+                &truth.live_since(earlier),
+                &truth.known_since(earlier),
+            );
+            if last == Difference::default() {
+                return Ok(began.elapsed());
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    Err(last)
+}
+
+/// Compares a registry with the calls that have to be in it, and with those that may be.
+fn difference(
+    registry: &HashSet<String>,
+    must: &HashSet<String>,
+    may: &HashSet<String>,
+) -> Difference {
+    Difference {
+        missing: must.difference(registry).count(),
+        ghosts: registry.difference(may).count(),
+    }
+}
+
+/// Lists the keys that have no business in an empty house. What is decided about calls, and what
+/// became of them, is kept for a while; marks of the store itself may stay.
+pub fn leftovers(keys: &[Key]) -> Vec<&str> {
+    /// Kept for a time, for webhooks that come again and for whoever asks.
+    const PASSING: [&str; 4] = [
+        "calls:decision:",
+        "calls:ended:",
+        "calls:state:",
+        "calls:ticket:",
+    ];
+    /// The store's own, which may stay.
+    const MARKS: [&str; 6] = [
+        "calls:gen",
+        "calls:epoch",
+        "calls:instances",
+        "calls:places",
+        "calls:setups",
+        // The mirror of the count; its value is looked at apart.
+        "calls:active_count",
+    ];
+    let is_at_home = |key: &Key| {
+        MARKS.contains(&key.name.as_str())
+            || key.expires && PASSING.iter().any(|prefix| key.name.starts_with(prefix))
+    };
+    let left = keys.iter().filter(|key| !is_at_home(key));
+    left.map(|key| key.name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_on_their_way_are_no_difference() {
+        let set = |sids: &[&str]| sids.iter().map(|sid| (*sid).to_owned()).collect();
+        let (must, may) = (set(&["old"]), set(&["old", "new", "just ended"]));
+        for (registry, missing, ghosts) in [
+            (set(&["old"]), 0, 0),
+            (set(&["old", "new", "just ended"]), 0, 0),
+            (set(&["new"]), 1, 0),
+            (set(&["old", "long gone"]), 0, 1),
+        ] {
+            let expected = Difference { missing, ghosts };
+            assert_eq!(difference(&registry, &must, &may), expected, "{registry:?}");
+        }
+    }
+
+    #[test]
+    fn only_marks_and_what_passes_may_be_left() {
+        let key = |name: &str, expires| Key {
+            name: name.to_owned(),
+            expires,
+        };
+        let keys = [
+            key("calls:gen", false),
+            key("calls:epoch", false),
+            key("calls:instances", true),
+            key("calls:active_count", true),
+            key("calls:decision:CA1", true),
+            key("calls:decision:CA2", false),
+            key("calls:active:CA3", true),
+            key("calls:lease", true),
+            key("calls:lock:CA4", true),
+            key("other", true),
+        ];
+        assert_eq!(
+            leftovers(&keys),
+            [
+                "calls:decision:CA2",
+                "calls:active:CA3",
+                "calls:lease",
+                "calls:lock:CA4",
+                "other"
+            ]
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! Slots as an operator looks at them.
+
+use redis::{Cmd, FromRedisValue};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    admission::{
+        redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, bounded},
+        scope::Scope,
+        store::{Ending, Released},
+    },
+    call::{CarrierCallId, EndReason},
+    recent::Millis,
+    telemetry::StoreOperation,
+};
+
+/// How many keys are asked for at once.
+const AT_ONCE: usize = 500;
+
+/// A slot that is held, or whose lease has lapsed and that nobody has taken back yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlotRow {
+    pub call: String,
+    pub campaign: Option<String>,
+    pub tenant: Option<String>,
+    /// `ringing` or `live`.
+    pub state: Option<String>,
+    pub caller: Option<String>,
+    /// The replica that renews it.
+    pub owner: Option<String>,
+    /// How long ago it rang, in milliseconds.
+    pub age_ms: Option<Millis>,
+    /// How long its lease still lasts, in milliseconds; negative if it has lapsed.
+    pub lease_left_ms: i64,
+    pub scopes: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Noted {
+    campaign: Option<String>,
+    tenant: Option<String>,
+    state: Option<String>,
+    caller: Option<String>,
+    rang_at: Option<Millis>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+impl RedisStore {
+    /// Connects; a table is looked at without heartbeats.
+    ///
+    /// # Errors
+    /// If the store cannot be reached.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.inner.link.connect().await
+    }
+
+    /// Returns every slot there is, the one that lapses first at the front.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn slots(&self) -> Result<Vec<SlotRow>, StoreError> {
+        let keys = &self.inner.keys;
+        let (seconds, micros): (Millis, Millis) = self.ask(&redis::cmd("TIME")).await?;
+        let now = seconds * 1_000 + micros / 1_000;
+        let global = keys.scope(&Scope::Global);
+        let held: Vec<(String, f64)> = self.ask(&Cmd::zrange_withscores(global, 0, -1)).await?;
+        let mut rows = Vec::new();
+        for some in held.chunks(AT_ONCE) {
+            let owners = some.iter().map(|(call, _)| keys.owner(call));
+            let states = some.iter().map(|(call, _)| keys.state(call));
+            let known: Vec<Option<String>> = self
+                .ask(&Cmd::mget(owners.chain(states).collect::<Vec<_>>()))
+                .await?;
+            let (owners, states) = known.split_at(some.len());
+            for ((call, lapses), (owner, state)) in some.iter().zip(owners.iter().zip(states)) {
+                rows.push(row(now, call, *lapses, owner.as_deref(), state.as_deref()));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Returns how many slots each scope holds.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn counts(&self, scopes: &[Scope]) -> Result<Vec<u32>, StoreError> {
+        let (seconds, micros): (Millis, Millis) = self.ask(&redis::cmd("TIME")).await?;
+        let now = seconds * 1_000 + micros / 1_000;
+        let mut counts = Vec::new();
+        for scope in scopes {
+            let key = self.inner.keys.scope(scope);
+            let count = Cmd::zcount(key, format!("({now}"), "+inf");
+            counts.push(self.ask(&count).await?);
+        }
+        Ok(counts)
+    }
+
+    /// Drops what has lapsed; returns how many slots that freed and how many are held.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn reap(&self, scopes: &[Scope]) -> Result<(u32, u32), StoreError> {
+        let keys = &self.inner.keys;
+        let mut script = SCRIPTS.reap.prepare_invoke();
+        script
+            .key(&[&keys.active, &keys.count])
+            .key(keys.scope(&Scope::Setup))
+            .key(keys.scope(&Scope::Global));
+        for scope in scopes {
+            if !matches!(scope, Scope::Global | Scope::Setup) {
+                script.key(keys.scope(scope));
+            }
+        }
+        let mut reply = self.call(StoreOperation::Reap, script, PATIENCE).await?;
+        Ok((reply.number()?, reply.number()?))
+    }
+
+    /// Writes and deletes a key that nobody reads, by a script as slots are written.
+    ///
+    /// # Errors
+    /// If the store does not let us.
+    pub async fn try_writing(&self) -> Result<(), StoreError> {
+        self.connect().await?;
+        let mut script = SCRIPTS.note.prepare_invoke();
+        let key = self.inner.keys.state("check");
+        script.key(&key).arg("{}");
+        self.call(StoreOperation::Note, script, PATIENCE).await?;
+        let _: u32 = self.ask(&Cmd::del(key)).await?;
+        Ok(())
+    }
+
+    /// Takes a call's slot from whoever holds it; the call is over wherever it is carried.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn take_back(&self, call: &CarrierCallId) -> Result<Released, StoreError> {
+        let ending = Ending {
+            reason: EndReason::Stopped,
+            without_media: EndReason::Stopped,
+            state: None,
+            forever: true,
+        };
+        self.end(call, &ending).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let mut link = self.inner.link.connected()?;
+        let value = bounded(BUDGET.max(PATIENCE), link.command(command)).await?;
+        redis::from_redis_value(value).map_err(|_| StoreError::Garbled("a table"))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "milliseconds that the store counts in whole numbers"
+)]
+fn row(now: Millis, call: &str, lapses: f64, owner: Option<&str>, state: Option<&str>) -> SlotRow {
+    let noted = state.and_then(|state| serde_json::from_str(state).ok());
+    let noted: Noted = noted.unwrap_or_default();
+    let owner = owner.and_then(|owner| owner.split_once(' '));
+    SlotRow {
+        call: call.to_owned(),
+        campaign: noted.campaign,
+        tenant: noted.tenant,
+        state: noted.state,
+        caller: noted.caller,
+        owner: owner.map(|(_, replica)| replica.to_owned()),
+        age_ms: noted.rang_at.map(|rang_at| now.saturating_sub(rang_at)),
+        lease_left_ms: (lapses as i64).saturating_sub_unsigned(now),
+        scopes: noted.scopes,
+    }
+}

@@ -1,0 +1,36 @@
+//! What a carrier is asked for on our own account: messages to callers.
+//!
+//! Invariant: no caller waits for it; requests are bounded in number, time and length.
+//! Invariant: what may have been done already is never asked for again.
+
+mod twilio;
+mod whatsapp;
+
+use std::fmt;
+
+use crate::call::is_sid;
+
+pub use whatsapp::{Invitations, Offer};
+
+/// Twilio's name for a message: its MessageSid.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MessageId(String); // Invariant: `SM` or `MM` and 32 hexadecimal digits.
+
+/// The last word on a message that Twilio had taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Delivered,
+    Undelivered { code: Option<u32> },
+}
+
+impl MessageId {
+    pub fn read(text: &str) -> Option<Self> {
+        (is_sid("SM", text) || is_sid("MM", text)).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

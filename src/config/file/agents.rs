@@ -1,0 +1,290 @@
+//! The agents of a campaign file: what one leaves out is as in the environment.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::{
+    campaign::Name,
+    config::{
+        AgentKind, AgentSettings, TurnDetection,
+        agent::{
+            AZURE_URL, DEFAULT_MODEL, LONGEST_TEXT, SILENCE_MS, THRESHOLD_PERCENT, is_fit,
+            openai_url, share,
+        },
+        file::{
+            Inherited, MOST_AGENTS, read as read_file,
+            table::{Entry, Table},
+        },
+        shown,
+    },
+};
+
+/// The longest name of a model or a voice, path or address, in bytes.
+const LONGEST_NAME: usize = 1_024;
+/// The longest key, in bytes.
+const LONGEST_KEY: u64 = 16 << 10;
+
+pub struct Agents {
+    pub settings: BTreeMap<Name, AgentSettings>,
+    /// The files that keys and certificates come from.
+    pub beside: Vec<PathBuf>,
+}
+
+/// One agent, as far as it has been read.
+struct Reading<'a> {
+    table: &'a Table<'a>,
+    environment: &'a AgentSettings,
+    kind: AgentKind,
+    production: bool,
+    folder: &'a Path,
+    beside: &'a mut Vec<PathBuf>,
+}
+
+pub fn read(root: &Table<'_>, inherited: &Inherited, folder: &Path) -> Agents {
+    let mut agents = Agents {
+        settings: BTreeMap::new(),
+        beside: Vec::new(),
+    };
+    for (name, table) in root.named("agents", MOST_AGENTS) {
+        if name == Name::default_name() {
+            table.mistake("the environment's agent is called so: choose another name");
+        }
+        let kind = table.entry("kind").and_then(|kind| {
+            let rule = "\"parrot\", \"openai\" or \"azure_openai\"";
+            let parsed = kind.parsed(rule)?;
+            if parsed == AgentKind::Parrot && inherited.production {
+                kind.mistake("the parrot is no agent for production");
+            }
+            Some(parsed)
+        });
+        let reading = Reading {
+            table: &table,
+            environment: &inherited.agent,
+            kind: kind.unwrap_or(inherited.agent.kind),
+            production: inherited.production,
+            folder,
+            beside: &mut agents.beside,
+        };
+        agents.settings.insert(name, reading.settings());
+        table.finish();
+    }
+    agents
+}
+
+impl Reading<'_> {
+    fn settings(mut self) -> AgentSettings {
+        let environment = self.environment;
+        AgentSettings {
+            kind: self.kind,
+            url: self.url(),
+            model: self.model(),
+            key: self.key(),
+            voice: self
+                .text("voice", LONGEST_NAME)
+                .unwrap_or_else(|| environment.voice.clone()),
+            instructions: self
+                .text("instructions", LONGEST_TEXT)
+                .unwrap_or_else(|| environment.instructions.clone()),
+            greeting: self.optional("greeting", LONGEST_TEXT, environment.greeting.as_ref()),
+            transcription_model: self.optional(
+                "transcription_model",
+                LONGEST_NAME,
+                environment.transcription_model.as_ref(),
+            ),
+            turn_detection: self.turn_detection(),
+            extra_ca: self.extra_ca().or_else(|| environment.extra_ca.clone()),
+        }
+    }
+
+    /// Tells whether the environment's address, model and key may serve this agent: those of
+    /// OpenAI are not Azure's, and must not be sent there.
+    fn has_environments(&self) -> bool {
+        self.environment.kind == self.kind || self.environment.kind == AgentKind::Parrot
+    }
+
+    fn url(&self) -> Url {
+        let rule = if self.production {
+            "a wss:// address, without user, password or api-key"
+        } else {
+            "a wss:// or ws:// address, without user, password or api-key"
+        };
+        let environments = &self.environment.url;
+        let Some(entry) = self.table.entry("url") else {
+            return match self.kind {
+                AgentKind::Parrot => environments.clone(),
+                AgentKind::OpenAi if !self.has_environments() => openai_url(),
+                AgentKind::AzureOpenAi
+                    if !self.has_environments() || *environments == openai_url() =>
+                {
+                    self.table.missing("url", AZURE_URL);
+                    openai_url()
+                }
+                AgentKind::OpenAi | AgentKind::AzureOpenAi => environments.clone(),
+            };
+        };
+        self.refuse_for_a_parrot(&entry);
+        let url: Option<Url> = entry.text(LONGEST_NAME).and_then(|text| text.parse().ok());
+        match url {
+            Some(url) if is_fit(&url, self.production) => return url,
+            Some(url) if shown(&url).is_some() => entry.mistake(rule),
+            // It may carry a secret.
+            Some(_) | None => entry.remark(rule),
+        }
+        openai_url()
+    }
+
+    fn model(&self) -> String {
+        let environments = &self.environment.model;
+        let model = self.text("model", LONGEST_NAME);
+        model.unwrap_or_else(|| match self.kind {
+            AgentKind::OpenAi if !self.has_environments() => DEFAULT_MODEL.to_owned(),
+            AgentKind::AzureOpenAi
+                if !self.has_environments()
+                    || (self.environment.kind == AgentKind::Parrot
+                        && environments == DEFAULT_MODEL) =>
+            {
+                let rule = "Azure's name of the deployment";
+                self.table.missing("model", rule);
+                DEFAULT_MODEL.to_owned()
+            }
+            AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => environments.clone(),
+        })
+    }
+
+    fn key(&mut self) -> Option<SecretString> {
+        let inline = self.table.secret("api_key");
+        let file = self.table.secret("api_key_file");
+        for entry in inline.iter().chain(&file) {
+            self.refuse_for_a_parrot(entry);
+        }
+        match (inline, file) {
+            (Some(_), Some(file)) => {
+                file.remark("there is api_key too: leave one of them out");
+                None
+            }
+            (Some(inline), None) => {
+                let text = inline.text(LONGEST_TEXT)?;
+                checked(&inline, text)
+            }
+            (None, Some(file)) => {
+                let path = self.folder.join(file.text(LONGEST_NAME)?);
+                let text = read_file(&path, LONGEST_KEY).map(String::from_utf8);
+                self.beside.push(path);
+                match text {
+                    Ok(Ok(text)) => checked(&file, text.trim()),
+                    Ok(Err(_)) => {
+                        file.remark("the file is no text");
+                        None
+                    }
+                    Err(error) => {
+                        file.remark(&format!("a readable file: {error}"));
+                        None
+                    }
+                }
+            }
+            (None, None) => self.environments_key(),
+        }
+    }
+
+    fn environments_key(&self) -> Option<SecretString> {
+        let key = self.environment.key.clone();
+        let key = key.filter(|_| self.has_environments());
+        if key.is_none() && self.kind != AgentKind::Parrot {
+            let rule = "the agent needs it, or api_key_file";
+            self.table.missing("api_key", rule);
+        }
+        key
+    }
+
+    fn extra_ca(&mut self) -> Option<PathBuf> {
+        let entry = self.table.entry("ca_file")?;
+        let path = self.folder.join(entry.text(LONGEST_NAME)?);
+        if let Err(error) = read_file(&path, 1 << 20) {
+            entry.mistake(&format!("a readable file: {error}"));
+        }
+        self.beside.push(path.clone());
+        Some(path)
+    }
+
+    fn turn_detection(&self) -> TurnDetection {
+        let rule = "\"server_vad\" or \"semantic_vad\"";
+        let inherited = self.environment.turn_detection == TurnDetection::Semantic;
+        let is_semantic = match self.table.entry("turn_detection") {
+            None => inherited,
+            Some(entry) => match entry.text(LONGEST_NAME) {
+                Some("semantic_vad") => true,
+                Some("server_vad") => false,
+                Some(_) => {
+                    entry.mistake(rule);
+                    false
+                }
+                None => inherited,
+            },
+        };
+        let threshold = self.table.entry("vad_threshold");
+        let silence = self.table.entry("vad_silence_ms");
+        if is_semantic {
+            for entry in threshold.iter().chain(&silence) {
+                entry.mistake("means nothing with \"semantic_vad\": leave it out");
+            }
+            return TurnDetection::Semantic;
+        }
+        let threshold = threshold.and_then(|entry| entry.number(1..=100));
+        let silence = silence.and_then(|entry| entry.number(100..=5_000));
+        let (default_threshold, default_silence) = match self.environment.turn_detection {
+            TurnDetection::Server { threshold, silence } => (threshold, silence),
+            TurnDetection::Semantic => (
+                of_percent(THRESHOLD_PERCENT),
+                Duration::from_millis(SILENCE_MS.into()),
+            ),
+        };
+        TurnDetection::Server {
+            threshold: threshold.map_or(default_threshold, of_percent),
+            silence: silence.map_or(default_silence, |ms| Duration::from_millis(ms.into())),
+        }
+    }
+
+    fn text(&self, key: &'static str, longest: usize) -> Option<String> {
+        let entry = self.table.entry(key)?;
+        entry.text(longest).map(str::to_owned)
+    }
+
+    /// Returns a text that `none` takes away.
+    fn optional(
+        &self,
+        key: &'static str,
+        longest: usize,
+        environments: Option<&String>,
+    ) -> Option<String> {
+        match self.text(key, longest).as_deref() {
+            Some("none") => None,
+            Some(text) => Some(text.to_owned()),
+            None => environments.cloned(),
+        }
+    }
+
+    fn refuse_for_a_parrot(&self, entry: &Entry<'_>) {
+        if self.kind == AgentKind::Parrot {
+            entry.remark("the parrot is within callgate and needs none: leave it out");
+        }
+    }
+}
+
+/// Returns a key that can be sent in a header.
+fn checked(entry: &Entry<'_>, key: &str) -> Option<SecretString> {
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        entry.remark("a key, without spaces or control characters");
+        return None;
+    }
+    Some(key.into())
+}
+
+fn of_percent(percent: u32) -> f32 {
+    share(u8::try_from(percent).unwrap_or(100))
+}
