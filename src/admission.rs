@@ -17,6 +17,10 @@ mod store;
 mod ticket;
 mod upkeep;
 
+#[cfg(test)]
+#[path = "../tests/it/redis_server.rs"]
+mod redis_server;
+
 use std::{
     fmt,
     sync::{

@@ -1,7 +1,10 @@
 //! The embedded store: slots of one process. It does what the scripts of a shared store do, under
 //! one lock and with the time handed in.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    mem,
+};
 
 use crate::{
     admission::{
@@ -28,6 +31,8 @@ pub struct MemoryStore {
     nonces: Recent<String, ()>,
     /// Whether each of the last calls brought its media.
     setups: VecDeque<bool>,
+    /// How many leases have lapsed since the last heartbeat.
+    lapsed: u32,
 }
 
 #[derive(Debug)]
@@ -108,9 +113,7 @@ impl MemoryStore {
     /// Extends what its owner says is live, and takes in again what had lapsed: a live caller is
     /// never hung up because of bookkeeping.
     pub fn renew(&mut self, now: Millis, renewal: &Renewal<'_>) -> Renewed {
-        let before = self.held.len();
         self.reap(now);
-        let lapsed = u32::try_from(before - self.held.len()).unwrap_or(u32::MAX);
         let mut news = Vec::new();
         for claim in renewal.claims {
             if let Some(piece) = self.renew_one(now, claim) {
@@ -121,7 +124,7 @@ impl MemoryStore {
         Renewed {
             now,
             replicas: 1,
-            lapsed,
+            lapsed: mem::take(&mut self.lapsed),
             used: scopes
                 .map(|scope| (scope.clone(), self.used(scope)))
                 .collect(),
@@ -144,6 +147,7 @@ impl MemoryStore {
             0 => self.next_epoch(now),
             claimed => claimed,
         };
+        self.epoch = self.epoch.max(epoch);
         self.forget(call);
         let held = Held {
             epoch,
@@ -309,9 +313,37 @@ impl MemoryStore {
             && lapses_at <= now
         {
             let held = self.forget(&call);
+            self.lapsed = self.lapsed.saturating_add(1);
             if held.is_some_and(|held| !held.has_media) {
                 self.set_up(false);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl MemoryStore {
+        /// Lists what is stored, but for decisions: name, content and kind.
+        pub fn dump(&mut self, now: Millis) -> Vec<(String, String, String)> {
+            self.reap(now);
+            let mut held: Vec<_> = self.held.iter().collect();
+            held.sort_by_key(|(call, _)| call.as_str());
+            let stored = [
+                ("held", format!("{held:?}")),
+                ("lapses", format!("{:?}", self.lapses)),
+                ("used", format!("{:?}", BTreeSet::from_iter(&self.used))),
+                ("epoch", self.epoch.to_string()),
+                ("ended", format!("{:?}", self.ended)),
+                ("nonces", format!("{:?}", self.nonces)),
+                ("setups", format!("{:?}", self.setups)),
+            ];
+            let lines = stored.into_iter();
+            lines
+                .map(|(name, content)| (name.to_owned(), content, "memory".to_owned()))
+                .collect()
         }
     }
 }

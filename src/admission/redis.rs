@@ -99,6 +99,8 @@ struct Inner {
     keys: Keys,
     replica: String,
     lease: Duration,
+    /// How long a caller waits for an operation.
+    budget: Duration,
     in_flight: Semaphore,
     /// Whether nobody is to wait for the store.
     away: AtomicBool,
@@ -135,6 +137,7 @@ impl RedisStore {
             keys: Keys::new(settings.key_prefix.clone()),
             replica,
             lease,
+            budget: BUDGET,
             in_flight: Semaphore::new(MOST_IN_FLIGHT),
             away: AtomicBool::new(false),
             metrics,
@@ -316,7 +319,11 @@ impl RedisStore {
                 .arg(claim.state.as_deref().unwrap_or_default())
                 .arg(claim.ticket.as_deref().unwrap_or_default());
         }
-        let patience = if renewal.hurried { BUDGET } else { PATIENCE };
+        let patience = if renewal.hurried {
+            inner.budget
+        } else {
+            PATIENCE
+        };
         let mut reply = self.call(StoreOperation::Renew, script, patience).await?;
         let (now, gated) = (reply.number()?, reply.number::<u8>()? == 1);
         let (replicas, siblings, places) = (reply.number()?, reply.number()?, reply.number()?);
@@ -469,7 +476,7 @@ impl RedisStore {
             pipe.zrem(&inner.keys.replicas, &inner.replica);
             pipe.hdel(&inner.keys.places, &inner.replica);
             let mut link = inner.link.connected()?;
-            bounded(BUDGET, link.pipeline(&pipe)).await?;
+            bounded(inner.budget, link.pipeline(&pipe)).await?;
             Ok(())
         })
         .await
@@ -480,7 +487,7 @@ impl RedisStore {
         self.run(async move {
             let mut link = inner.link.connected()?;
             let command = redis::Cmd::get(key);
-            let value = bounded(BUDGET, link.command(&command)).await?;
+            let value = bounded(inner.budget, link.command(&command)).await?;
             redis::from_redis_value(value).map_err(|_| StoreError::Garbled("get"))
         })
         .await
@@ -526,7 +533,7 @@ impl RedisStore {
             if inner.away.load(Ordering::Relaxed) {
                 return Err(StoreError::Away);
             }
-            inner.invoke(operation, &script, BUDGET).await
+            inner.invoke(operation, &script, inner.budget).await
         })
         .await
     }
@@ -675,3 +682,6 @@ impl fmt::Debug for RedisStore {
         f.write_str("RedisStore")
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

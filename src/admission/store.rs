@@ -283,3 +283,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

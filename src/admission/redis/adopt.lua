@@ -49,6 +49,7 @@ call('SET', KEYS[10], call('ZCOUNT', KEYS[12], live, '+inf'), 'PXAT', horizon)
 local state = ARGV[5]
 local _, merged = pcall(cjson.decode, known[7] or '')
 if type(merged) == 'table' then
+  merged.end_reason, merged.ended_at = nil, nil
   for name, value in pairs(cjson.decode(state)) do merged[name] = value end
   state = cjson.encode(merged)
 end

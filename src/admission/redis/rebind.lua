@@ -12,11 +12,15 @@ local epoch = known[1] and string.match(known[1], '^%d+')
 if not epoch or tonumber(epoch) > tonumber(ARGV[3]) or known[2] then return {'GONE'} end
 local lapse = call('ZSCORE', KEYS[7], ARGV[1])
 if not lapse or tonumber(lapse) <= now then return {'GONE'} end
+-- The new name comes before the old one goes: an empty key is gone, and with it its expiry.
 for i = 7, #KEYS do
-  if call('ZREM', KEYS[i], ARGV[1]) == 1 then call('ZADD', KEYS[i], lapse, ARGV[2]) end
+  if call('ZSCORE', KEYS[i], ARGV[1]) then
+    call('ZADD', KEYS[i], lapse, ARGV[2])
+    call('ZREM', KEYS[i], ARGV[1])
+  end
 end
-call('SREM', KEYS[6], ARGV[1])
 call('SADD', KEYS[6], ARGV[2])
+call('SREM', KEYS[6], ARGV[1])
 call('SET', KEYS[2], known[1], 'PXAT', lapse)
 call('SET', KEYS[5], ARGV[4], 'EX', 3600)
 call('DEL', KEYS[1], KEYS[4])

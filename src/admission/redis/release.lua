@@ -11,22 +11,24 @@ if ARGV[2] ~= '0' and owner and owner > tonumber(ARGV[2]) then return {'STALE', 
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local held = 0
-for i = 9, #KEYS do held = math.max(held, call('ZREM', KEYS[i], ARGV[1])) end
-local waited = call('ZREM', KEYS[8], ARGV[1])
-if waited == 1 then
+local removed = 0
+for i = 9, #KEYS do removed = math.max(removed, call('ZREM', KEYS[i], ARGV[1])) end
+local without_media = call('ZREM', KEYS[8], ARGV[1]) == 1
+if without_media then
   call('SET', KEYS[7], string.sub((call('GET', KEYS[7]) or '') .. '0', -100), 'EX', 3600)
 end
 local used = call('ZCOUNT', KEYS[9], '(' .. now, '+inf')
-if held == 1 then
+if removed == 1 then
   call('SREM', KEYS[5], ARGV[1])
   call('SET', KEYS[6], used, 'KEEPTTL')
 end
 call('DEL', KEYS[1], KEYS[3])
 
+-- What has lapsed is removed as well, and was not held: the owner's record goes with the lease.
+local waited = owner and without_media
 local reason = known[2]
 if not reason then
-  reason = (waited == 1) and ARGV[4] or ARGV[3]
+  reason = waited and ARGV[4] or ARGV[3]
   if ARGV[6] == '1' then call('SET', KEYS[2], reason, 'PX', 3600000) end
   local state = ARGV[5]
   if state == '' then
@@ -38,4 +40,4 @@ if not reason then
   end
   if state ~= '' then call('SET', KEYS[4], state, 'EX', 3600) end
 end
-return {held == 1 and 'FREED' or 'GONE', used, waited, reason}
+return {owner and 'FREED' or 'GONE', used, waited and 1 or 0, reason}

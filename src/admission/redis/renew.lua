@@ -23,7 +23,7 @@ end
 local news = {}
 local key = 10 + scopes
 for at = 9, #ARGV, 7 do
-  local sid, epoch = ARGV[at], tonumber(ARGV[at + 1])
+  local sid, claimed = ARGV[at], tonumber(ARGV[at + 1])
   local known = call('MGET', KEYS[key], KEYS[key + 1])
   local owner = known[1]
   local stored = owner and tonumber(string.match(owner, '^%d+')) or -1
@@ -31,19 +31,23 @@ for at = 9, #ARGV, 7 do
   local has_media = ARGV[at + 3] == '1'
   if known[2] then
     news[#news + 1] = {sid, 'ENDED', known[2]}
-  elseif epoch > 0 and stored > epoch or epoch == 0 and owner and not mine and not has_media then
+  elseif claimed > 0 and stored > claimed or claimed == 0 and owner and not mine and not has_media then
     news[#news + 1] = {sid, 'LOST'}
   else
-    if epoch == 0 then
+    local epoch = claimed
+    if claimed == 0 then
       if mine and not has_media then
-        epoch = stored
+        epoch = stored -- It was admitted here after all, when nobody waited for that any more.
       else
         epoch = math.max(tonumber(call('GET', KEYS[7]) or '0') + 1, now)
-        call('SET', KEYS[7], string.format('%.0f', epoch))
       end
     end
     local lapse = now + ARGV[at + 2]
-    if stored ~= epoch then
+    if stored ~= claimed then
+      -- What was lost with the store must not be undercut: its clock may be another's by now.
+      if epoch > tonumber(call('GET', KEYS[7]) or '0') then
+        call('SET', KEYS[7], string.format('%.0f', epoch))
+      end
       news[#news + 1] = {sid, 'TAKEN_IN', string.format('%.0f', epoch)}
       if has_media then call('ZREM', KEYS[9], sid) end
     end

@@ -1,0 +1,633 @@
+//! Histories: what several replicas may do to a store, in any order, and what must come of it.
+
+use proptest::{collection::vec as vec_of, prelude::*, sample::select, test_runner::TestCaseError};
+
+use super::{
+    house::{House, Look, SLACK, replica_name},
+    model::Model,
+    *,
+};
+
+pub const REPLICAS: usize = 3;
+const CALLS: u32 = 8;
+/// Times to pass that come no nearer than 300 ms to any time after which a shared store forgets
+/// something: its clock goes on while operations run.
+const CLEAR_OF_LIMITS: Millis = 1_700;
+
+/// Caps, reserves, and whether most calls have brought no media lately.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    global: u32,
+    setup: u32,
+    tenants: [u32; 2],
+    campaign: u32,
+    /// Slots that the second tenant has for its own.
+    kept_for_tenant: u32,
+    /// Slots of the first tenant that its campaign has for its own.
+    kept_for_campaign: u32,
+    flooded: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Step {
+    Acquire {
+        replica: usize,
+        call: u32,
+    },
+    Adopt {
+        replica: usize,
+        call: u32,
+        nonce: u32,
+    },
+    /// A call comes in while its replica is without the store, with its media or before it; maybe
+    /// the store was asked, and answered when nobody waited any more.
+    AdmitWithout {
+        replica: usize,
+        call: u32,
+        has_media: bool,
+        unheard: bool,
+    },
+    /// Renews those of the replica's calls whose bit is set.
+    Renew {
+        replica: usize,
+        calls: u8,
+        was_away: bool,
+        places: Option<u32>,
+    },
+    /// Gives back what the replica last had of a call, be it still the replica's or not.
+    Release {
+        replica: usize,
+        call: u32,
+        forever: bool,
+    },
+    End {
+        call: u32,
+    },
+    Rebind {
+        replica: usize,
+        call: u32,
+        name: u32,
+    },
+    Pass(Millis),
+    /// An operator has what has lapsed swept up.
+    Sweep,
+    /// The replica dies, with it the knowledge of its calls, and another takes its place.
+    Crash(usize),
+    Lose,
+}
+
+pub fn any_setting() -> impl Strategy<Value = Setting> {
+    let caps = (1..6_u32, 1..5_u32, [1..5_u32, 1..5_u32], 1..4_u32);
+    let reserves = (0..3_u32, 0..3_u32, prop::bool::weighted(0.1));
+    (caps, reserves).prop_map(|((global, setup, tenants, campaign), reserves)| Setting {
+        global,
+        setup,
+        tenants,
+        campaign,
+        kept_for_tenant: reserves.0,
+        kept_for_campaign: reserves.1,
+        flooded: reserves.2,
+    })
+}
+
+/// Steps among several replicas over a store that they share.
+pub fn any_shared_history() -> impl Strategy<Value = Vec<Step>> {
+    let times = [1, 2, 4, 5, 8, 12, 18, 19, 36, 2_200];
+    let pass = select(
+        times
+            .map(|times| Step::Pass(times * CLEAR_OF_LIMITS))
+            .to_vec(),
+    );
+    let without = (0..REPLICAS, 0..CALLS, any::<bool>(), any::<bool>());
+    let without = without.prop_map(|(replica, call, has_media, unheard)| Step::AdmitWithout {
+        replica,
+        call,
+        has_media,
+        unheard,
+    });
+    vec_of(
+        prop_oneof![24 => any_step(), 5 => pass, 2 => without, 1 => Just(Step::Sweep)],
+        0..60,
+    )
+}
+
+/// Steps in one process, whose time is exact.
+pub fn any_history() -> impl Strategy<Value = Vec<Step>> {
+    let limits = [SETUP, LEASE, 60_000, 3_600_000];
+    let near = limits.into_iter().flat_map(|at| [at - 1, at, at + 1]);
+    let pass = prop_oneof![4 => 0..25_000_u64, 1 => select(near.collect::<Vec<_>>())];
+    vec_of(
+        prop_oneof![24 => any_step(), 5 => pass.prop_map(Step::Pass)],
+        0..60,
+    )
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let (replica, call) = (|| 0..REPLICAS, || 0..CALLS);
+    let acquire = (replica(), call()).prop_map(|(replica, call)| Step::Acquire { replica, call });
+    let adopt = (replica(), call(), 0..3_u32).prop_map(|(replica, call, nonce)| Step::Adopt {
+        replica,
+        call,
+        nonce,
+    });
+    let renew = (
+        replica(),
+        prop_oneof![3 => Just(u8::MAX), 1 => any::<u8>()],
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.8, 0..5_u32),
+    );
+    let renew = renew.prop_map(|(replica, calls, was_away, places)| Step::Renew {
+        replica,
+        calls,
+        was_away,
+        places,
+    });
+    let release = (replica(), call(), any::<bool>());
+    let release = release.prop_map(|(replica, call, forever)| Step::Release {
+        replica,
+        call,
+        forever,
+    });
+    // A name that others use, or one that nobody does; a call counts in the same scopes by it.
+    let rebind = (replica(), call(), any::<bool>());
+    let rebind = rebind.prop_map(|(replica, call, is_new)| Step::Rebind {
+        replica,
+        call,
+        name: if is_new {
+            call + CALLS
+        } else {
+            (call + 4) % CALLS
+        },
+    });
+    prop_oneof![
+        8 => acquire,
+        5 => adopt,
+        6 => renew,
+        3 => release,
+        1 => call().prop_map(|call| Step::End { call }),
+        2 => rebind,
+        1 => replica().prop_map(Step::Crash),
+        1 => Just(Step::Lose),
+    ]
+}
+
+/// A history under way: a store, what it is to answer, and what the replicas believe.
+pub struct Play<'a> {
+    house: &'a mut House,
+    model: Model,
+    setting: Setting,
+    replicas: [Replica; REPLICAS],
+    last: Look,
+    tickets: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Replica {
+    crashes: u32,
+    calls: Vec<Believed>,
+    /// What it has ever had.
+    had: Vec<Lease>,
+}
+
+/// What a replica believes of one of its calls.
+#[derive(Debug, Clone)]
+struct Believed {
+    claim: Claim,
+    /// Until when its media may come.
+    until: Option<Millis>,
+}
+
+/// Plays a history to its end, or to where this machine was too slow for it.
+pub async fn play(
+    house: &mut House,
+    setting: &Setting,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    house.begin();
+    let last = house.pass(0);
+    let mut play = Play {
+        model: Model::new(house.is_shared()),
+        house,
+        setting: setting.clone(),
+        replicas: Default::default(),
+        last,
+        tickets: 0,
+    };
+    let first = Step::Renew {
+        replica: 0,
+        calls: 0,
+        was_away: false,
+        places: None,
+    };
+    // A shared store decides nothing before a replica has renewed, and the gate is gone.
+    let mut before = vec![first.clone(), Step::Pass(2 * CLEAR_OF_LIMITS)];
+    for flood in 0..if setting.flooded { 60 } else { 0 } {
+        let call = 1_000 + flood;
+        before.push(Step::Acquire { replica: 0, call });
+        before.push(Step::Pass(12 * CLEAR_OF_LIMITS));
+        before.push(first.clone());
+        before.push(Step::Crash(0));
+    }
+    for step in before.iter().chain(steps) {
+        if !play.step(step).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Play<'_> {
+    /// Takes a step; tells whether it was quick enough to be followed by another.
+    async fn step(&mut self, step: &Step) -> Result<bool, TestCaseError> {
+        let by = if let Step::Pass(by) = step { *by } else { 0 };
+        self.model.pass(by);
+        self.last = self.house.pass(by);
+        let outcome = self.act(step).await;
+        self.model.pass(self.house.now - self.model.now);
+        let look = self.house.pass(0);
+        if self.house.slowest > SLACK {
+            return Ok(false);
+        }
+        outcome.map_err(|error| TestCaseError::fail(format!("{step:?}: {error}")))?;
+        for scope in all_scopes() {
+            let (store, model) = (self.house.count_in(&look, &scope), self.model.count(&scope));
+            prop_assert_eq!(store, model, "{} after {:?}", scope, step);
+        }
+        for key in &look.eternal {
+            let may = matches!(key.as_str(), "calls:gen" | "calls:epoch");
+            prop_assert!(may, "{} never expires after {:?}", key, step);
+        }
+        if let (Step::Renew { .. } | Step::Sweep, Some((active, count))) =
+            (step, self.house.mirrors(&look))
+        {
+            prop_assert_eq!(&active, &self.model.live(), "the mirror");
+            prop_assert_eq!(count, active.len().to_string(), "the mirrored count");
+        }
+        Ok(true)
+    }
+
+    async fn act(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Acquire { replica, call } => self.acquire(*replica, *call).await,
+            Step::Adopt {
+                replica,
+                call,
+                nonce,
+            } => self.adopt(*replica, *call, *nonce).await,
+            Step::AdmitWithout {
+                replica,
+                call,
+                has_media,
+                unheard,
+            } => {
+                if self.knows(*replica, *call) {
+                    return Ok(()); // It remembers what it has decided.
+                }
+                if *unheard {
+                    self.acquire(*replica, *call).await?;
+                }
+                let rooms = self.rooms(*call);
+                self.believe(*replica, &super::call(*call), 0, &rooms, *has_media);
+                Ok(())
+            }
+            Step::Renew {
+                replica,
+                calls,
+                was_away,
+                places,
+            } => self.renew(*replica, *calls, *was_away, *places).await,
+            Step::Release {
+                replica,
+                call,
+                forever,
+            } => self.release(*replica, *call, *forever).await,
+            Step::End { call } => self.end(*call).await,
+            Step::Rebind {
+                replica,
+                call,
+                name,
+            } => self.rebind(*replica, *call, *name).await,
+            Step::Pass(_) => Ok(()),
+            Step::Sweep => self.sweep().await,
+            Step::Crash(replica) => {
+                let died = &mut self.replicas[*replica];
+                *died = Replica {
+                    crashes: died.crashes + 1,
+                    ..Replica::default()
+                };
+                let name = self.name(*replica);
+                self.house.rename(*replica, &name);
+                Ok(())
+            }
+            Step::Lose => {
+                self.house.lose(self.model.newest);
+                self.model.lose();
+                Ok(())
+            }
+        }
+    }
+
+    async fn acquire(&mut self, replica: usize, number: u32) -> Result<(), TestCaseError> {
+        let (call, rooms) = (call(number), self.rooms(number));
+        let state = state(&rooms);
+        let request = Request {
+            call: &call,
+            rooms: &rooms,
+            lease: SETUP,
+            state: &state,
+        };
+        self.tickets += 1;
+        let ticket = format!("ticket-{}", self.tickets);
+        let store = self.house.store(replica);
+        let acquired = store.acquire(self.house.now, &request, &ticket).await;
+        let acquired = acquired.unwrap();
+        let mut given = 0;
+        if let Acquired::Admitted { epoch, used } = &acquired {
+            given = self.newer(*epoch)?;
+            let over = rooms
+                .iter()
+                .zip(used)
+                .find(|(room, used)| **used > room.cap);
+            prop_assert_eq!(over, None, "over its cap");
+        }
+        let name = self.name(replica);
+        let expected = self.model.acquire(&name, &request, &ticket, given);
+        prop_assert_eq!(&acquired, &expected);
+        match acquired {
+            Acquired::Admitted { epoch, .. } => {
+                self.believe(replica, &call, epoch, &rooms, false);
+            }
+            Acquired::Refused(_) => {
+                let look = self.house.pass(0);
+                let (before, after) = (self.last.without_decisions(), look.without_decisions());
+                prop_assert_eq!(before, after, "a refusal leaves a trace");
+            }
+            Acquired::Repeated(_) | Acquired::Held | Acquired::Ended | Acquired::Resync => {}
+        }
+        Ok(())
+    }
+
+    async fn adopt(
+        &mut self,
+        replica: usize,
+        number: u32,
+        nonce: u32,
+    ) -> Result<(), TestCaseError> {
+        let (call, rooms) = (call(number), self.rooms(number));
+        let nonce = format!("{number}-{nonce}");
+        let state = state(&rooms);
+        let request = Request {
+            call: &call,
+            rooms: &rooms,
+            lease: LEASE,
+            state: &state,
+        };
+        // A call that a replica has let in by itself says so in its ticket.
+        let without = self.replicas.iter().any(|replica| {
+            let mut calls = replica.calls.iter();
+            calls.any(|it| it.claim.lease == lease(&call, 0))
+        });
+        let store = self.house.store(replica);
+        let adopted = store.adopt(self.house.now, &request, &nonce, without).await;
+        let mut adopted = adopted.unwrap();
+        let mut given = 0;
+        if let Adopted::Live {
+            lease,
+            state: noted,
+            ..
+        } = &mut adopted
+        {
+            given = self.newer(lease.epoch)?;
+            noted.clone_from(&state); // A story of its own tells what becomes of it.
+        }
+        let name = self.name(replica);
+        let expected = self.model.adopt(&name, &request, &nonce, without, given);
+        prop_assert_eq!(&adopted, &expected);
+        match adopted {
+            Adopted::Live { lease, .. } => {
+                self.believe(replica, &call, lease.epoch, &rooms, true);
+            }
+            Adopted::Refused(_) | Adopted::Used | Adopted::Ended => {
+                let look = self.house.pass(0);
+                prop_assert_eq!(&self.last.lines, &look.lines, "a refusal leaves a trace");
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew(
+        &mut self,
+        replica: usize,
+        bits: u8,
+        was_away: bool,
+        places: Option<u32>,
+    ) -> Result<(), TestCaseError> {
+        let now = self.house.now;
+        let calls = &mut self.replicas[replica].calls;
+        calls.retain(|it| it.until.is_none_or(|until| now < until));
+        let due = calls.iter_mut().enumerate();
+        let due = due.filter(|(at, _)| bits & (1 << (at % 8)) != 0);
+        let claims: Vec<Claim> = due
+            .map(|(_, it)| {
+                it.claim.lasts = it.until.map_or(LEASE, |until| until - now);
+                it.claim.clone()
+            })
+            .collect();
+        let scopes = all_scopes();
+        let renewal = Renewal {
+            claims: &claims,
+            scopes: &scopes,
+            puts_up_gate: was_away,
+            places,
+            hurried: false,
+        };
+        let renewed = self.house.store(replica).renew(now, &renewal).await;
+        let mut renewed = renewed.unwrap();
+        renewed.now = 0;
+        if self.house.is_shared() {
+            renewed.used.swap(0, 1); // It counts the set-up scope in any case, and first.
+        }
+        let mut given = Vec::new();
+        for (call, news) in &renewed.news {
+            let claimed = claims.iter().find(|claim| claim.lease.call == *call);
+            let claimed = claimed.map_or(0, |claim| claim.lease.epoch);
+            if let News::TakenIn(epoch) = news
+                && claimed == 0
+                && *epoch > self.model.newest
+            {
+                given.push(self.newer(*epoch)?);
+            }
+        }
+        let name = self.name(replica);
+        let expected = self.model.renew(&name, &renewal, &given);
+        prop_assert_eq!(&renewed, &expected);
+        for (call, news) in renewed.news {
+            match news {
+                News::TakenIn(epoch) => {
+                    let calls = &mut self.replicas[replica].calls;
+                    let believed = calls.iter_mut().find(|it| it.claim.lease.call == call);
+                    believed.unwrap().claim.lease.epoch = epoch;
+                    self.replicas[replica].had.push(lease(&call, epoch));
+                }
+                News::Lost | News::Ended(_) => self.forget(replica, &call),
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(
+        &mut self,
+        replica: usize,
+        number: u32,
+        forever: bool,
+    ) -> Result<(), TestCaseError> {
+        let call = call(number);
+        let had = self.replicas[replica].had.iter().rev();
+        let Some(lease) = had.into_iter().find(|lease| lease.call == call).cloned() else {
+            return Ok(());
+        };
+        let ending = Ending {
+            reason: EndReason::CallerHungUp,
+            without_media: EndReason::NoMedia,
+            state: None,
+            forever,
+        };
+        let scopes = all_scopes();
+        let store = self.house.store(replica);
+        let released = store.release(self.house.now, &lease, &scopes, &ending);
+        prop_assert_eq!(released.await.unwrap(), self.model.release(&lease, &ending));
+        self.forget(replica, &call);
+        Ok(())
+    }
+
+    async fn end(&mut self, number: u32) -> Result<(), TestCaseError> {
+        let call = call(number);
+        let ending = Ending {
+            reason: EndReason::CarrierEnded,
+            without_media: EndReason::NoMedia,
+            state: None,
+            forever: true,
+        };
+        let (store, now) = (self.house.store(0), self.house.now);
+        let released = store.end(now, &call, &ending).await;
+        prop_assert_eq!(released.unwrap(), self.model.end(&call, &ending));
+        let ended = store.ended(now, &call).await.unwrap();
+        prop_assert_eq!(ended, self.model.reason(&call));
+        Ok(())
+    }
+
+    async fn rebind(
+        &mut self,
+        replica: usize,
+        number: u32,
+        name: u32,
+    ) -> Result<(), TestCaseError> {
+        let (pending, named) = (call(number), call(name));
+        let had = self.replicas[replica].had.iter().rev();
+        let Some(lease) = had.into_iter().find(|lease| lease.call == pending).cloned() else {
+            return Ok(());
+        };
+        let (scopes, state) = (all_scopes(), state(&self.rooms(number)));
+        let store = self.house.store(replica);
+        let rebound = store.rebind(self.house.now, &lease, &named, &scopes, &state);
+        let rebound = rebound.await.unwrap();
+        prop_assert_eq!(rebound, self.model.rebind(&lease, &named));
+        if rebound == Rebound::Named {
+            let Replica { calls, had, .. } = &mut self.replicas[replica];
+            calls.retain(|it| it.claim.lease.call != named);
+            for believed in calls.iter_mut() {
+                if believed.claim.lease.call == pending {
+                    believed.claim.lease.call = named.clone();
+                }
+            }
+            had.push(Lease {
+                call: named,
+                ..lease
+            });
+        }
+        Ok(())
+    }
+
+    async fn sweep(&mut self) -> Result<(), TestCaseError> {
+        if let Store::Redis(store) = self.house.store(0) {
+            let swept = store.reap(&all_scopes()).await.unwrap();
+            prop_assert_eq!(swept, self.model.sweep());
+        }
+        Ok(())
+    }
+
+    /// Checks that an epoch is higher than any before it.
+    fn newer(&mut self, epoch: u64) -> Result<u64, TestCaseError> {
+        prop_assert!(epoch > self.model.newest, "epoch {} goes backwards", epoch);
+        Ok(epoch)
+    }
+
+    fn believe(
+        &mut self,
+        replica: usize,
+        call: &CarrierCallId,
+        epoch: u64,
+        rooms: &[Room],
+        has_media: bool,
+    ) {
+        self.forget(replica, call);
+        let scopes = rooms.iter().map(|room| room.scope.clone());
+        let claim = Claim {
+            lease: lease(call, epoch),
+            scopes: scopes.filter(|scope| scope.counts(has_media)).collect(),
+            lasts: LEASE,
+            has_media,
+            state: Some(state(rooms)),
+            ticket: (epoch == 0).then(|| format!("ticket-of-{call}")),
+        };
+        let until = (!has_media).then_some(self.house.now + SETUP);
+        let Replica { calls, had, .. } = &mut self.replicas[replica];
+        had.push(claim.lease.clone());
+        calls.push(Believed { claim, until });
+    }
+
+    fn forget(&mut self, replica: usize, call: &CarrierCallId) {
+        let calls = &mut self.replicas[replica].calls;
+        calls.retain(|it| it.claim.lease.call != *call);
+    }
+
+    fn knows(&self, replica: usize, number: u32) -> bool {
+        let call = call(number);
+        let mut known = self.replicas[replica].calls.iter();
+        known.any(|it| it.claim.lease.call == call)
+    }
+
+    fn name(&self, replica: usize) -> String {
+        replica_name(replica, self.replicas[replica].crashes)
+    }
+
+    /// Returns what a call needs: even ones are the first tenant's, and every other of those its
+    /// campaign's.
+    fn rooms(&self, call: u32) -> Vec<Room> {
+        let caps = &self.setting;
+        let [global, setup, first, second, campaign] = all_scopes();
+        let setup = Room::new(setup, caps.setup);
+        let mut global = Room::new(global, caps.global);
+        if !call.is_multiple_of(2) {
+            return vec![global, setup, Room::new(second, caps.tenants[1])];
+        }
+        global.reserves.push((second, caps.kept_for_tenant));
+        let mut tenant = Room::new(first, caps.tenants[0]);
+        if call.is_multiple_of(4) {
+            let campaign = Room::new(campaign, caps.campaign);
+            return vec![global, setup, tenant, campaign];
+        }
+        tenant.reserves.push((campaign, caps.kept_for_campaign));
+        vec![global, setup, tenant]
+    }
+}
+
+fn all_scopes() -> [Scope; 5] {
+    [
+        Scope::Global,
+        Scope::Setup,
+        Scope::Tenant(name("first")),
+        Scope::Tenant(name("second")),
+        Scope::Campaign(name("third")),
+    ]
+}

@@ -1,0 +1,444 @@
+//! What a store is to answer, written as plainly as can be: lists that are counted anew each time.
+
+use super::*;
+
+const MINUTE: Millis = 60_000;
+const HOUR: Millis = 3_600_000;
+/// How long the gate stays up.
+const GATE: Millis = 3_000;
+/// How long a replica counts that says nothing.
+const SILENCE: Millis = 15_000;
+/// How long leases are kept that nobody has written beside: the longest one and a second.
+const HORIZON: Millis = LEASE + 1_000;
+
+/// One call's entry in some scopes.
+#[derive(Debug, Clone)]
+struct Row {
+    call: CarrierCallId,
+    epoch: u64,
+    replica: String,
+    lapses_at: Millis,
+    scopes: Vec<Scope>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub now: Millis,
+    /// Whether replicas share it: it has a gate then, and looks for what has lapsed only when
+    /// one of them renews.
+    is_shared: bool,
+    /// Whether it knows that it was not just emptied.
+    is_known: bool,
+    gated_until: Millis,
+    rows: Vec<Row>,
+    decisions: Vec<(CarrierCallId, Millis, Kept)>,
+    ended: Vec<(CarrierCallId, Millis, EndReason)>,
+    nonces: Vec<(String, Millis)>,
+    /// Whether each of the last set-ups brought media, and until when that is remembered.
+    setups: Vec<bool>,
+    setups_until: Millis,
+    /// Name, when last heard of, free places.
+    replicas: Vec<(String, Millis, Option<u32>)>,
+    /// When what is in a scope goes as a whole.
+    horizons: Vec<(Scope, Millis)>,
+    lapsed: u32,
+    /// The highest epoch that there ever was.
+    pub newest: u64,
+}
+
+impl Model {
+    pub fn new(is_shared: bool) -> Self {
+        Self {
+            now: BEGIN,
+            is_shared,
+            ..Self::default()
+        }
+    }
+
+    pub fn pass(&mut self, by: Millis) {
+        self.now += by;
+        let now = self.now;
+        if self.is_shared {
+            for (scope, at) in &self.horizons {
+                for row in self.rows.iter_mut().filter(|_| *at <= now) {
+                    row.scopes.retain(|held| held != scope);
+                }
+            }
+        } else {
+            self.reap();
+        }
+    }
+
+    /// Everything that was stored is lost.
+    pub fn lose(&mut self) {
+        *self = Self {
+            now: self.now,
+            newest: self.newest,
+            ..Self::new(self.is_shared)
+        };
+    }
+
+    pub fn count(&self, scope: &Scope) -> u32 {
+        let rows = self.rows.iter();
+        let live = rows.filter(|row| self.now < row.lapses_at && row.scopes.contains(scope));
+        u32::try_from(live.count()).unwrap()
+    }
+
+    /// Returns who is live, by name.
+    pub fn live(&self) -> Vec<String> {
+        let rows = self.rows.iter().filter(|row| self.now < row.lapses_at);
+        let mut live: Vec<_> = rows.map(|row| row.call.to_string()).collect();
+        live.sort();
+        live
+    }
+
+    /// Predicts an answer in which `given` stands for the epoch.
+    pub fn acquire(
+        &mut self,
+        replica: &str,
+        request: &Request<'_>,
+        ticket: &str,
+        given: u64,
+    ) -> Acquired {
+        let call = request.call;
+        if self.gated() {
+            return Acquired::Resync;
+        }
+        if self.reason(call).is_some() {
+            return Acquired::Ended;
+        }
+        let held = self.held(call).is_some();
+        match self.decision(call) {
+            Some(kept @ Kept::Refused(_)) => return Acquired::Repeated(kept),
+            Some(kept @ Kept::Admitted(_)) if held => return Acquired::Repeated(kept),
+            None if held => return Acquired::Held,
+            Some(Kept::Admitted(_)) | None => {}
+        }
+        if let Some(refusal) = self.full(request.rooms, true) {
+            self.decide(call, Kept::Refused(refusal.clone()));
+            return Acquired::Refused(refusal);
+        }
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
+        self.put(replica, call, given, request.lease, scopes.collect());
+        self.decide(call, Kept::Admitted(ticket.to_owned()));
+        let used = request.rooms.iter().map(|room| self.count(&room.scope));
+        Acquired::Admitted {
+            epoch: given,
+            used: used.collect(),
+        }
+    }
+
+    pub fn adopt(
+        &mut self,
+        replica: &str,
+        request: &Request<'_>,
+        nonce: &str,
+        admitted_without: bool,
+        given: u64,
+    ) -> Adopted {
+        let call = request.call;
+        if self.reason(call).is_some() {
+            return Adopted::Ended;
+        }
+        let used = |(known, until): &(String, Millis)| known == nonce && self.now < *until;
+        if self.nonces.iter().any(used) {
+            return Adopted::Used;
+        }
+        let gated = self.gated();
+        if !gated
+            && !admitted_without
+            && self.held(call).is_none()
+            && let Some(refusal) = self.full(request.rooms, false)
+        {
+            return Adopted::Refused(refusal);
+        }
+        self.nonces.push((nonce.to_owned(), self.now + MINUTE));
+        let waiting = self.rows.iter_mut().filter(|row| row.call == *call);
+        waiting.for_each(|row| row.scopes.retain(|scope| *scope != Scope::Setup));
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
+        let scopes = scopes.filter(|scope| *scope != Scope::Setup);
+        self.put(replica, call, given, request.lease, scopes.collect());
+        self.set_up(true);
+        Adopted::Live {
+            lease: lease(call, given),
+            state: request.state.to_owned(),
+            gated,
+        }
+    }
+
+    /// Predicts an answer in which the epochs of `given` are those that were new.
+    pub fn renew(&mut self, replica: &str, renewal: &Renewal<'_>, given: &[u64]) -> Renewed {
+        let mut given = given.iter().copied();
+        if self.is_shared && (!self.is_known || renewal.puts_up_gate) {
+            self.gated_until = self.now + GATE;
+        }
+        self.is_known = true;
+        let mut news = Vec::new();
+        for claim in renewal.claims {
+            let call = &claim.lease.call;
+            if let Some(piece) = self.renew_one(replica, claim, &mut given) {
+                news.push((call.clone(), piece));
+            }
+        }
+        self.reap();
+        for scope in [Scope::Setup].iter().chain(renewal.scopes) {
+            self.touch(scope);
+        }
+        let used = renewal.scopes.iter();
+        let mut renewed = Renewed {
+            replicas: 1,
+            lapsed: std::mem::take(&mut self.lapsed),
+            used: used
+                .map(|scope| (scope.clone(), self.count(scope)))
+                .collect(),
+            news,
+            ..Renewed::default()
+        };
+        if self.is_shared {
+            self.replicas.retain(|(name, ..)| name != replica);
+            self.replicas
+                .push((replica.to_owned(), self.now, renewal.places));
+            self.replicas.retain(|(_, at, _)| self.now < at + SILENCE);
+            let others = self.replicas.iter().filter(|(name, ..)| name != replica);
+            let places: Vec<u32> = others.filter_map(|(.., places)| *places).collect();
+            renewed.gated = self.gated();
+            renewed.replicas = u32::try_from(self.replicas.len()).unwrap();
+            renewed.siblings = u32::try_from(places.len()).unwrap();
+            renewed.places = places.iter().sum();
+        }
+        renewed
+    }
+
+    fn renew_one(
+        &mut self,
+        replica: &str,
+        claim: &Claim,
+        given: &mut impl Iterator<Item = u64>,
+    ) -> Option<News> {
+        let call = &claim.lease.call;
+        if let Some(reason) = self.reason(call) {
+            return Some(News::Ended(reason));
+        }
+        let stored = self.held(call).cloned();
+        let claimed = claim.lease.epoch;
+        let is_known = claimed > 0;
+        if let Some(stored) = &stored {
+            let later_owner = is_known && stored.epoch > claimed;
+            let elsewhere = !is_known && !claim.has_media && stored.replica != replica;
+            if later_owner || elsewhere {
+                return Some(News::Lost);
+            }
+        }
+        let epoch = match &stored {
+            _ if is_known => claimed,
+            // The store has admitted it after all, only nobody waited for its answer.
+            Some(stored) if stored.replica == replica && !claim.has_media => stored.epoch,
+            Some(_) | None => given.next().unwrap_or(0),
+        };
+        let is_new = !is_known || stored.is_none_or(|stored| stored.epoch != epoch);
+        if is_new && claim.has_media {
+            let waiting = self.rows.iter_mut().filter(|row| row.call == *call);
+            waiting.for_each(|row| row.scopes.retain(|scope| *scope != Scope::Setup));
+        }
+        self.put(replica, call, epoch, claim.lasts, claim.scopes.clone());
+        if let Some(ticket) = &claim.ticket
+            && self.decision(call).is_none()
+        {
+            self.decide(call, Kept::Admitted(ticket.clone()));
+        }
+        is_new.then_some(News::TakenIn(epoch))
+    }
+
+    pub fn release(&mut self, lease: &Lease, ending: &Ending<'_>) -> Released {
+        let held = self.held(&lease.call);
+        // Who never got an epoch from the store speaks of whatever it has of that call.
+        if lease.epoch > 0 && held.is_some_and(|held| held.epoch > lease.epoch) {
+            return Released::Stale;
+        }
+        self.end(&lease.call, ending)
+    }
+
+    pub fn end(&mut self, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
+        let held = self.held(call).is_some();
+        let rows = self.rows.iter().filter(|row| row.call == *call);
+        let without_media = rows
+            .filter(|row| row.scopes.contains(&Scope::Setup))
+            .count()
+            > 0;
+        let waited = held && without_media;
+        self.rows.retain(|row| row.call != *call);
+        if without_media {
+            self.set_up(false);
+        }
+        let known = self.reason(call);
+        let reason = known.unwrap_or(if waited {
+            ending.without_media
+        } else {
+            ending.reason
+        });
+        self.decisions.retain(|(decided, ..)| decided != call);
+        if ending.forever && known.is_none() {
+            self.ended.push((call.clone(), self.now + HOUR, reason));
+        }
+        if held {
+            let active = self.count(&Scope::Global);
+            Released::Freed {
+                active,
+                reason,
+                waited,
+            }
+        } else {
+            Released::Gone { reason }
+        }
+    }
+
+    pub fn rebind(&mut self, pending: &Lease, call: &CarrierCallId) -> Rebound {
+        if self.reason(call).is_some() {
+            return Rebound::Ended;
+        }
+        let Some(held) = self.held(&pending.call).cloned() else {
+            return Rebound::Gone;
+        };
+        if held.epoch > pending.epoch || self.held(call).is_some() {
+            return Rebound::Gone;
+        }
+        self.rows.retain(|row| row.call != pending.call);
+        let lasts = held.lapses_at - self.now;
+        self.place(&held.replica, call, held.epoch, lasts, held.scopes);
+        Rebound::Named
+    }
+
+    /// Sweeps up what has lapsed; returns how many slots that frees and how many are held.
+    pub fn sweep(&mut self) -> (u32, u32) {
+        self.reap();
+        let lapsed = std::mem::take(&mut self.lapsed);
+        (lapsed, self.count(&Scope::Global))
+    }
+
+    pub fn reason(&self, call: &CarrierCallId) -> Option<EndReason> {
+        let ended = self.ended.iter();
+        let mut ended = ended.filter(|(ended, until, _)| ended == call && self.now < *until);
+        ended.next().map(|(.., reason)| *reason)
+    }
+
+    fn gated(&self) -> bool {
+        self.is_shared && (!self.is_known || self.now < self.gated_until)
+    }
+
+    /// Returns the slot that a call has and that has not lapsed.
+    fn held(&self, call: &CarrierCallId) -> Option<&Row> {
+        let mut rows = self.rows.iter();
+        rows.find(|row| row.call == *call && self.now < row.lapses_at)
+    }
+
+    fn decision(&self, call: &CarrierCallId) -> Option<Kept> {
+        let mut decisions = self.decisions.iter();
+        let kept = decisions.find(|(decided, until, _)| decided == call && self.now < *until);
+        kept.map(|(.., kept)| kept.clone())
+    }
+
+    fn decide(&mut self, call: &CarrierCallId, kept: Kept) {
+        self.decisions.retain(|(decided, ..)| decided != call);
+        self.decisions.push((call.clone(), self.now + MINUTE, kept));
+    }
+
+    /// Returns the first scope in which a call would be one too many.
+    fn full(&self, rooms: &[Room], waits: bool) -> Option<Refusal> {
+        let counted = rooms.iter();
+        let counted = counted.filter(|room| waits || room.scope != Scope::Setup);
+        for room in counted {
+            let mut cap = i64::from(room.cap);
+            for (scope, slots) in &room.reserves {
+                cap -= (i64::from(*slots) - i64::from(self.count(scope))).max(0);
+            }
+            cap = cap.max(0);
+            let without_media = self.setups.iter().filter(|brought| !**brought).count();
+            let remembered = !self.is_shared || self.now < self.setups_until;
+            if room.scope == Scope::Setup && remembered && without_media > 50 {
+                let global = rooms
+                    .iter()
+                    .find(|room| room.scope == Scope::Global)
+                    .unwrap();
+                let live = self.count(&Scope::Global) - self.count(&Scope::Setup);
+                let free = i64::from(global.cap) - i64::from(live);
+                cap = cap.min((free / 2).max(1));
+            }
+            let used = self.count(&room.scope);
+            if i64::from(used) >= cap {
+                return Some(Refusal {
+                    reason: Reason::Full,
+                    scope: room.scope.clone(),
+                    used,
+                    cap: u32::try_from(cap).unwrap(),
+                });
+            }
+        }
+        None
+    }
+
+    fn put(
+        &mut self,
+        replica: &str,
+        call: &CarrierCallId,
+        epoch: u64,
+        lasts: Millis,
+        scopes: Vec<Scope>,
+    ) {
+        for scope in &scopes {
+            self.touch(scope);
+        }
+        self.place(replica, call, epoch, lasts, scopes);
+    }
+
+    /// Puts a call into scopes in place of what it has in those.
+    fn place(
+        &mut self,
+        replica: &str,
+        call: &CarrierCallId,
+        epoch: u64,
+        lasts: Millis,
+        scopes: Vec<Scope>,
+    ) {
+        self.newest = self.newest.max(epoch);
+        for row in self.rows.iter_mut().filter(|row| row.call == *call) {
+            row.scopes.retain(|scope| !scopes.contains(scope));
+        }
+        self.rows.retain(|row| !row.scopes.is_empty());
+        self.rows.push(Row {
+            call: call.clone(),
+            epoch,
+            replica: replica.to_owned(),
+            lapses_at: self.now + lasts,
+            scopes,
+        });
+    }
+
+    fn touch(&mut self, scope: &Scope) {
+        self.horizons.retain(|(known, _)| known != scope);
+        self.horizons.push((scope.clone(), self.now + HORIZON));
+    }
+
+    fn set_up(&mut self, brought_media: bool) {
+        if self.is_shared && self.setups_until <= self.now {
+            self.setups.clear();
+        }
+        self.setups.push(brought_media);
+        let too_many = self.setups.len().saturating_sub(100);
+        self.setups.drain(..too_many);
+        self.setups_until = self.now + HOUR;
+    }
+
+    /// Drops what has lapsed.
+    fn reap(&mut self) {
+        let now = self.now;
+        let (lapsed, live): (Vec<_>, Vec<_>) =
+            self.rows.drain(..).partition(|row| row.lapses_at <= now);
+        self.rows = live;
+        for row in lapsed {
+            self.lapsed += u32::from(row.scopes.contains(&Scope::Global));
+            if row.scopes.contains(&Scope::Setup) {
+                self.set_up(false);
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! What a store does, told of both.
+
+use super::{house::House, *};
+
+/// Tells a story of both stores: of memory, and of a Redis whose gate is open.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a story is written where it is told"
+)]
+fn of_both(story: impl AsyncFn(&mut House)) {
+    runtime().block_on(async {
+        story(&mut House::in_memory()).await;
+        let mut shared = House::in_redis(2).await;
+        shared.renew(0, &[]).await;
+        shared.pass(5_000);
+        story(&mut shared).await;
+    });
+}
+
+fn rooms(global: u32, setup: u32) -> Vec<Room> {
+    vec![
+        Room::new(Scope::Global, global),
+        Room::new(Scope::Setup, setup),
+        Room::new(Scope::Tenant(Name::default_name()), global),
+    ]
+}
+
+impl House {
+    async fn acquire(&mut self, number: u32, rooms: &[Room]) -> Acquired {
+        self.pass(0);
+        let request = Request {
+            call: &call(number),
+            rooms,
+            lease: SETUP,
+            state: &state(rooms),
+        };
+        let ticket = format!("ticket-{number}");
+        let acquired = self.store(0).acquire(self.now, &request, &ticket);
+        acquired.await.unwrap()
+    }
+
+    async fn admits(&mut self, number: u32, rooms: &[Room]) -> bool {
+        matches!(self.acquire(number, rooms).await, Acquired::Admitted { .. })
+    }
+
+    /// A call's media comes, with the ticket that `nonce` is of.
+    async fn adopt(&mut self, replica: usize, number: u32, rooms: &[Room], nonce: u32) -> Adopted {
+        self.pass(0);
+        let request = Request {
+            call: &call(number),
+            rooms,
+            lease: LEASE,
+            state: &state(rooms),
+        };
+        let nonce = format!("{number}-{nonce}");
+        let store = self.store(replica);
+        let adopted = store.adopt(self.now, &request, &nonce, false);
+        adopted.await.unwrap()
+    }
+
+    async fn live(&mut self, replica: usize, number: u32, rooms: &[Room], nonce: u32) -> Lease {
+        match self.adopt(replica, number, rooms, nonce).await {
+            Adopted::Live { lease, .. } => lease,
+            refused @ (Adopted::Used | Adopted::Ended | Adopted::Refused(_)) => {
+                panic!("a live call expected, not {refused:?}")
+            }
+        }
+    }
+
+    async fn renew(&mut self, replica: usize, leases: &[&Lease]) -> Renewed {
+        self.pass(0);
+        let claims = leases.iter().map(|lease| Claim {
+            lease: (*lease).clone(),
+            scopes: vec![Scope::Global, Scope::Tenant(Name::default_name())],
+            lasts: LEASE,
+            has_media: true,
+            state: None,
+            ticket: None,
+        });
+        let claims: Vec<Claim> = claims.collect();
+        let renewal = Renewal {
+            claims: &claims,
+            scopes: &[Scope::Global],
+            puts_up_gate: false,
+            places: None,
+            hurried: false,
+        };
+        let renewed = self.store(replica).renew(self.now, &renewal).await;
+        renewed.unwrap()
+    }
+
+    async fn release(&mut self, lease: &Lease) -> Released {
+        self.pass(0);
+        let ending = ending();
+        let scopes = [Scope::Global, Scope::Tenant(Name::default_name())];
+        let released = self.store(0).release(self.now, lease, &scopes, &ending);
+        released.await.unwrap()
+    }
+
+    async fn end(&mut self, number: u32) -> Released {
+        self.pass(0);
+        let ended = self.store(0).end(self.now, &call(number), &ending()).await;
+        ended.unwrap()
+    }
+}
+
+fn ending() -> Ending<'static> {
+    Ending {
+        reason: EndReason::CallerHungUp,
+        without_media: EndReason::NoMedia,
+        state: None,
+        forever: true,
+    }
+}
+
+fn freed(active: u32) -> Released {
+    Released::Freed {
+        active,
+        reason: EndReason::CallerHungUp,
+        waited: false,
+    }
+}
+
+fn full(scope: Scope, used: u32, cap: u32) -> Refusal {
+    Refusal {
+        reason: Reason::Full,
+        scope,
+        used,
+        cap,
+    }
+}
+
+#[test]
+fn a_cap_is_reached_and_never_exceeded() {
+    of_both(async |house| {
+        let rooms = rooms(2, 2);
+        assert!(house.admits(1, &rooms).await);
+        assert!(house.admits(2, &rooms).await);
+        let refused = house.acquire(3, &rooms).await;
+        assert_eq!(refused, Acquired::Refused(full(Scope::Global, 2, 2)));
+        assert_eq!(house.count(&Scope::Global), 2);
+    });
+}
+
+#[test]
+fn a_repeated_webhook_gets_the_first_decision_also_a_refusal() {
+    of_both(async |house| {
+        let rooms = rooms(1, 1);
+        house.acquire(1, &rooms).await;
+        let kept = Acquired::Repeated(Kept::Admitted("ticket-1".to_owned()));
+        assert_eq!(house.acquire(1, &rooms).await, kept);
+        let refusal = full(Scope::Global, 1, 1);
+        let refused = Acquired::Refused(refusal.clone());
+        assert_eq!(house.acquire(2, &rooms).await, refused);
+        house.end(1).await;
+        let kept = Acquired::Repeated(Kept::Refused(refusal));
+        assert_eq!(house.acquire(2, &rooms).await, kept, "though there is room");
+        house.pass(61_000);
+        assert!(house.admits(2, &rooms).await);
+    });
+}
+
+#[test]
+fn a_long_calls_webhook_takes_no_second_slot_when_it_is_repeated_late() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        let lease = house.live(1, 1, &rooms, 1).await;
+        for _ in 0..20 {
+            house.pass(5_000);
+            assert_eq!(house.renew(1, &[&lease]).await.news, []);
+        }
+        assert_eq!(house.acquire(1, &rooms).await, Acquired::Held);
+        assert_eq!(house.count(&Scope::Global), 1);
+    });
+}
+
+#[test]
+fn a_call_without_media_gives_its_slot_back() {
+    of_both(async |house| {
+        let rooms = rooms(1, 1);
+        house.acquire(1, &rooms).await;
+        house.pass(SETUP - 1_000);
+        assert!(!house.admits(2, &rooms).await);
+        house.pass(1_001);
+        assert!(house.admits(3, &rooms).await);
+    });
+}
+
+#[test]
+fn a_heartbeat_tells_how_many_leases_have_lapsed_since_the_last_one() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        house.acquire(2, &rooms).await;
+        assert_eq!(house.renew(0, &[]).await.lapsed, 0);
+        house.pass(SETUP + 1_000);
+        house.count(&Scope::Global); // Whoever looks first.
+        assert_eq!(house.renew(0, &[]).await.lapsed, 2);
+        assert_eq!(house.renew(0, &[]).await.lapsed, 0);
+    });
+}
+
+#[test]
+fn a_live_call_leaves_the_set_up_scope_and_keeps_the_others() {
+    of_both(async |house| {
+        let rooms = rooms(5, 1);
+        house.acquire(1, &rooms).await;
+        let refused = house.acquire(2, &rooms).await;
+        assert_eq!(refused, Acquired::Refused(full(Scope::Setup, 1, 1)));
+        house.live(1, 1, &rooms, 1).await;
+        assert!(house.admits(3, &rooms).await);
+        assert_eq!(house.count(&Scope::Global), 2);
+        assert_eq!(house.count(&Scope::Setup), 1);
+    });
+}
+
+#[test]
+fn a_ticket_is_used_once_whichever_replica_it_is_brought_to() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        house.live(1, 1, &rooms, 1).await;
+        assert_eq!(house.adopt(0, 1, &rooms, 1).await, Adopted::Used);
+    });
+}
+
+#[test]
+fn what_lapsed_is_adopted_only_if_there_is_room() {
+    of_both(async |house| {
+        let rooms = rooms(1, 1);
+        house.acquire(1, &rooms).await;
+        house.pass(SETUP + 1_000);
+        assert!(house.admits(2, &rooms).await);
+        let refused = Adopted::Refused(full(Scope::Global, 1, 1));
+        assert_eq!(house.adopt(0, 1, &rooms, 1).await, refused);
+        house.end(2).await;
+        house.live(0, 1, &rooms, 1).await;
+    });
+}
+
+#[test]
+fn a_call_that_has_ended_is_never_admitted_again() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        let reason = EndReason::CallerHungUp;
+        let gone = Released::Gone { reason };
+        assert_eq!(house.end(1).await, gone, "the end may come first");
+        assert_eq!(house.acquire(1, &rooms).await, Acquired::Ended);
+        house.acquire(2, &rooms).await;
+        let lease = house.live(1, 2, &rooms, 1).await;
+        assert_eq!(house.release(&lease).await, freed(0));
+        assert_eq!(house.adopt(0, 2, &rooms, 2).await, Adopted::Ended);
+        house.pass(3_500_000);
+        assert_eq!(house.acquire(2, &rooms).await, Acquired::Ended);
+    });
+}
+
+#[test]
+fn why_a_call_ended_is_what_was_said_first() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        let first = Released::Freed {
+            active: 0,
+            reason: EndReason::NoMedia,
+            waited: true,
+        };
+        assert_eq!(house.end(1).await, first);
+        let reason = EndReason::NoMedia;
+        assert_eq!(house.end(1).await, Released::Gone { reason });
+        let ended = house.store(0).ended(house.now, &call(1)).await;
+        assert_eq!(ended.unwrap(), Some(reason));
+    });
+}
+
+#[test]
+fn a_slot_is_given_back_once_and_only_by_its_owner() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        let first = house.live(0, 1, &rooms, 1).await;
+        let second = house.live(1, 1, &rooms, 2).await;
+        assert!(second.epoch > first.epoch);
+        assert_eq!(house.release(&first).await, Released::Stale);
+        let lost = [(call(1), News::Lost)];
+        assert_eq!(house.renew(0, &[&first]).await.news, lost);
+        assert_eq!(house.count(&Scope::Global), 1);
+        assert_eq!(house.release(&second).await, freed(0));
+        let reason = EndReason::CallerHungUp;
+        assert_eq!(house.release(&second).await, Released::Gone { reason });
+    });
+}
+
+#[test]
+fn an_owner_that_was_paused_takes_its_live_calls_in_again() {
+    of_both(async |house| {
+        let rooms = rooms(1, 1);
+        house.acquire(1, &rooms).await;
+        let lease = house.live(0, 1, &rooms, 1).await;
+        house.pass(60_000);
+        assert!(house.admits(2, &rooms).await);
+        let taken_in = [(call(1), News::TakenIn(lease.epoch))];
+        assert_eq!(house.renew(0, &[&lease]).await.news, taken_in);
+        let live = house.count(&Scope::Global);
+        assert_eq!(live, 2, "the live caller wins over the cap");
+        assert!(!house.admits(3, &rooms).await);
+    });
+}
+
+#[test]
+fn the_carriers_word_ends_a_call_for_its_owner_too() {
+    of_both(async |house| {
+        let rooms = rooms(1, 1);
+        house.acquire(1, &rooms).await;
+        let lease = house.live(1, 1, &rooms, 1).await;
+        assert_eq!(house.end(1).await, freed(0));
+        let ended = [(call(1), News::Ended(EndReason::CallerHungUp))];
+        assert_eq!(house.renew(1, &[&lease]).await.news, ended);
+        for scope in [Scope::Global, Scope::Tenant(Name::default_name())] {
+            assert_eq!(house.count(&scope), 0, "{scope}");
+        }
+    });
+}
+
+#[test]
+fn what_is_reserved_is_kept_for_whom_it_is() {
+    of_both(async |house| {
+        let tenant = |name: &str| Scope::Tenant(super::name(name));
+        let mut others = rooms(3, 3);
+        others[0].reserves.push((tenant("guest"), 2));
+        let guests = [
+            Room::new(Scope::Global, 3),
+            Room::new(Scope::Setup, 3),
+            Room::new(tenant("guest"), 3),
+        ];
+        assert!(house.admits(1, &others).await);
+        let refused = Acquired::Refused(full(Scope::Global, 1, 1));
+        assert_eq!(house.acquire(2, &others).await, refused);
+        assert!(house.admits(3, &guests).await);
+        assert!(!house.admits(4, &others).await, "one is kept still");
+        assert!(house.admits(5, &guests).await);
+        assert!(!house.admits(6, &guests).await, "the cap is the cap");
+    });
+}
+
+#[test]
+fn a_slot_that_was_taken_for_a_call_without_a_name_becomes_the_calls() {
+    of_both(async |house| {
+        let (rooms, now) = (rooms(5, 5), house.now);
+        let Acquired::Admitted { epoch, .. } = house.acquire(1, &rooms).await else {
+            panic!("there is room");
+        };
+        let pending = lease(&call(1), epoch);
+        let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
+        let rebind = async |number| {
+            let call = call(number);
+            let store = house.store(1);
+            let rebound = store.rebind(now, &pending, &call, &scopes, "{}");
+            rebound.await.unwrap()
+        };
+        assert_eq!(rebind(2).await, Rebound::Named);
+        assert_eq!(rebind(3).await, Rebound::Gone, "it has its name");
+        assert_eq!(house.count(&Scope::Global), 1);
+        assert_eq!(house.acquire(2, &rooms).await, Acquired::Held);
+        let named = lease(&call(2), epoch);
+        assert!(matches!(
+            house.release(&named).await,
+            Released::Freed { waited: true, .. }
+        ));
+    });
+}
+
+#[test]
+fn an_epoch_is_higher_than_those_that_only_replicas_remember() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        // The store was lost, and the clock of the one that replaces it is late.
+        let before = house.live(0, 1, &rooms, 1).await.epoch + 100_000;
+        house.renew(0, &[&lease(&call(1), before)]).await;
+        assert!(house.live(1, 1, &rooms, 2).await.epoch > before);
+    });
+}
+
+#[test]
+fn a_flood_of_calls_without_media_leaves_room_for_those_that_bring_it() {
+    of_both(async |house| {
+        let rooms = rooms(10, 10);
+        for number in 0..60 {
+            house.acquire(number, &rooms).await;
+            house.pass(SETUP + 1_000);
+            house.renew(0, &[]).await;
+        }
+        let admitted = count_admitted(house, 100..110, &rooms).await;
+        assert_eq!(admitted, 5, "half of what is free");
+        for number in 100..105 {
+            house.live(0, number, &rooms, 1).await;
+        }
+        assert!(house.admits(200, &rooms).await, "half of the other half");
+        // Once most calls bring their media again, the cap is what it was.
+        for number in 300..400 {
+            if house.admits(number, &rooms).await {
+                house.live(0, number, &rooms, 1).await;
+            }
+            house.end(number).await;
+        }
+        let admitted = count_admitted(house, 500..510, &rooms).await;
+        assert_eq!(admitted, 4, "beside the six that are there");
+    });
+}
+
+async fn count_admitted(house: &mut House, numbers: std::ops::Range<u32>, rooms: &[Room]) -> usize {
+    let mut admitted = 0;
+    for number in numbers {
+        admitted += usize::from(house.admits(number, rooms).await);
+    }
+    admitted
+}
