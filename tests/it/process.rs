@@ -27,7 +27,7 @@ const AGENT_KEY: &str = "sk-canary-of-the-agent";
 const TICKET_SECRET: &str = "a-canary-that-signs-tickets";
 
 /// A gateway in a process of its own.
-struct Program {
+pub struct Program {
     child: Child,
     log: watch::Receiver<Vec<String>>,
     carrier: Carrier,
@@ -35,7 +35,7 @@ struct Program {
 }
 
 impl Program {
-    async fn start(settings: &[(&str, &str)]) -> Self {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = command(settings, &directory).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -67,22 +67,22 @@ impl Program {
         Line::begin(socket, sid, ticket).await
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let id = self.child.id().unwrap().to_string();
         let mut kill = std::process::Command::new("kill");
         assert!(kill.args(["-TERM", &id]).status().unwrap().success());
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         drained(self.child.wait()).await.unwrap()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.borrow().join("\n")
     }
 }
 
-fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
+pub fn command(settings: &[(&str, &str)], directory: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
     command
         .env_clear()
