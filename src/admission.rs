@@ -249,7 +249,7 @@ impl Admission {
         campaigns: &Campaigns,
         closed: Option<Reason>,
     ) -> Decision {
-        if let Some(decision) = self.decided(carrier_call) {
+        if let Some(decision) = self.decided(carrier_call, closed) {
             return decision;
         }
         if let Some(reason) = closed {
@@ -466,17 +466,23 @@ impl Admission {
         }
     }
 
-    /// Returns what this replica has decided about a call already.
-    fn decided(&self, call: &CarrierCallId) -> Option<Decision> {
+    /// Returns what this replica has decided about a call already. Whether a call that was
+    /// admitted has ended since, at any replica, a shared store knows better.
+    fn decided(&self, call: &CarrierCallId, closed: Option<Reason>) -> Option<Decision> {
         let kept = {
             let book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, call).is_some() {
                 return Some(Self::already_over(call));
             }
-            book.decisions.get(now, call).cloned()
+            let kept = book.decisions.get(now, call).cloned()?;
+            let asks = self.is_shared() && book.outage.may_ask() && closed.is_none();
+            if asks && matches!(kept, Kept::Admitted(_)) {
+                return None;
+            }
+            kept
         };
-        Some(self.repeated(call, kept?))
+        Some(self.repeated(call, kept))
     }
 
     fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
@@ -520,7 +526,15 @@ impl Admission {
                 self.refused(call, refusal)
             }
             Acquired::Repeated(kept) => self.repeated(call, kept),
-            Acquired::Held | Acquired::Ended => Self::already_over(call),
+            Acquired::Held => {
+                // A store that has lost the answer has been told of the slot only.
+                let kept = self.book().decisions.get(self.clock.local(), call).cloned();
+                match kept {
+                    Some(kept) => self.repeated(call, kept),
+                    None => Self::already_over(call),
+                }
+            }
+            Acquired::Ended => Self::already_over(call),
             Acquired::Resync => unreachable!("the caller decides without the store then"),
         }
     }
