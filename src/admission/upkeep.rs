@@ -261,8 +261,11 @@ impl Admission {
             }
         }
         self.note_condition(&mut book, renewed, was_slow);
-        let used = book.outage.used(&Scope::Global);
         drop(book);
+        // As this renewal has left it: what was last trusted is older than what came back.
+        let used = renewed.used.iter();
+        let used = used.filter(|(scope, _)| *scope == Scope::Global);
+        let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
         self.metrics
             .renewed(renewed.lapsed, upkeep.taken_over.len(), over_cap);
