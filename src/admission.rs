@@ -353,16 +353,22 @@ impl Admission {
     /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
     /// media.
     pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
-        let waited_here = {
+        let waiting = {
             let mut book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, carrier_call).is_none() {
                 let kept = store::END_KEPT;
                 book.ended.put(now, kept, carrier_call.clone(), ending.live);
             }
-            book.ledger.remove_waiting(carrier_call).is_some()
+            book.ledger.remove_waiting(carrier_call)
         };
-        let owed = upkeep::Debt::End(carrier_call.clone(), ending);
+        let waited_here = waiting.is_some();
+        let state = waiting.map(|entry| entry.state.ended(self.clock.shared(), ending.waiting));
+        let owed = upkeep::Debt::End {
+            call: carrier_call.clone(),
+            ended: ending,
+            state: state.map(|state| state.json()),
+        };
         let waited = self.settle_or_owe(owed).await;
         waited.unwrap_or(waited_here)
     }

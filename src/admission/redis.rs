@@ -353,15 +353,21 @@ impl RedisStore {
             .await
     }
 
-    /// Notes that a call is over; what it counts in, its state says.
+    /// Notes that a call is over; what it counts in, its state says. The one that is given serves
+    /// where the store has none.
     pub async fn end(
         &self,
         call: &CarrierCallId,
         ending: &Ending<'_>,
     ) -> Result<Released, StoreError> {
-        let state = self.state(call).await?;
-        let scopes = state.map(|state| self.inner.keys.scopes_in(&state));
-        self.give_back(call, 0, &scopes.unwrap_or_default(), ending)
+        let kept = self.state(call).await?;
+        let ending = Ending {
+            state: ending.state.filter(|_| kept.is_none()),
+            ..*ending
+        };
+        let state = kept.as_deref().or(ending.state);
+        let scopes = state.map(|state| self.inner.keys.scopes_in(state));
+        self.give_back(call, 0, &scopes.unwrap_or_default(), &ending)
             .await
     }
 

@@ -43,7 +43,12 @@ pub enum Debt {
         reason: EndReason,
         state: String,
     },
-    End(CarrierCallId, Ended),
+    End {
+        call: CarrierCallId,
+        ended: Ended,
+        /// What the store may not have been told of a call that was waiting here.
+        state: Option<String>,
+    },
 }
 
 impl Admission {
@@ -248,6 +253,20 @@ impl Admission {
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
+            if *news == News::Ended {
+                // Who has told of the end need not have known anything else of the call.
+                let reason = EndReason::CarrierEnded;
+                let state = entry.state.clone().ended(self.clock.shared(), reason);
+                book.owed.push(Debt::Release {
+                    lease: Lease {
+                        call: call.clone(),
+                        epoch: entry.epoch,
+                    },
+                    scopes: entry.scopes.clone(),
+                    reason,
+                    state: state.json(),
+                });
+            }
             match (entry.stage, news) {
                 (Stage::Waiting { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
                 (Stage::Live, News::Ended) => upkeep.over.push(entry.id),
@@ -404,11 +423,11 @@ impl Admission {
                 let released = self.store.release(now, lease, scopes, &ending);
                 (&lease.call, released.await?)
             }
-            Debt::End(call, ended) => {
+            Debt::End { call, ended, state } => {
                 let ending = Ending {
                     reason: ended.live,
                     without_media: ended.waiting,
-                    state: None,
+                    state: state.as_deref(),
                     forever: true,
                 };
                 (call, self.store.end(now, call, &ending).await?)
