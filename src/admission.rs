@@ -265,6 +265,7 @@ impl Admission {
             scopes,
             state: state.rang(self.clock.shared(), caller),
         };
+        let mut unheard = false;
         if self.book().outage.may_ask() {
             let ticket = self.ticket(&asking, false);
             let request = Request {
@@ -277,10 +278,13 @@ impl Admission {
             match acquired.await {
                 Ok(Acquired::Resync) => self.met_the_gate(),
                 Ok(acquired) => return self.acquired(asking, ticket, acquired),
-                Err(error) => self.failed(&error),
+                Err(error) => {
+                    unheard = !matches!(error, StoreError::Away);
+                    self.failed(&error);
+                }
             }
         }
-        self.admit_without_store(asking).await
+        self.admit_without_store(asking, unheard).await
     }
 
     /// Reads the ticket that a media socket has brought.
@@ -545,8 +549,9 @@ impl Admission {
         }
     }
 
-    /// Decides by this replica's share of what was free when the trouble began.
-    async fn admit_without_store(&self, mut asking: Asking<'_>) -> Decision {
+    /// Decides by this replica's share of what was free when the trouble began. `unheard` if the
+    /// store was asked and may have decided too.
+    async fn admit_without_store(&self, mut asking: Asking<'_>, unheard: bool) -> Decision {
         asking.state.degraded = true;
         let call = asking.carrier_call;
         let ticket = self.ticket(&asking, true);
@@ -572,9 +577,11 @@ impl Admission {
                 used,
                 cap,
             };
+            self.owe_refusal(&asking, &refusal, unheard);
             return self.refused(call, refusal);
         }
         if gated && let Some(refusal) = self.register(&asking).await {
+            self.owe_refusal(&asking, &refusal, false);
             return self.refused(call, refusal);
         }
         self.metrics.admitted_without_store();

@@ -59,6 +59,7 @@ struct Scripts {
     adopt: Script,
     renew: Script,
     release: Script,
+    refuse: Script,
     rebind: Script,
     note: Script,
 }
@@ -68,6 +69,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     adopt: Script::new(include_str!("redis/adopt.lua")),
     renew: Script::new(include_str!("redis/renew.lua")),
     release: Script::new(include_str!("redis/release.lua")),
+    refuse: Script::new(include_str!("redis/refuse.lua")),
     rebind: Script::new(include_str!("redis/rebind.lua")),
     note: Script::new(include_str!("redis/note.lua")),
 });
@@ -415,6 +417,35 @@ impl RedisStore {
             },
             _ => Released::Gone { reason },
         })
+    }
+
+    /// Notes a refusal that was decided without the store; tells whether the store had taken a slot
+    /// for that call.
+    pub async fn refuse(
+        &self,
+        call: &CarrierCallId,
+        scopes: &[Scope],
+        refusal: &Refusal,
+    ) -> Result<bool, StoreError> {
+        let keys = &self.inner.keys;
+        let name = call.as_str();
+        let mut script = SCRIPTS.refuse.prepare_invoke();
+        script
+            .key(&[keys.owner(name), keys.ended(name)])
+            .key(&[keys.decision(name), keys.state(name)])
+            .key(&[&keys.active, &keys.count])
+            .key(keys.scope(&Scope::Global));
+        for scope in scopes.iter().filter(|scope| **scope != Scope::Global) {
+            script.key(keys.scope(scope));
+        }
+        let Refusal {
+            scope, used, cap, ..
+        } = refusal;
+        script
+            .arg(&[name, &self.inner.replica])
+            .arg(format!("R {used} {cap} {scope}"));
+        let mut reply = self.call(StoreOperation::Refuse, script, PATIENCE).await?;
+        Ok(reply.number::<u8>()? == 1)
     }
 
     pub async fn rebind(

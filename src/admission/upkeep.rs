@@ -5,17 +5,22 @@ use std::collections::VecDeque;
 
 use crate::{
     admission::{
-        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
+        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, SETUP, Scope, SlotId, TICK,
+        Trouble,
         ledger::Stage,
         millis,
         redis::{Inspection, StoreError},
         store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
     },
     call::{CarrierCallId, EndReason},
+    recent::Millis,
 };
 
 /// How many ends are remembered for a store that is away; beyond it leases lapse instead.
 const MOST_OWED: usize = 10_000;
+/// How many debts there may be before refusals are not added to them: a flood of callers must not
+/// push out ends.
+const MOST_REFUSALS: usize = 1_000;
 
 /// What a renewal has shown that calls must hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,6 +53,15 @@ pub enum Debt {
         ended: Ended,
         /// What the store may not have been told of a call that was waiting here.
         state: Option<String>,
+    },
+    /// A call was refused without the store.
+    Refusal {
+        call: CarrierCallId,
+        scopes: Vec<Scope>,
+        refusal: Refusal,
+        /// Until when its webhook may come again; no end where the store may have taken a slot for
+        /// it, though nobody waited for the answer any more.
+        until: Option<Millis>,
     },
 }
 
@@ -156,6 +170,22 @@ impl Admission {
         }
         self.book().owed.push(debt);
         None
+    }
+
+    /// Remembers to tell the store of a refusal that it had no part in; `unheard` if it was asked
+    /// and did not answer in time.
+    pub(super) fn owe_refusal(&self, asking: &Asking<'_>, refusal: &Refusal, unheard: bool) {
+        let mut book = self.book();
+        if !unheard && book.owed.0.len() >= MOST_REFUSALS {
+            return;
+        }
+        book.owed.push(Debt::Refusal {
+            call: asking.carrier_call.clone(),
+            scopes: asking.scopes.clone(),
+            refusal: refusal.clone(),
+            // Carriers repeat a webhook sooner than they give up on the call.
+            until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
+        });
     }
 
     /// Registers a call that was admitted behind the gate, at once: a store that has lost calls
@@ -431,6 +461,17 @@ impl Admission {
                     forever: true,
                 };
                 (call, self.store.end(now, call, &ending).await?)
+            }
+            Debt::Refusal {
+                call,
+                scopes,
+                refusal,
+                until,
+            } => {
+                if until.is_none_or(|until| now < until) {
+                    self.store.refuse(call, scopes, refusal).await?;
+                }
+                return Ok(false);
             }
         };
         self.log_release(call, released);

@@ -32,6 +32,7 @@ pub enum StoreOperation {
     Adopt,
     Renew,
     Release,
+    Refuse,
     Rebind,
     Note,
 }
@@ -189,6 +190,7 @@ impl StoreOperation {
             Self::Adopt => "adopt",
             Self::Renew => "renew",
             Self::Release => "release",
+            Self::Refuse => "refuse",
             Self::Rebind => "rebind",
             Self::Note => "note",
         }
