@@ -58,7 +58,6 @@ async fn callers_are_turned_away_when_no_replica_has_a_place() {
     replicas.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_drains_admits_calls_for_its_siblings_to_carry() {
     let replicas = Replicas::start(2, &[]).await;
     let (leaving, staying) = (&replicas[0], &replicas[1]);
@@ -106,7 +105,6 @@ async fn a_replica_that_drains_admits_calls_for_its_siblings_to_carry() {
     replicas.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_all_drain_say_busy() {
     let replicas = Replicas::start(2, &[]).await;
     let lives = [
@@ -137,6 +135,14 @@ async fn replicas_that_all_drain_say_busy() {
     drained(async { tokio::join!(first.drain(pending()), second.drain(pending()), told) }).await;
     drop(lives);
     replicas.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_drains_leaves_its_callers_to_whoever_stays() {
+    tokio::join!(
+        a_replica_that_drains_admits_calls_for_its_siblings_to_carry(),
+        replicas_that_all_drain_say_busy(),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
