@@ -455,7 +455,7 @@ impl<'a> Ringing<'a> {
     }
 
     /// Takes the call's media to another replica.
-    pub fn on<'b>(self, gateway: &'b TestGateway) -> Ringing<'b> {
+    pub fn on(self, gateway: &TestGateway) -> Ringing<'_> {
         Ringing {
             gateway,
             sid: self.sid,
