@@ -27,7 +27,7 @@ use crate::{
     audio::{FRAME, share_of, syllables},
     carrier::{Carrier, Fields, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
     line::{GUARD, Line, stop},
-    redis_server::RedisServer,
+    redis::Redis,
     twiml::Element,
 };
 
@@ -51,7 +51,7 @@ pub struct TestGateway {
 
 /// Gateways that share a store, and the agent that all of them call.
 pub struct Replicas {
-    pub redis: RedisServer,
+    pub redis: Redis,
     pub parrot: Parrot,
     gateways: Vec<TestGateway>,
 }
@@ -293,15 +293,15 @@ impl Replicas {
 
     /// Starts a gateway with each of these settings.
     pub async fn each(settings: &[Settings<'_>]) -> Self {
-        let redis = RedisServer::start();
-        redis.cli(&["SET", "calls:gen", "an earlier one"]);
+        let redis = Redis::start().await;
+        redis.cli(&["SET", "calls:gen", "an earlier one"]).await;
         let replicas = Self::over(redis, settings).await;
         replicas.healthy().await;
         replicas
     }
 
     /// Starts gateways over a Redis as it is.
-    pub async fn over(redis: RedisServer, settings: &[Settings<'_>]) -> Self {
+    pub async fn over(redis: Redis, settings: &[Settings<'_>]) -> Self {
         let options = ParrotOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             answer_after: Duration::from_millis(100),
@@ -368,7 +368,11 @@ impl Replicas {
 
     /// Returns how many calls the store holds, by the command that is documented for it.
     pub async fn registered(&self) -> usize {
-        self.redis.cli(&["SCARD", "calls:active"]).parse().unwrap()
+        self.redis
+            .cli(&["SCARD", "calls:active"])
+            .await
+            .parse()
+            .unwrap()
     }
 
     /// Waits until the store holds exactly so many calls.
@@ -379,14 +383,14 @@ impl Replicas {
     /// Returns what is kept of a call.
     pub async fn state(&self, sid: &str) -> Value {
         let key = format!("calls:state:{sid}");
-        let state = self.redis.cli(&["GET", &key]);
+        let state = self.redis.cli(&["GET", &key]).await;
         serde_json::from_str(&state).unwrap_or(Value::Null)
     }
 
     /// Returns the name of the replica that the store says carries a call.
     pub async fn owner(&self, sid: &str) -> String {
         let key = format!("calls:active:{sid}");
-        let owner = self.redis.cli(&["GET", &key]);
+        let owner = self.redis.cli(&["GET", &key]).await;
         let (_, replica) = owner.split_once(' ').unwrap_or_default();
         replica.to_owned()
     }
@@ -424,9 +428,9 @@ impl Replicas {
 
     async fn nothing_is_held(&self) {
         self.until_registered(0).await;
-        let scopes = self.redis.cli(&["KEYS", "calls:lease*"]);
+        let scopes = self.redis.cli(&["KEYS", "calls:lease*"]).await;
         for scope in scopes.lines() {
-            assert_eq!(self.redis.cli(&["ZCARD", scope]), "0", "{scope}");
+            assert_eq!(self.redis.cli(&["ZCARD", scope]).await, "0", "{scope}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     cut::Proxy,
     gateway::{Replicas, TestGateway, eventually},
     line::Line,
-    redis_server::RedisServer,
+    redis::Redis,
 };
 
 /// The shortest lease there is.
@@ -62,7 +62,7 @@ async fn a_live_call_keeps_its_slot_for_longer_than_its_lease() {
     let replicas = Replicas::start(2, &[("MAX_ACTIVE_CALLS", "1"), SHORT]).await;
     let call = replicas[0].ring().await.on(&replicas[1]).connected().await;
     let lease = format!("calls:active:{}", call.sid);
-    let left = async || -> i64 { replicas.redis.cli(&["PTTL", &lease]).parse().unwrap() };
+    let left = async || -> i64 { replicas.redis.cli(&["PTTL", &lease]).await.parse().unwrap() };
     // Renewed four times, it has outlived what it began with.
     for _ in 0..4 {
         let before = Cell::new(left().await);
@@ -81,8 +81,8 @@ async fn a_live_call_keeps_its_slot_for_longer_than_its_lease() {
 
 /// Two replicas over one store, the first by way of a cable that can be stalled.
 async fn by_cable(settings: &[(&str, &str)]) -> (Replicas, Proxy) {
-    let redis = RedisServer::start();
-    redis.cli(&["SET", "calls:gen", "an earlier one"]);
+    let redis = Redis::start().await;
+    redis.cli(&["SET", "calls:gen", "an earlier one"]).await;
     let cable = Proxy::before(&redis.url()).await;
     let mut far = settings.to_vec();
     far.push(("REDIS_URL", &cable.url));
@@ -135,7 +135,7 @@ async fn an_owner_that_was_cut_off_is_silent_about_a_call_that_another_has_taken
     let call = other.ring().await.on(cut_off).connected().await;
     cable.stall();
     // The store forgets that the ticket was used, so the other replica takes it.
-    replicas.redis.cli(&["FLUSHALL"]);
+    replicas.redis.cli(&["FLUSHALL"]).await;
     let taken = other.ring_as(&call.sid).await;
     assert_eq!(taken.admitted().1, call.ticket);
     let taken = taken.connected().await;

@@ -13,6 +13,7 @@ mod carrier;
 mod cut;
 mod gateway;
 mod line;
+mod redis;
 mod redis_server;
 mod rest;
 mod twiml;

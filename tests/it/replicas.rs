@@ -285,15 +285,15 @@ async fn the_documented_commands_work_as_they_are_written() {
     let sid = ringing.sid.clone();
     let lease = format!("calls:active:{sid}");
     let state = format!("calls:state:{sid}");
-    let setup: u64 = redis.cli(&["TTL", &lease]).parse().unwrap();
+    let setup: u64 = redis.cli(&["TTL", &lease]).await.parse().unwrap();
     assert!((1..=20).contains(&setup), "{setup}");
     let call = ringing.on(&replicas[1]).connected().await;
-    assert_eq!(redis.cli(&["SCARD", "calls:active"]), "1");
-    assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]), sid);
-    assert_eq!(redis.cli(&["GET", "calls:active_count"]), "1");
-    let left: u64 = redis.cli(&["TTL", &lease]).parse().unwrap();
+    assert_eq!(redis.cli(&["SCARD", "calls:active"]).await, "1");
+    assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]).await, sid);
+    assert_eq!(redis.cli(&["GET", "calls:active_count"]).await, "1");
+    let left: u64 = redis.cli(&["TTL", &lease]).await.parse().unwrap();
     assert!((21..=30).contains(&left), "{left}");
-    let text = redis.cli(&["GET", &state]);
+    let text = redis.cli(&["GET", &state]).await;
     assert!(!text.contains(CALLER), "{text}");
     let told: HashMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
     assert_eq!(told["carrier_call_id"], sid.as_str());
@@ -301,14 +301,14 @@ async fn the_documented_commands_work_as_they_are_written() {
     assert_eq!(told["campaign"], "default");
     assert_eq!(told["degraded"], false);
     assert!(told["rang_at"].as_u64() <= told["connected_at"].as_u64());
-    let kept: u64 = redis.cli(&["TTL", &state]).parse().unwrap();
+    let kept: u64 = redis.cli(&["TTL", &state]).await.parse().unwrap();
     assert!((3_000..=3_600).contains(&kept), "{kept}");
 
     call.hang_up().await;
-    assert_eq!(redis.cli(&["SCARD", "calls:active"]), "0");
-    assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]), "");
-    assert_eq!(redis.cli(&["TTL", &lease]), "-2");
-    assert_eq!(redis.cli(&["GET", "calls:active_count"]), "0");
+    assert_eq!(redis.cli(&["SCARD", "calls:active"]).await, "0");
+    assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]).await, "");
+    assert_eq!(redis.cli(&["TTL", &lease]).await, "-2");
+    assert_eq!(redis.cli(&["GET", "calls:active_count"]).await, "0");
     let state = replicas.state(&sid).await;
     assert_eq!(state["state"], "ended");
     assert_eq!(state["end_reason"], "caller_hung_up");
@@ -325,13 +325,13 @@ async fn gateways_with_other_prefixes_know_nothing_of_each_other() {
     let here = south[0].ring().await.connected().await;
     north.ring().await.refused_as_busy();
     south[0].ring().await.refused_as_busy();
-    let members = south.redis.cli(&["SMEMBERS", "{north}:calls:active"]);
+    let members = south.redis.cli(&["SMEMBERS", "{north}:calls:active"]).await;
     assert_eq!(members, there.sid);
-    let members = south.redis.cli(&["SMEMBERS", "calls:active"]);
+    let members = south.redis.cli(&["SMEMBERS", "calls:active"]).await;
     assert_eq!(members, here.sid);
     assert_eq!(north.detail("replicas").await, 1);
     assert_eq!(south[0].detail("replicas").await, 1);
-    for key in south.redis.cli(&["KEYS", "*"]).lines() {
+    for key in south.redis.cli(&["KEYS", "*"]).await.lines() {
         assert!(
             key.starts_with("calls:") || key.starts_with("{north}:calls:"),
             "{key}"
@@ -348,13 +348,13 @@ async fn a_store_that_forgets_its_scripts_is_taught_them_again_unnoticed() {
     let replicas = Replicas::start(2, &[]).await;
     let flush = || replicas.redis.cli(&["SCRIPT", "FLUSH"]);
     for _ in 0..5 {
-        flush();
+        flush().await;
         let ringing = replicas[0].ring().await;
-        flush();
+        flush().await;
         let call = ringing.on(&replicas[1]).connected().await;
-        flush();
+        flush().await;
         call.hang_up().await;
-        flush();
+        flush().await;
         assert_eq!(replicas.registered().await, 0);
     }
     for gateway in replicas.all() {

@@ -12,7 +12,7 @@ use crate::{
     carrier::Reply,
     gateway::{Call, Replicas, Ringing, TestGateway, eventually},
     line::stop,
-    redis_server::RedisServer,
+    redis::Redis,
 };
 
 const AWAY: &[&str] = &["capacity_store"];
@@ -29,17 +29,17 @@ enum Fault {
 }
 
 impl Fault {
-    async fn begin(self, redis: &RedisServer) {
+    async fn begin(self, redis: &Redis) {
         match self {
-            Self::Dies => redis.kill(),
-            Self::Hangs => redis.pause(),
+            Self::Dies => redis.kill().await,
+            Self::Hangs => redis.stop().await,
         }
     }
 
-    async fn end(self, redis: &RedisServer) {
+    async fn end(self, redis: &Redis) {
         match self {
-            Self::Dies => redis.restart(),
-            Self::Hangs => redis.resume(),
+            Self::Dies => redis.restart().await,
+            Self::Hangs => redis.cont().await,
         }
     }
 }
@@ -152,8 +152,8 @@ async fn admitted(replicas: &Replicas, rings: usize) -> Vec<Ringing<'_>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_starts_without_its_store_and_joins_it_when_it_appears() {
-    let redis = RedisServer::start();
-    redis.kill();
+    let redis = Redis::start().await;
+    redis.kill().await;
     let cap = [("MAX_ACTIVE_CALLS", "5")];
     let began = Instant::now();
     let replicas = Replicas::over(redis, &[&cap, &cap]).await;
@@ -177,7 +177,7 @@ async fn a_gateway_starts_without_its_store_and_joins_it_when_it_appears() {
     let calls = join_all(calls.map(Ringing::connected)).await;
     assert_eq!(calls.len(), 5);
 
-    replicas.redis.restart();
+    replicas.redis.restart().await;
     replicas.healthy().await;
     assert_eq!(replicas.registered().await, 5);
     assert!(admitted(&replicas, 4).await.is_empty());
@@ -191,7 +191,7 @@ async fn a_gateway_starts_without_its_store_and_joins_it_when_it_appears() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_store_is_gated_when_the_first_replica_meets_it() {
     let cap = [("MAX_ACTIVE_CALLS", "4")];
-    let replicas = Replicas::over(RedisServer::start(), &[&cap, &cap]).await;
+    let replicas = Replicas::over(Redis::start().await, &[&cap, &cap]).await;
     replicas.until_degraded(BEHIND_GATE).await;
     assert_eq!(replicas[0].figure("slot_store_gated").await, 1);
     let calls = admitted(&replicas, 10).await;
@@ -226,9 +226,9 @@ async fn the_cap_holds_over_a_loss(of_the_process: bool) {
     }
     replicas.until_active(5).await;
     if of_the_process {
-        replicas.redis.restart();
+        replicas.redis.restart().await;
     } else {
-        replicas.redis.cli(&["FLUSHALL"]);
+        replicas.redis.cli(&["FLUSHALL"]).await;
     }
     // One is free, and one comes in, however many ask for it and whenever.
     let mut more = admitted(&replicas, 9).await;
@@ -277,7 +277,7 @@ async fn an_outage_that_is_longer_than_a_lease_lets_nobody_in_above_the_cap() {
         calls.push(replicas[at].ring().await.connected().await);
     }
     replicas.until_active(4).await;
-    replicas.redis.pause();
+    replicas.redis.stop().await;
     replicas.until_degraded(AWAY).await;
     let more = admitted(&replicas, 8).await;
     assert_eq!(more.len(), 2);
@@ -287,7 +287,7 @@ async fn an_outage_that_is_longer_than_a_lease_lets_nobody_in_above_the_cap() {
     assert!(admitted(&replicas, 4).await.is_empty());
     join_all(calls.iter().map(Call::converses)).await;
 
-    replicas.redis.resume();
+    replicas.redis.cont().await;
     let healthy = async || {
         let degraded = join_all(replicas.all().map(|gateway| gateway.detail("degraded"))).await;
         degraded.iter().all(|degraded| *degraded == json!(HEALTHY))
@@ -326,7 +326,7 @@ async fn one_slot_afterwards(fault: Fault) {
     fault.end(&replicas.redis).await;
     replicas.healthy().await;
     assert_eq!(replicas.registered().await, 1, "{fault:?}");
-    let count = replicas.redis.cli(&["GET", "calls:active_count"]);
+    let count = replicas.redis.cli(&["GET", "calls:active_count"]).await;
     assert_eq!(count, "1");
     let second = replicas[1].detail("replica").await;
     assert_eq!(second, replicas.owner(&call.sid).await, "{fault:?}");
@@ -351,13 +351,13 @@ async fn everybody_comes_in() {
     let open = [("REDIS_OUTAGE", "open"), ("MAX_ACTIVE_CALLS", "2")];
     let replicas = Replicas::start(2, &open).await;
     let live = replicas[0].ring().await.connected().await;
-    replicas.redis.kill();
+    replicas.redis.kill().await;
     replicas.until_degraded(AWAY).await;
     let more = admitted(&replicas, 6).await;
     assert_eq!(more.len(), 6);
     let more = join_all(more.into_iter().map(Ringing::connected)).await;
     join_all(more.iter().map(Call::converses)).await;
-    replicas.redis.restart();
+    replicas.redis.restart().await;
     replicas.until_degraded(HEALTHY).await;
     // All are counted, and the cap is what it was.
     assert_eq!(replicas.registered().await, 7);
@@ -376,7 +376,7 @@ async fn nobody_comes_in() {
     let replicas = Replicas::start(2, &closed).await;
     let live = replicas[0].ring().await.connected().await;
     let waiting = replicas[0].ring().await;
-    replicas.redis.kill();
+    replicas.redis.kill().await;
     let refused = join_all((0..6).map(|at| replicas[at % 2].ring())).await;
     refused.iter().for_each(Ringing::refused_as_busy);
     replicas.until_degraded(AWAY).await;
@@ -384,11 +384,16 @@ async fn nobody_comes_in() {
     let second = waiting.on(&replicas[1]).connected().await;
     live.converses().await;
     second.converses().await;
-    replicas.redis.restart();
+    replicas.redis.restart().await;
     replicas.until_degraded(HEALTHY).await;
     assert_eq!(replicas.registered().await, 2);
     assert!(replicas[0].ring().await.on(&replicas[1]).is_admitted());
-    for sid in replicas.redis.cli(&["SMEMBERS", "calls:active"]).lines() {
+    for sid in replicas
+        .redis
+        .cli(&["SMEMBERS", "calls:active"])
+        .await
+        .lines()
+    {
         replicas[0].status(sid, "completed").await;
     }
     live.line.closed().await;
@@ -444,14 +449,19 @@ async fn what_happens_during_an_outage_the_store_is_told_afterwards(fault: Fault
             let again = gateway.ring_as(sid).await;
             assert_eq!(again.answer.verbs(), ["Hangup"], "{fault:?}: {reason}");
         }
-        let members = replicas.redis.cli(&["SMEMBERS", "calls:active"]);
+        let members = replicas.redis.cli(&["SMEMBERS", "calls:active"]).await;
         assert!(!members.contains(sid.as_str()), "{fault:?}: {reason}");
     }
     told_there.line.closed().await;
     for gateway in replicas.all() {
         gateway.ring_as(&refused.sid).await.refused_as_busy();
     }
-    for sid in replicas.redis.cli(&["SMEMBERS", "calls:active"]).lines() {
+    for sid in replicas
+        .redis
+        .cli(&["SMEMBERS", "calls:active"])
+        .await
+        .lines()
+    {
         there.status(sid, "completed").await;
     }
     replicas.finish().await;
@@ -493,7 +503,7 @@ async fn is_away_while(class: &str, begin: &[&str], end: &[&str]) {
     let replicas = Replicas::start(2, &[("MAX_ACTIVE_CALLS", "9")]).await;
     let call = replicas[0].ring().await.on(&replicas[1]).connected().await;
     replicas.until_active(1).await;
-    replicas.redis.cli(begin);
+    replicas.redis.cli(begin).await;
     replicas.until_degraded(AWAY).await;
     let more = admitted(&replicas, 12).await;
     assert_eq!(more.len(), 8, "{class}");
@@ -509,7 +519,7 @@ async fn is_away_while(class: &str, begin: &[&str], end: &[&str]) {
     })
     .await;
 
-    replicas.redis.cli(end);
+    replicas.redis.cli(end).await;
     replicas.until_degraded(HEALTHY).await;
     assert_eq!(replicas.registered().await, 9, "{class}");
     assert!(admitted(&replicas, 4).await.is_empty(), "{class}");

@@ -6,7 +6,7 @@ use crate::{
     carrier::{PUBLIC_URL, TOKEN},
     gateway::drained,
     process::{Program, command},
-    redis_server::RedisServer,
+    redis::Redis,
 };
 
 const PASSWORD: &str = "canary-of-a-password";
@@ -140,8 +140,10 @@ fn told(settings: &[(&str, &str)]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_evicts_keys_stops_a_start_in_production() {
-    let redis = RedisServer::start();
-    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let redis = Redis::start().await;
+    redis
+        .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
     let url = redis.url();
     let directory = tempfile::tempdir().unwrap();
     let mut settings = PRODUCTION.to_vec();
@@ -170,8 +172,8 @@ async fn a_store_that_evicts_keys_stops_a_start_in_production() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_used_yet_is_told_of_and_waited_for() {
-    let redis = RedisServer::start();
-    redis.cli(&["CONFIG", "SET", "requirepass", PASSWORD]);
+    let redis = Redis::start().await;
+    redis.cli(&["CONFIG", "SET", "requirepass", PASSWORD]).await;
     let wrong = format!("redis://:{PASSWORD}-no@127.0.0.1:{}/0", redis.port());
     // The wrong password, none at all, and a server that only listens.
     let hollow = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -191,8 +193,8 @@ async fn a_store_that_cannot_be_used_yet_is_told_of_and_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_a_replica_is_told_of() {
-    let redis = RedisServer::start();
-    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    let redis = Redis::start().await;
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let mut program = Program::start(&[("REDIS_URL", &redis.url())]).await;
     let log = program.log();
     assert!(log.contains("read-only replica"), "{log}");
