@@ -112,8 +112,9 @@ impl RedisServer {
         process.wait().expect("it is ours");
     }
 
-    /// Starts it anew on the same port, empty.
+    /// Starts it anew on the same port, empty, whether it was killed before or not.
     pub fn restart(&self) {
+        self.kill();
         let said = launch(self.port, &self.arguments, self.directory.path());
         *self.process() = said.unwrap_or_else(|log| panic!("no redis-server again:\n{log}"));
     }
