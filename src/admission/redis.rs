@@ -645,6 +645,8 @@ impl StoreError {
             Self::Away => "away",
             Self::TooSlow(_) => "timeout",
             Self::Garbled(_) => "garbled",
+            // The client has a deadline of its own, which may come first.
+            Self::Failed(error) if error.is_timeout() => "timeout",
             Self::Failed(error) => match error.kind() {
                 ErrorKind::Io => "io",
                 ErrorKind::AuthenticationFailed => "noauth",
