@@ -172,10 +172,11 @@ impl Connection {
     }
 
     pub async fn command(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Self::Single(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
-        }
+        };
+        answer.and_then(Value::extract_error)
     }
 
     pub async fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<()> {
