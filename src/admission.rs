@@ -364,7 +364,11 @@ impl Admission {
                 let kept = store::END_KEPT;
                 book.ended.put(now, kept, carrier_call.clone(), ending.live);
             }
-            book.ledger.remove_waiting(carrier_call).is_some()
+            let waited = book.ledger.remove_waiting(carrier_call);
+            if let Some(entry) = &waited {
+                book.outage.went(&entry.scopes);
+            }
+            waited.is_some()
         };
         let owed = upkeep::Debt::End(carrier_call.clone(), ending);
         let waited = self.settle_or_owe(owed).await;

@@ -166,7 +166,12 @@ impl Outage {
         let refusal = match self.mode {
             RedisOutage::Open => None,
             RedisOutage::Closed => rooms.first().map(|room| (room, 0)),
+            // Which calls have brought their media elsewhere is not known now, so that what waits
+            // for it cannot be told either.
             RedisOutage::Bounded => rooms.iter().find_map(|room| {
+                if room.scope == Scope::Setup {
+                    return None;
+                }
                 let share = self.share(room);
                 (i64::from(count(held, &room.scope)) >= share).then_some((room, share))
             }),
@@ -191,7 +196,8 @@ impl Outage {
         self.moved(scopes, 1);
     }
 
-    /// Notes that a call's media may have arrived elsewhere: its allowance went along.
+    /// Notes that a call which waited for its media here may have brought it elsewhere: its
+    /// allowance went along. One that never came takes it too, until the trouble is over.
     pub fn went(&mut self, scopes: &[Scope]) {
         self.moved(scopes, -1);
     }

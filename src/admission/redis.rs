@@ -404,7 +404,7 @@ impl RedisStore {
             .arg(ending.without_media.as_str())
             .arg(ending.state.unwrap_or_default())
             .arg(u8::from(ending.forever));
-        let mut reply = self.call(StoreOperation::Release, script, PATIENCE).await?;
+        let mut reply = self.for_caller(StoreOperation::Release, script).await?;
         let status = reply.text()?;
         let (active, waited): (u32, u8) = (reply.number()?, reply.number()?);
         if status == "STALE" {
@@ -464,7 +464,7 @@ impl RedisStore {
     pub async fn note(&self, call: &CarrierCallId, fields: &str) -> Result<(), StoreError> {
         let mut script = SCRIPTS.note.prepare_invoke();
         script.key(self.inner.keys.state(call.as_str())).arg(fields);
-        self.call(StoreOperation::Note, script, PATIENCE).await?;
+        self.for_caller(StoreOperation::Note, script).await?;
         Ok(())
     }
 
@@ -520,7 +520,7 @@ impl RedisStore {
         }
     }
 
-    /// Runs a script that a caller waits for.
+    /// Runs a script that a caller waits for, or that can wait for the store to be back.
     async fn for_caller(
         &self,
         operation: StoreOperation,

@@ -254,7 +254,10 @@ impl Admission {
                 continue;
             };
             match (entry.media, news) {
-                (Media::Awaited { .. }, _) => upkeep.gone_elsewhere.push(call.clone()),
+                (Media::Awaited { .. }, _) => {
+                    book.outage.went(&entry.scopes);
+                    upkeep.gone_elsewhere.push(call.clone());
+                }
                 (Media::Here, News::Ended(reason)) => upkeep.over.push((entry.id, *reason)),
                 (Media::Here, _) => upkeep.taken_over.push(entry.id),
             }
@@ -330,11 +333,8 @@ impl Admission {
             let mut book = self.book();
             let lapsed = book.ledger.take_lapsed(self.clock.local());
             let is_away = book.outage.trouble() == Some(Trouble::Away);
-            for (_, entry) in lapsed.iter().filter(|_| is_away) {
-                // It may be live on another replica, which counts it there.
-                let scopes = entry.scopes.iter().filter(|scope| scope.counts(true));
-                let scopes: Vec<Scope> = scopes.cloned().collect();
-                book.outage.went(&scopes);
+            for (_, entry) in &lapsed {
+                book.outage.went(&entry.scopes);
             }
             (lapsed, is_away)
         };
