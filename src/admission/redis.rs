@@ -690,7 +690,14 @@ impl StoreError {
                 ErrorKind::Server(Server::ReadOnly) => "readonly",
                 ErrorKind::Server(Server::NoPerm) => "noperm",
                 ErrorKind::Server(Server::BusyLoading) => "loading",
-                ErrorKind::Server(Server::Moved | Server::Ask | Server::CrossSlot) => "cluster",
+                ErrorKind::Server(Server::MasterDown) => "masterdown",
+                ErrorKind::Server(
+                    Server::Moved
+                    | Server::Ask
+                    | Server::CrossSlot
+                    | Server::ClusterDown
+                    | Server::TryAgain,
+                ) => "cluster",
                 ErrorKind::Server(_) | ErrorKind::Extension => by_code(error),
                 _ => "other",
             },
@@ -710,7 +717,10 @@ fn by_code(error: &redis::RedisError) -> &'static str {
         ("LOADING", "loading"),
         ("BUSY", "busy"),
         ("MISCONF", "misconf"),
-        ("MASTERDOWN", "masterdown"),
+        // What is long is not read from those who have not said who they are.
+        ("unauthenticated", "noauth"),
+        // So says Redis 6.2 where a script may not do what it does.
+        ("The user executing the script", "noperm"),
     ];
     let known = codes.iter().find(|(code, _)| text.contains(code));
     known.map_or("other", |(_, class)| class)
