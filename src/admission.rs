@@ -253,7 +253,7 @@ impl Admission {
         campaigns: &Campaigns,
         closed: Option<Reason>,
     ) -> Decision {
-        if let Some(decision) = self.decided(carrier_call) {
+        if let Some(decision) = self.decided(carrier_call, closed) {
             return decision;
         }
         if let Some(reason) = closed {
@@ -269,6 +269,7 @@ impl Admission {
             scopes,
             state: state.rang(self.clock.shared(), caller),
         };
+        let mut unheard = false;
         if self.book().outage.may_ask() {
             let ticket = self.ticket(&asking, false);
             let request = Request {
@@ -281,10 +282,13 @@ impl Admission {
             match acquired.await {
                 Ok(Acquired::Resync) => self.met_the_gate(),
                 Ok(acquired) => return self.acquired(&asking, ticket, acquired),
-                Err(error) => self.failed(&error),
+                Err(error) => {
+                    unheard = !matches!(error, StoreError::Away);
+                    self.failed(&error);
+                }
             }
         }
-        self.admit_without_store(asking).await
+        self.admit_without_store(asking, unheard).await
     }
 
     /// Reads the ticket that a media socket has brought.
@@ -357,20 +361,26 @@ impl Admission {
     /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
     /// media.
     pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
-        let waited_here = {
+        let waiting = {
             let mut book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, carrier_call).is_none() {
                 let kept = store::END_KEPT;
                 book.ended.put(now, kept, carrier_call.clone(), ending.live);
             }
-            let waited = book.ledger.remove_waiting(carrier_call);
-            if let Some(entry) = &waited {
+            let waiting = book.ledger.remove_waiting(carrier_call);
+            if let Some(entry) = &waiting {
                 book.outage.went(&entry.scopes);
             }
-            waited.is_some()
+            waiting
         };
-        let owed = upkeep::Debt::End(carrier_call.clone(), ending);
+        let waited_here = waiting.is_some();
+        let state = waiting.map(|entry| entry.state.ended(self.clock.shared(), ending.waiting));
+        let owed = upkeep::Debt::End {
+            call: carrier_call.clone(),
+            ended: ending,
+            state: state.map(|state| state.json()),
+        };
         let waited = self.settle_or_owe(owed).await;
         waited.unwrap_or(waited_here)
     }
@@ -473,17 +483,23 @@ impl Admission {
         }
     }
 
-    /// Returns what this replica has decided about a call already.
-    fn decided(&self, call: &CarrierCallId) -> Option<Decision> {
+    /// Returns what this replica has decided about a call already. Whether a call that was
+    /// admitted has ended since, at any replica, a shared store knows better.
+    fn decided(&self, call: &CarrierCallId, closed: Option<Reason>) -> Option<Decision> {
         let kept = {
             let book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, call).is_some() {
                 return Some(Self::already_over(call));
             }
-            book.decisions.get(now, call).cloned()
+            let kept = book.decisions.get(now, call).cloned()?;
+            let asks = self.is_shared() && book.outage.may_ask() && closed.is_none();
+            if asks && matches!(kept, Kept::Admitted(_)) {
+                return None;
+            }
+            kept
         };
-        Some(self.repeated(call, kept?))
+        Some(self.repeated(call, kept))
     }
 
     fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
@@ -527,13 +543,22 @@ impl Admission {
                 self.refused(call, refusal)
             }
             Acquired::Repeated(kept) => self.repeated(call, kept),
-            Acquired::Held | Acquired::Ended => Self::already_over(call),
+            Acquired::Held => {
+                // A store that has lost the answer has been told of the slot only.
+                let kept = self.book().decisions.get(self.clock.local(), call).cloned();
+                match kept {
+                    Some(kept) => self.repeated(call, kept),
+                    None => Self::already_over(call),
+                }
+            }
+            Acquired::Ended => Self::already_over(call),
             Acquired::Resync => unreachable!("the caller decides without the store then"),
         }
     }
 
-    /// Decides by this replica's share of what was free when the trouble began.
-    async fn admit_without_store(&self, mut asking: Asking<'_>) -> Decision {
+    /// Decides by this replica's share of what was free when the trouble began. `unheard` if the
+    /// store was asked and may have decided too.
+    async fn admit_without_store(&self, mut asking: Asking<'_>, unheard: bool) -> Decision {
         asking.state.degraded = true;
         let call = asking.carrier_call;
         let ticket = self.ticket(&asking, true);
@@ -559,9 +584,11 @@ impl Admission {
                 used,
                 cap,
             };
+            self.owe_refusal(&asking, &refusal, unheard);
             return self.refused(call, refusal);
         }
         if gated && let Some(refusal) = self.register(&asking).await {
+            self.owe_refusal(&asking, &refusal, false);
             return self.refused(call, refusal);
         }
         self.metrics.admitted_without_store();

@@ -170,3 +170,116 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{call::CallId, campaign::Campaigns, language::Language};
+
+    const LEASE: Millis = 30_000;
+    const AWAITED: Media = Media::Awaited { until: 20_000 };
+
+    fn call(id: &str) -> CarrierCallId {
+        CarrierCallId::try_from(id.to_owned()).unwrap()
+    }
+
+    fn enter(ledger: &mut Ledger, id: &str, epoch: u64, media: Media) -> SlotId {
+        let campaigns = Campaigns::only(Language::default(), None, Vec::new());
+        let campaign = campaigns.default_campaign();
+        let scopes = [Scope::Global, Scope::Setup];
+        let scopes = scopes.into_iter();
+        let scopes: Vec<Scope> = scopes
+            .filter(|scope| scope.counts(media == Media::Here))
+            .collect();
+        let state = CallState::new(CallId::new(), call(id), campaign, "r1", &scopes);
+        let entered = ledger.enter(0, &call(id), epoch, media, state, scopes);
+        entered.0
+    }
+
+    fn held(ledger: &Ledger, scope: &Scope) -> u32 {
+        ledger.held().get(scope).copied().unwrap_or(0)
+    }
+
+    /// Returns what is claimed, by call.
+    fn claims(ledger: &Ledger, now: Millis, everything: bool) -> Vec<Claim> {
+        let mut claims = ledger.claims(now, LEASE, everything);
+        claims.sort_by(|one, other| one.lease.call.as_str().cmp(other.lease.call.as_str()));
+        claims
+    }
+
+    #[test]
+    fn a_call_holds_one_slot_however_often_it_is_entered() {
+        let mut ledger = Ledger::default();
+        let waiting = enter(&mut ledger, "CA1", 1, AWAITED);
+        assert_eq!(held(&ledger, &Scope::Setup), 1);
+        let live = enter(&mut ledger, "CA1", 2, Media::Here);
+        assert_eq!(held(&ledger, &Scope::Setup), 0);
+        assert_eq!(held(&ledger, &Scope::Global), 1);
+        assert!(ledger.remove_slot(&call("CA1"), waiting).is_none());
+        assert_eq!(held(&ledger, &Scope::Global), 1, "it holds another one");
+        let removed = ledger.remove_slot(&call("CA1"), live).unwrap();
+        assert_eq!(removed.epoch, 2);
+        assert!(ledger.held().is_empty());
+        assert!(ledger.remove_slot(&call("CA1"), live).is_none());
+    }
+
+    #[test]
+    fn only_what_waits_lapses_here_and_only_once_its_time_is_over() {
+        let mut ledger = Ledger::default();
+        enter(&mut ledger, "CA1", 1, AWAITED);
+        enter(&mut ledger, "CA2", 2, Media::Here);
+        assert!(ledger.take_lapsed(19_999).is_empty());
+        let lapsed = ledger.take_lapsed(20_000);
+        let lapsed: Vec<_> = lapsed.into_iter().map(|(call, _)| call).collect();
+        assert_eq!(lapsed, [call("CA1")]);
+        assert_eq!(held(&ledger, &Scope::Global), 1);
+        assert!(ledger.remove_waiting(&call("CA2")).is_none());
+    }
+
+    #[test]
+    fn a_tick_claims_what_waits_and_what_the_store_does_not_know() {
+        let mut ledger = Ledger::default();
+        enter(&mut ledger, "CA1", 1, AWAITED);
+        enter(&mut ledger, "CA2", 2, Media::Here);
+        enter(&mut ledger, "CA3", 0, Media::Here);
+        assert!(!ledger.all_known());
+        let named = |claims: Vec<Claim>| {
+            let names = claims.into_iter().map(|claim| claim.lease.call.to_string());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(named(claims(&ledger, 0, false)), ["CA1", "CA3"]);
+        assert_eq!(named(claims(&ledger, 0, true)), ["CA1", "CA2", "CA3"]);
+        ledger.get_mut(&call("CA3")).unwrap().epoch = 3;
+        assert!(ledger.all_known());
+    }
+
+    #[test]
+    fn what_waits_is_claimed_for_no_longer_than_it_may_wait() {
+        let mut ledger = Ledger::default();
+        enter(&mut ledger, "CA1", 1, AWAITED);
+        enter(&mut ledger, "CA2", 2, Media::Here);
+        let lasts = |now| {
+            claims(&ledger, now, true)
+                .iter()
+                .map(|it| it.lasts)
+                .collect()
+        };
+        let expected: Vec<Vec<Millis>> = vec![vec![20_000, LEASE], vec![1, LEASE], vec![1, LEASE]];
+        let claimed: Vec<Vec<Millis>> = [0, 19_999, 30_000].map(lasts).to_vec();
+        assert_eq!(claimed, expected);
+    }
+
+    #[test]
+    fn a_calls_state_is_told_again_before_the_store_forgets_it() {
+        let mut ledger = Ledger::default();
+        enter(&mut ledger, "CA1", 1, Media::Here);
+        enter(&mut ledger, "CA2", 0, Media::Here);
+        let told = |now| {
+            let claims = claims(&ledger, now, true);
+            claims.iter().map(|it| it.state.is_some()).collect()
+        };
+        let told: Vec<Vec<bool>> = [0, TELL_AGAIN - 1, TELL_AGAIN].map(told).to_vec();
+        let expected = [vec![false, true], vec![false, true], vec![true, true]];
+        assert_eq!(told, expected);
+    }
+}

@@ -61,6 +61,7 @@ struct Scripts {
     adopt: Script,
     renew: Script,
     release: Script,
+    refuse: Script,
     rebind: Script,
     note: Script,
     reap: Script,
@@ -71,6 +72,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     adopt: Script::new(include_str!("redis/adopt.lua")),
     renew: Script::new(include_str!("redis/renew.lua")),
     release: Script::new(include_str!("redis/release.lua")),
+    refuse: Script::new(include_str!("redis/refuse.lua")),
     rebind: Script::new(include_str!("redis/rebind.lua")),
     note: Script::new(include_str!("redis/note.lua")),
     reap: Script::new(include_str!("redis/reap.lua")),
@@ -364,15 +366,21 @@ impl RedisStore {
             .await
     }
 
-    /// Notes that a call is over; what it counts in, its state says.
+    /// Notes that a call is over; what it counts in, its state says. The one that is given serves
+    /// where the store has none.
     pub async fn end(
         &self,
         call: &CarrierCallId,
         ending: &Ending<'_>,
     ) -> Result<Released, StoreError> {
-        let state = self.state(call).await?;
-        let scopes = state.map(|state| keys::scopes_in(&state));
-        self.give_back(call, 0, &scopes.unwrap_or_default(), ending)
+        let kept = self.state(call).await?;
+        let ending = Ending {
+            state: ending.state.filter(|_| kept.is_none()),
+            ..*ending
+        };
+        let state = kept.as_deref().or(ending.state);
+        let scopes = state.map(keys::scopes_in);
+        self.give_back(call, 0, &scopes.unwrap_or_default(), &ending)
             .await
     }
 
@@ -419,6 +427,35 @@ impl RedisStore {
             },
             _ => Released::Gone { reason },
         })
+    }
+
+    /// Notes a refusal that was decided without the store; tells whether the store had taken a slot
+    /// for that call.
+    pub async fn refuse(
+        &self,
+        call: &CarrierCallId,
+        scopes: &[Scope],
+        refusal: &Refusal,
+    ) -> Result<bool, StoreError> {
+        let keys = &self.inner.keys;
+        let name = call.as_str();
+        let mut script = SCRIPTS.refuse.prepare_invoke();
+        script
+            .key(&[keys.owner(name), keys.ended(name)])
+            .key(&[keys.decision(name), keys.state(name)])
+            .key(&[&keys.active, &keys.count])
+            .key(keys.scope(&Scope::Global));
+        for scope in scopes.iter().filter(|scope| **scope != Scope::Global) {
+            script.key(keys.scope(scope));
+        }
+        let Refusal {
+            scope, used, cap, ..
+        } = refusal;
+        script
+            .arg(&[name, &self.inner.replica])
+            .arg(format!("R {used} {cap} {scope}"));
+        let mut reply = self.call(StoreOperation::Refuse, script, PATIENCE).await?;
+        Ok(reply.number::<u8>()? == 1)
     }
 
     pub async fn rebind(
@@ -645,13 +682,22 @@ impl StoreError {
             Self::Away => "away",
             Self::TooSlow(_) => "timeout",
             Self::Garbled(_) => "garbled",
+            // The client has a deadline of its own, which may come first.
+            Self::Failed(error) if error.is_timeout() => "timeout",
             Self::Failed(error) => match error.kind() {
                 ErrorKind::Io => "io",
                 ErrorKind::AuthenticationFailed => "noauth",
                 ErrorKind::Server(Server::ReadOnly) => "readonly",
                 ErrorKind::Server(Server::NoPerm) => "noperm",
                 ErrorKind::Server(Server::BusyLoading) => "loading",
-                ErrorKind::Server(Server::Moved | Server::Ask | Server::CrossSlot) => "cluster",
+                ErrorKind::Server(Server::MasterDown) => "masterdown",
+                ErrorKind::Server(
+                    Server::Moved
+                    | Server::Ask
+                    | Server::CrossSlot
+                    | Server::ClusterDown
+                    | Server::TryAgain,
+                ) => "cluster",
                 ErrorKind::Server(_) | ErrorKind::Extension => by_code(error),
                 _ => "other",
             },
@@ -671,7 +717,10 @@ fn by_code(error: &redis::RedisError) -> &'static str {
         ("LOADING", "loading"),
         ("BUSY", "busy"),
         ("MISCONF", "misconf"),
-        ("MASTERDOWN", "masterdown"),
+        // What is long is not read from those who have not said who they are.
+        ("unauthenticated", "noauth"),
+        // So says Redis 6.2 where a script may not do what it does.
+        ("The user executing the script", "noperm"),
     ];
     let known = codes.iter().find(|(code, _)| text.contains(code));
     known.map_or("other", |(_, class)| class)

@@ -5,17 +5,22 @@ use std::collections::VecDeque;
 
 use crate::{
     admission::{
-        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
+        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, SETUP, Scope, SlotId, TICK,
+        Trouble,
         ledger::Media,
         millis,
         redis::{Inspection, StoreError},
         store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
     },
     call::{CarrierCallId, EndReason},
+    recent::Millis,
 };
 
 /// How many ends are remembered for a store that is away; beyond it leases lapse instead.
 const MOST_OWED: usize = 10_000;
+/// How many debts there may be before refusals are not added to them: a flood of callers must not
+/// push out ends.
+const MOST_REFUSALS: usize = 1_000;
 
 /// What a renewal has shown that calls must hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,7 +48,21 @@ pub enum Debt {
         reason: EndReason,
         state: String,
     },
-    End(CarrierCallId, Ended),
+    End {
+        call: CarrierCallId,
+        ended: Ended,
+        /// What the store may not have been told of a call that was waiting here.
+        state: Option<String>,
+    },
+    /// A call was refused without the store.
+    Refusal {
+        call: CarrierCallId,
+        scopes: Vec<Scope>,
+        refusal: Refusal,
+        /// Until when its webhook may come again; no end where the store may have taken a slot for
+        /// it, though nobody waited for the answer any more.
+        until: Option<Millis>,
+    },
     /// Fields of a call's state, as a JSON object.
     Note(CarrierCallId, String),
 }
@@ -160,6 +179,22 @@ impl Admission {
         None
     }
 
+    /// Remembers to tell the store of a refusal that it had no part in; `unheard` if it was asked
+    /// and did not answer in time.
+    pub(super) fn owe_refusal(&self, asking: &Asking<'_>, refusal: &Refusal, unheard: bool) {
+        let mut book = self.book();
+        if !unheard && book.owed.0.len() >= MOST_REFUSALS {
+            return;
+        }
+        book.owed.push(Debt::Refusal {
+            call: asking.carrier_call.clone(),
+            scopes: asking.scopes.clone(),
+            refusal: refusal.clone(),
+            // Carriers repeat a webhook sooner than they give up on the call.
+            until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
+        });
+    }
+
     /// Registers a call that was admitted behind the gate, at once: a store that has lost calls
     /// must not miss this one when the gate goes up. Returns why it may not come in after all.
     pub(super) async fn register(&self, asking: &Asking<'_>) -> Option<Refusal> {
@@ -253,6 +288,19 @@ impl Admission {
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
+            if let News::Ended(reason) = *news {
+                // Who has told of the end need not have known anything else of the call.
+                let state = entry.state.clone().ended(self.clock.shared(), reason);
+                book.owed.push(Debt::Release {
+                    lease: Lease {
+                        call: call.clone(),
+                        epoch: entry.epoch,
+                    },
+                    scopes: entry.scopes.clone(),
+                    reason,
+                    state: state.json(),
+                });
+            }
             match (entry.media, news) {
                 (Media::Awaited { .. }, _) => {
                     book.outage.went(&entry.scopes);
@@ -269,8 +317,11 @@ impl Admission {
             }
         }
         self.note_condition(&mut book, renewed, was_slow);
-        let used = book.outage.used(&Scope::Global);
         drop(book);
+        // As this renewal has left it: what was last trusted is older than what came back.
+        let used = renewed.used.iter();
+        let used = used.filter(|(scope, _)| *scope == Scope::Global);
+        let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
         self.metrics
             .renewed(renewed.lapsed, upkeep.taken_over.len(), over_cap);
@@ -409,14 +460,25 @@ impl Admission {
                 let released = self.store.release(now, lease, scopes, &ending);
                 (&lease.call, released.await?)
             }
-            Debt::End(call, ended) => {
+            Debt::End { call, ended, state } => {
                 let ending = Ending {
                     reason: ended.live,
                     without_media: ended.waiting,
-                    state: None,
+                    state: state.as_deref(),
                     forever: true,
                 };
                 (call, self.store.end(now, call, &ending).await?)
+            }
+            Debt::Refusal {
+                call,
+                scopes,
+                refusal,
+                until,
+            } => {
+                if until.is_none_or(|until| now < until) {
+                    self.store.refuse(call, scopes, refusal).await?;
+                }
+                return Ok(false);
             }
             Debt::Note(call, fields) => {
                 self.store.note(call, fields).await?;

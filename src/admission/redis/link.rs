@@ -172,10 +172,11 @@ impl Connection {
     }
 
     pub async fn command(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Self::Single(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
-        }
+        };
+        answer.and_then(Value::extract_error)
     }
 
     pub async fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<()> {
@@ -237,5 +238,85 @@ impl Flaw {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Link") // Its address may hold a password.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns what is wrong with a server that says this of itself.
+    fn flaws(info: &[&str]) -> Vec<Flaw> {
+        let sections = ["# Server", "redis_mode:standalone", "role:master"];
+        let info = [info, &sections].concat().join("\r\n");
+        Inspection::read(&info, false).flaws()
+    }
+
+    #[test]
+    fn a_server_is_fit_for_slots_or_says_itself_why_not() {
+        let fit = "maxmemory_policy:noeviction";
+        let too_old = |server: &str| vec![Flaw::TooOld(server.to_owned())];
+        let table = [
+            (vec!["redis_version:6.0.16", fit], too_old("redis 6.0.16")),
+            (vec!["redis_version:5.0.14", fit], too_old("redis 5.0.14")),
+            (vec!["redis_version:6.2.0", fit], vec![]),
+            (vec!["redis_version:7.0.15", fit], vec![]),
+            (vec!["redis_version:10.0.1", fit], vec![]),
+            // Valkey says which Redis it is compatible with.
+            (
+                vec!["redis_version:7.2.4", "valkey_version:8.0.1", fit],
+                vec![],
+            ),
+            // Some that are hosted do not say what they evict.
+            (vec!["redis_version:7.0.15"], vec![]),
+            (
+                vec!["redis_version:7.0.15", "maxmemory_policy:allkeys-lru"],
+                vec![Flaw::Evicts("allkeys-lru".to_owned())],
+            ),
+            (
+                vec!["redis_version:7.0.15", "maxmemory_policy:volatile-ttl"],
+                vec![Flaw::Evicts("volatile-ttl".to_owned())],
+            ),
+            (
+                vec!["redis_version:7.0.15", "role:slave", fit],
+                vec![Flaw::ReadOnly],
+            ),
+            (
+                vec!["redis_version:7.0.15", "cluster_enabled:1", fit],
+                vec![Flaw::IsCluster],
+            ),
+            (vec!["redis_version:garbage", fit], too_old("redis garbage")),
+            (vec![], too_old("redis ")),
+        ];
+        for (info, expected) in table {
+            assert_eq!(flaws(&info), expected, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn who_knows_that_it_is_a_cluster_takes_it_for_one() {
+        let info = "redis_version:7.0.15\r\ncluster_enabled:1\r\n";
+        assert_eq!(Inspection::read(info, true).flaws(), []);
+    }
+
+    #[test]
+    fn a_valkey_is_called_by_its_own_name() {
+        let info = "redis_version:7.2.4\r\nvalkey_version:8.0.1\r\n";
+        assert_eq!(Inspection::read(info, false).server, "valkey 8.0.1");
+    }
+
+    #[test]
+    fn a_start_fails_over_what_will_not_change_by_itself() {
+        let evicts = Flaw::Evicts("allkeys-lru".to_owned());
+        let table = [
+            (Flaw::TooOld("redis 6.0.16".to_owned()), true, true),
+            (Flaw::IsCluster, true, true),
+            (evicts, false, true),
+            (Flaw::ReadOnly, false, false),
+        ];
+        for (flaw, at_home, in_production) in table {
+            assert_eq!(flaw.is_fatal(false), at_home, "{flaw}");
+            assert_eq!(flaw.is_fatal(true), in_production, "{flaw}");
+        }
     }
 }

@@ -104,7 +104,7 @@ impl RedisStore {
         let keys = &self.inner.keys;
         let mut script = SCRIPTS.reap.prepare_invoke();
         script
-            .key(&[&keys.active, &keys.count])
+            .key(&[&keys.active, &keys.count, &keys.setups])
             .key(keys.scope(&Scope::Setup))
             .key(keys.scope(&Scope::Global));
         for scope in scopes {

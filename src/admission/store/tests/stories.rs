@@ -28,6 +28,11 @@ fn rooms(global: u32, setup: u32) -> Vec<Room> {
 impl House {
     async fn acquire(&mut self, number: u32, rooms: &[Room]) -> Acquired {
         self.pass(0);
+        self.acquire_at_once(number, rooms).await
+    }
+
+    /// Takes no note of what time it is, which is dear where many calls are held.
+    async fn acquire_at_once(&self, number: u32, rooms: &[Room]) -> Acquired {
         let request = Request {
             call: &call(number),
             rooms,
@@ -407,6 +412,32 @@ fn a_flood_of_calls_without_media_leaves_room_for_those_that_bring_it() {
         }
         let admitted = count_admitted(house, 500..510, &rooms).await;
         assert_eq!(admitted, 4, "beside the six that are there");
+    });
+}
+
+#[test]
+fn what_an_operator_sweeps_up_counts_as_calls_without_media() {
+    runtime().block_on(async {
+        let mut house = House::in_redis(1).await;
+        house.renew(0, &[]).await;
+        house.pass(5_000);
+        let rooms = rooms(300, 300);
+        for number in 0..300 {
+            house.acquire_at_once(number, &rooms).await;
+        }
+        house.pass(SETUP + 1_000);
+        let Store::Redis(store) = house.store(0) else {
+            panic!("a house in Redis");
+        };
+        let swept = store.reap(&[Scope::Global]).await.unwrap();
+        assert_eq!(
+            swept,
+            (256, 0),
+            "no more at once, and none of the rest is counted"
+        );
+        let few = self::rooms(10, 10);
+        let admitted = count_admitted(&mut house, 500..510, &few).await;
+        assert_eq!(admitted, 5, "half of what is free");
     });
 }
 
