@@ -71,7 +71,7 @@ async fn a_dropped_slot_is_given_back_by_the_task_that_owns_the_store() {
     let refused = admit(&admission, "CA2").await;
     assert!(matches!(refused, Decision::Refuse { .. }));
     drop(claimed);
-    let dropped = freed.recv().await.unwrap();
+    let dropped = freed.try_recv().unwrap();
     admission.release(dropped).await;
     assert_eq!(admission.occupancy().active, 0);
     let next = admit(&admission, "CA3").await;
