@@ -217,17 +217,17 @@ impl Outage {
     /// Returns how many live calls of its own this replica may have in a scope.
     fn share(&self, room: &Room) -> i64 {
         let replicas = self.expected.max(self.seen).max(1);
-        let Some(used) = self.used.get(&room.scope) else {
-            return i64::from(room.cap.div_ceil(replicas));
-        };
-        let free = room
-            .open_to_all(|scope| self.used(scope))
-            .saturating_sub(*used);
         let trouble = self.trouble.as_ref();
         let (latched, moved) = trouble.map_or((0, 0), |trouble| {
             let moved = trouble.moved.get(&room.scope).copied();
             (count(&trouble.latched, &room.scope), moved.unwrap_or(0))
         });
+        let Some(used) = self.used.get(&room.scope) else {
+            return i64::from(room.cap.div_ceil(replicas)) + moved;
+        };
+        let free = room
+            .open_to_all(|scope| self.used(scope))
+            .saturating_sub(*used);
         i64::from(latched) + i64::from(free / replicas) + moved
     }
 
@@ -346,17 +346,19 @@ mod tests {
 
     #[test]
     fn an_allowance_goes_with_its_call() {
-        let scopes = [Scope::Global];
-        let (mut one, mut other) = (bounded(2), bounded(2));
-        for outage in [&mut one, &mut other] {
-            outage.counted([(&Scope::Global, 0)]);
-            outage.failed(NOW, &holds(0));
+        // Also where the store was never heard of, and each has its part of the cap.
+        for counted in [Some((&Scope::Global, 0)), None] {
+            let (mut one, mut other) = (bounded(2), bounded(2));
+            for outage in [&mut one, &mut other] {
+                outage.counted(counted);
+                outage.failed(NOW, &holds(0));
+            }
+            assert_eq!(admits(&mut one, 4, 0), 2);
+            other.came(&[Scope::Global]);
+            one.went(&[Scope::Global]);
+            assert_eq!(admits(&mut one, 4, 1), 0, "of its two one is elsewhere");
+            assert_eq!(admits(&mut other, 4, 1), 2, "beside the one that came");
         }
-        assert_eq!(admits(&mut one, 4, 0), 2);
-        other.came(&scopes);
-        one.went(&scopes);
-        assert_eq!(admits(&mut one, 4, 1), 0, "of its two one is elsewhere");
-        assert_eq!(admits(&mut other, 4, 1), 2, "beside the one that came");
     }
 
     #[test]
