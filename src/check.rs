@@ -232,9 +232,7 @@ fn told(error: &StoreError) -> String {
         "cluster" => "set REDIS_CLUSTER=1 and a REDIS_KEY_PREFIX in braces",
         _ => "is REDIS_URL right, and the server up?",
     };
-    let source = std::error::Error::source(error);
-    let source = source.map_or(String::new(), |source| format!(": {source}"));
-    format!("{error}{source} ({hint})")
+    format!("{error} ({hint})")
 }
 
 async fn agent((name, settings): &(Name, AgentSettings)) -> Finding {

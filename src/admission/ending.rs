@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use futures_util::future::join_all;
+
 use crate::{
     admission::{
         Admission, Refusal, SETUP, StoreError, Trouble,
@@ -53,6 +55,9 @@ pub enum Debt {
     /// Fields of a call's state, as a JSON object.
     Note(CarrierCallId, String),
 }
+
+/// How much the store is told at once of what can wait.
+pub const AT_ONCE: usize = 16;
 
 /// How many ends are remembered for a store that is away; beyond it leases lapse instead.
 const MOST_OWED: usize = 10_000;
@@ -181,18 +186,24 @@ impl Admission {
         });
     }
 
-    pub(super) async fn settle_debts(&self) {
-        if self.book().outage.trouble() == Some(Trouble::Away) {
-            return;
-        }
-        loop {
-            let Some(debt) = self.book().owed.0.pop_front() else {
-                return;
+    /// Tells the store what it was not there to hear, some at a time, until it is away again.
+    pub async fn settle_debts(&self) {
+        while self.trouble() != Some(Trouble::Away) {
+            let due: Vec<Debt> = {
+                let mut book = self.book();
+                let some = book.owed.0.len().min(AT_ONCE);
+                book.owed.0.drain(..some).collect()
             };
-            if let Err(error) = self.settle(&debt).await {
-                self.book().owed.0.push_front(debt);
-                self.failed(&error);
+            if due.is_empty() {
                 return;
+            }
+            let settling = due.iter().map(|debt| self.settle(debt));
+            let settled = join_all(settling).await;
+            for (debt, settled) in due.into_iter().zip(settled) {
+                if let Err(error) = settled {
+                    self.failed(&error);
+                    self.book().owed.push(debt);
+                }
             }
         }
     }
