@@ -328,6 +328,7 @@ impl Gateway {
             let lost = Ended {
                 live: EndReason::CarrierLost,
                 waiting: EndReason::NoMedia,
+                unanswered: false,
             };
             if self.admission.end(call, lost).await {
                 self.ended(call, Carrier::Twilio, EndReason::NoMedia);
@@ -336,12 +337,14 @@ impl Gateway {
         self.farewells.of(call).unwrap_or(Farewell::Apology)
     }
 
-    /// Takes the carrier's word that a call is over, wherever it stands.
-    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId) {
+    /// Takes the carrier's word that a call is over, wherever it stands; and that it was never
+    /// answered, if it says so.
+    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId, unanswered: bool) {
         self.dismiss_agent(call);
         let ended = Ended {
             live: EndReason::CarrierEnded,
             waiting: EndReason::CarrierEnded,
+            unanswered,
         };
         // A live call's end is counted by the bridge that carries it, here or elsewhere.
         self.connections.end(call, EndReason::CarrierEnded);

@@ -22,6 +22,8 @@ use crate::{
 pub struct Ended {
     pub live: EndReason,
     pub waiting: EndReason,
+    /// Whether it was never answered, so that its media cannot be anywhere.
+    pub unanswered: bool,
 }
 
 /// What the store is still to be told.
@@ -87,7 +89,7 @@ impl Admission {
                 book.ended.put(now, kept, carrier_call.clone(), ending.live);
             }
             let waiting = book.ledger.remove_waiting(carrier_call);
-            if let Some(entry) = &waiting {
+            if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
                 book.outage.went(&entry.scopes);
             }
             waiting

@@ -167,6 +167,7 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
     let over = Ended {
         live: EndReason::CarrierEnded,
         waiting: EndReason::NoMedia,
+        unanswered: false,
     };
     rings.end(&call("CA5"), over).await;
     assert!(!is_admitted(&rings, "CA7").await);

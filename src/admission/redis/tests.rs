@@ -173,7 +173,7 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     store.end(&call("CA1"), &ending()).await?;
     store.ended(&call("CA1")).await?;
     store.reap(&scopes()).await?;
-    store.try_writing().await?;
+    store.try_out().await?;
     store.leave().await?;
     Ok(())
 }
