@@ -47,7 +47,13 @@ async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed,
 
 /// Renews everything, as a heartbeat does.
 async fn renew(admission: &Admission) -> Upkeep {
-    admission.renew(true, &[Scope::Global], Some(1)).await
+    let given_up = admission.give_up_on_lapsed().await;
+    let upkeep = admission.renew(true, &[Scope::Global], Some(1)).await;
+    Upkeep {
+        never_came: given_up.never_came,
+        gone_elsewhere: [given_up.gone_elsewhere, upkeep.gone_elsewhere].concat(),
+        ..upkeep
+    }
 }
 
 fn campaigns() -> Campaigns {
