@@ -157,8 +157,13 @@ impl Outage {
         }
     }
 
+    /// Notes how many replicas the store has heard of. What has just lost everything hears of them
+    /// one by one: while there is trouble, there are no fewer than there were.
     pub fn replicas(&mut self, seen: u32) {
-        self.seen = seen;
+        self.seen = match self.trouble {
+            Some(_) => self.seen.max(seen),
+            None => seen,
+        };
     }
 
     /// Decides about a call without the store.

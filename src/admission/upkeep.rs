@@ -288,7 +288,6 @@ impl Admission {
             open: renewed.siblings,
             places: renewed.places,
         };
-        book.outage.replicas(renewed.replicas);
         let super::Book { ledger, outage, .. } = book;
         let elapsed = self.clock.elapsed();
         if was_slow {
@@ -307,6 +306,7 @@ impl Admission {
         } else {
             self.nudged.notify_one(); // A call was admitted meanwhile: that one first.
         }
+        outage.replicas(renewed.replicas);
         let after = outage.trouble();
         if let Store::Redis(store) = &self.store {
             store.set_away(after == Some(Trouble::Away));
