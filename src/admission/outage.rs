@@ -259,3 +259,6 @@ impl Outage {
 fn count(counts: &HashMap<Scope, u32>, scope: &Scope) -> u32 {
     counts.get(scope).copied().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;
