@@ -271,6 +271,20 @@ impl Store {
         }
     }
 
+    /// Notes a refusal that was decided without the store, which may have taken a slot for that
+    /// call unheard; a store of this process's own is never without an answer.
+    pub async fn refuse(
+        &self,
+        call: &CarrierCallId,
+        scopes: &[Scope],
+        refusal: &Refusal,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(false),
+            Self::Redis(store) => store.refuse(call, scopes, refusal).await,
+        }
+    }
+
     /// Returns why a call ended, if it has.
     pub async fn ended(
         &self,

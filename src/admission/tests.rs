@@ -6,7 +6,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{campaign::Campaigns, config::Config, language::Language};
+use crate::{call::CallerId, campaign::Campaigns, config::Config, language::Language};
 
 fn admission(cap: &str) -> (Admission, ToFree) {
     let config = Config::load(|name| (name == "MAX_ACTIVE_CALLS").then(|| cap.to_owned()));

@@ -1,21 +1,17 @@
-//! What keeps slots true while calls go on: renewing leases, giving slots back, and telling the
-//! store afterwards what it was not there to hear.
-
-use std::collections::VecDeque;
+//! What keeps slots true while calls go on: leases are renewed, and what that shows is heeded.
 
 use crate::{
     admission::{
-        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, Scope, SlotId, TICK, Trouble,
+        Admission, Book, Lease, Reason, Refusal, Scope, Siblings, SlotId, TICK, Trouble,
+        clock::millis,
+        deciding::Asking,
+        ending::Debt,
         ledger::Media,
-        millis,
         redis::{Inspection, StoreError},
-        store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
+        store::{Claim, Ending, News, Released, Renewal, Renewed, Store},
     },
     call::{CarrierCallId, EndReason},
 };
-
-/// How many ends are remembered for a store that is away; beyond it leases lapse instead.
-const MOST_OWED: usize = 10_000;
 
 /// What a renewal has shown that calls must hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,24 +24,6 @@ pub struct Upkeep {
     pub never_came: Vec<CarrierCallId>,
     /// Calls whose media does not come here any more.
     pub gone_elsewhere: Vec<CarrierCallId>,
-}
-
-/// What the store is still to be told.
-#[derive(Debug, Default)]
-pub struct Owed(VecDeque<Debt>);
-
-/// Something that the store must hear of.
-#[derive(Debug, Clone)]
-pub enum Debt {
-    Release {
-        lease: Lease,
-        scopes: Vec<Scope>,
-        reason: EndReason,
-        state: String,
-    },
-    End(CarrierCallId, Ended),
-    /// Fields of a call's state, as a JSON object.
-    Note(CarrierCallId, String),
 }
 
 impl Admission {
@@ -91,42 +69,6 @@ impl Admission {
         self.nudged.notified().await;
     }
 
-    /// Gives a dropped slot back to the store, or remembers to.
-    pub async fn release(&self, freed: Freed) {
-        let entry = {
-            let mut book = self.book();
-            let now = self.clock.local();
-            let entry = book.ledger.remove_slot(&freed.call, freed.id);
-            if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
-                book.ended
-                    .put(now, END_KEPT, freed.call.clone(), freed.reason);
-            }
-            entry
-        };
-        // One that was lost to a later owner is not ours to give back.
-        if let Some(entry) = entry {
-            let state = entry.state.ended(self.clock.shared(), freed.reason);
-            self.settle_or_owe(Debt::Release {
-                lease: Lease {
-                    call: freed.call,
-                    epoch: entry.epoch,
-                },
-                scopes: entry.scopes,
-                reason: freed.reason,
-                state: state.json(),
-            })
-            .await;
-        }
-        if let Some(done) = freed.done {
-            let _ = done.send(()); // Whoever waited may have stopped waiting.
-        }
-    }
-
-    /// Adds fields, a JSON object, to what the store keeps of a call.
-    pub async fn note(&self, call: &CarrierCallId, fields: String) {
-        self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
-    }
-
     /// Looks at what kind of server the store is; `None` where it is this process.
     ///
     /// # Errors
@@ -145,19 +87,6 @@ impl Admission {
         {
             tracing::debug!(%error, "could not leave the list of replicas");
         }
-    }
-
-    /// Tells the store what it must hear of, now or once it answers; returns whether the call was
-    /// still waiting for its media, if the store could say.
-    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
-        if self.book().outage.trouble() != Some(Trouble::Away) {
-            match self.settle(&debt).await {
-                Ok(waited) => return Some(waited),
-                Err(error) => self.failed(&error),
-            }
-        }
-        self.book().owed.push(debt);
-        None
     }
 
     /// Registers a call that was admitted behind the gate, at once: a store that has lost calls
@@ -253,6 +182,19 @@ impl Admission {
             let Some(entry) = book.ledger.remove(call) else {
                 continue;
             };
+            if let News::Ended(reason) = *news {
+                // Who has told of the end need not have known anything else of the call.
+                let state = entry.state.clone().ended(self.clock.shared(), reason);
+                book.owed.push(Debt::Release {
+                    lease: Lease {
+                        call: call.clone(),
+                        epoch: entry.epoch,
+                    },
+                    scopes: entry.scopes.clone(),
+                    reason,
+                    state: state.json(),
+                });
+            }
             match (entry.media, news) {
                 (Media::Awaited { .. }, _) => {
                     book.outage.went(&entry.scopes);
@@ -269,8 +211,11 @@ impl Admission {
             }
         }
         self.note_condition(&mut book, renewed, was_slow);
-        let used = book.outage.used(&Scope::Global);
         drop(book);
+        // As this renewal has left it: what was last trusted is older than what came back.
+        let used = renewed.used.iter();
+        let used = used.filter(|(scope, _)| *scope == Scope::Global);
+        let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
         self.metrics
             .renewed(renewed.lapsed, upkeep.taken_over.len(), over_cap);
@@ -280,15 +225,15 @@ impl Admission {
     }
 
     /// Draws from a renewal how things stand with the store.
-    fn note_condition(&self, book: &mut super::Book, renewed: &Renewed, was_slow: bool) {
+    fn note_condition(&self, book: &mut Book, renewed: &Renewed, was_slow: bool) {
         let before = book.outage.trouble();
         let jumped = self.is_shared() && self.clock.set(renewed.now);
-        book.siblings = super::Siblings {
+        book.siblings = Siblings {
             replicas: renewed.replicas,
             open: renewed.siblings,
             places: renewed.places,
         };
-        let super::Book { ledger, outage, .. } = book;
+        let Book { ledger, outage, .. } = book;
         let elapsed = self.clock.elapsed();
         if was_slow {
             outage.failed(elapsed, ledger.held());
@@ -373,78 +318,5 @@ impl Admission {
                 }
             }
         }
-    }
-
-    async fn settle_debts(&self) {
-        if self.book().outage.trouble() == Some(Trouble::Away) {
-            return;
-        }
-        loop {
-            let Some(debt) = self.book().owed.0.pop_front() else {
-                return;
-            };
-            if let Err(error) = self.settle(&debt).await {
-                self.book().owed.0.push_front(debt);
-                self.failed(&error);
-                return;
-            }
-        }
-    }
-
-    async fn settle(&self, debt: &Debt) -> Result<bool, StoreError> {
-        let now = self.clock.local();
-        let (call, released) = match debt {
-            Debt::Release {
-                lease,
-                scopes,
-                reason,
-                state,
-            } => {
-                let ending = Ending {
-                    reason: *reason,
-                    without_media: *reason,
-                    state: Some(state),
-                    forever: true,
-                };
-                let released = self.store.release(now, lease, scopes, &ending);
-                (&lease.call, released.await?)
-            }
-            Debt::End(call, ended) => {
-                let ending = Ending {
-                    reason: ended.live,
-                    without_media: ended.waiting,
-                    state: None,
-                    forever: true,
-                };
-                (call, self.store.end(now, call, &ending).await?)
-            }
-            Debt::Note(call, fields) => {
-                self.store.note(call, fields).await?;
-                return Ok(false);
-            }
-        };
-        self.log_release(call, released);
-        Ok(matches!(released, Released::Freed { waited: true, .. }))
-    }
-
-    fn log_release(&self, call: &CarrierCallId, released: Released) {
-        match released {
-            Released::Freed { active, .. } => {
-                let cap = self.caps.global;
-                self.log(format_args!(
-                    "[CAPACITY] RELEASED call_id={call} active_calls={active}/{cap}"
-                ));
-            }
-            Released::Gone { .. } | Released::Stale => {}
-        }
-    }
-}
-
-impl Owed {
-    fn push(&mut self, debt: Debt) {
-        if self.0.len() >= MOST_OWED {
-            self.0.pop_front();
-        }
-        self.0.push_back(debt);
     }
 }

@@ -60,7 +60,7 @@ impl RedisSettings {
             let rule = "the address of a Redis: redis://host:6379/0, or rediss://… with TLS";
             read.mistake("REDIS_URL", None, rule); // It may hold a password.
         }
-        if cluster && !(key_prefix.contains('{') && key_prefix.contains('}')) {
+        if cluster && !has_hash_tag(&key_prefix) {
             let rule = "in a cluster all keys must share one slot: set a prefix in braces, \
                         such as {callgate}:";
             read.mistake("REDIS_KEY_PREFIX", Some(key_prefix.clone()), rule);
@@ -82,6 +82,15 @@ fn key_prefix(read: &Reader<impl Environment>) -> String {
         return String::new();
     }
     prefix
+}
+
+/// Tells whether keys with this prefix share a slot: redis.io, "Redis cluster specification", hash
+/// tags. What counts is the first opening brace and the first closing one after it.
+fn has_hash_tag(key_prefix: &str) -> bool {
+    let tag = key_prefix
+        .split_once('{')
+        .and_then(|(_, tag)| tag.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
 }
 
 fn is_address(url: &str) -> bool {

@@ -37,7 +37,9 @@ impl Proxy {
         let stop = CancellationToken::new();
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let far = TcpStream::connect(&server).await.unwrap();
+                let Ok(far) = TcpStream::connect(&server).await else {
+                    continue;
+                };
                 let (near_reader, near_writer) = near.into_split();
                 let (far_reader, far_writer) = far.into_split();
                 let there = pass(near_reader, far_writer, flow.clone());
@@ -69,6 +71,11 @@ impl Proxy {
     /// Lets nothing through any more, though all connections stay open.
     pub fn stall(&self) {
         self.flowing.send_replace(false);
+    }
+
+    /// Lets through again, first of all what was kept back.
+    pub fn flow(&self) {
+        self.flowing.send_replace(true);
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::{
     cell::Cell,
+    collections::HashSet,
     future::{Future, pending},
     net::SocketAddr,
+    ops::Index,
+    panic::Location,
     time::Duration,
 };
 
@@ -11,6 +14,7 @@ use callgate::{
     Config, EndReason, Gateway, Running, Step, What,
     parrot::{Parrot, ParrotOptions},
 };
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::{
     net::TcpStream,
@@ -20,13 +24,18 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    audio::{FRAME, share_of, syllables},
     carrier::{Carrier, Fields, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
     line::{GUARD, Line, stop},
+    redis::Redis,
     twiml::Element,
 };
 
 /// The sentence that callers hear when there is no room.
 pub const BUSY: &str = "המערכת עמוסה כרגע. אנא נסו שוב בעוד מספר דקות או שלחו לנו הודעה בוואטסאפ.";
+
+/// How long the parrot's greeting is.
+const TUNE: usize = 9_600;
 
 /// Settings of one gateway, as name and value.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
@@ -38,6 +47,13 @@ pub struct TestGateway {
     running: Cell<Option<Running>>,
     pub parrot: Option<Parrot>,
     steps: watch::Receiver<Vec<Step>>,
+}
+
+/// Gateways that share a store, and the agent that all of them call.
+pub struct Replicas {
+    pub redis: Redis,
+    pub parrot: Parrot,
+    gateways: Vec<TestGateway>,
 }
 
 /// A call that the gateway has answered, whichever way.
@@ -200,14 +216,24 @@ impl TestGateway {
         of_call.map(|step| step.what.clone()).collect()
     }
 
-    /// Asserts that nothing is held, that no call ended twice, and that the gateway ends.
-    pub async fn finish(mut self) {
+    /// Waits until the health page says that so much is degraded.
+    pub async fn until_degraded(&self, what: &[&str]) {
+        eventually(async || self.detail("degraded").await == Value::from(what)).await;
+    }
+
+    /// Waits until no slot is held and no socket is open.
+    async fn until_idle(&self) {
         self.until_active(0).await;
         eventually(async || {
             let health = self.carrier.page("/health").await;
             health["active_connections"] == 0
         })
         .await;
+    }
+
+    /// Asserts that nothing is held, that no call ended twice, and that the gateway ends.
+    pub async fn finish(mut self) {
+        self.until_idle().await;
         let parrot = self.parrot.take();
         if let Some(parrot) = &parrot {
             eventually(async || parrot.sessions() == 0).await;
@@ -226,6 +252,13 @@ impl TestGateway {
         self.running.set(Some(running));
     }
 
+    fn is_running(&self) -> bool {
+        let running = self.running.take();
+        let is_running = running.is_some();
+        self.running.set(running);
+        is_running
+    }
+
     /// Tells the gateway to go, as a SIGTERM does, and again when `hurry` completes.
     pub async fn drain(&self, hurry: impl Future<Output = ()>) {
         let running = self.running.take().expect("it is told only once");
@@ -235,16 +268,178 @@ impl TestGateway {
     /// Asserts that nobody listens, and that every call has ended at most once.
     pub async fn is_gone(&self) {
         nobody_listens(self.carrier.address).await;
+        assert_each_ended_once(&self.ends());
+    }
+
+    /// Returns every call that has ended here, each time that it did.
+    fn ends(&self) -> Vec<(String, EndReason)> {
         let steps = self.steps.borrow();
-        let mut ended: Vec<_> = steps
-            .iter()
-            .filter(|step| matches!(step.what, What::Ended(_)))
-            .map(|step| step.call.as_str())
-            .collect();
-        ended.sort_unstable();
-        let all = ended.len();
-        ended.dedup();
-        assert_eq!(ended.len(), all, "a call ended twice");
+        let ends = steps.iter().filter_map(|step| {
+            let What::Ended(reason) = step.what else {
+                return None;
+            };
+            Some((step.call.as_str().to_owned(), reason))
+        });
+        ends.collect()
+    }
+}
+
+impl Replicas {
+    /// Starts so many gateways with the same settings over a Redis that has served others before,
+    /// and waits until it decides.
+    pub async fn start(count: usize, settings: Settings<'_>) -> Self {
+        Self::each(&vec![settings; count]).await
+    }
+
+    /// Starts a gateway with each of these settings.
+    pub async fn each(settings: &[Settings<'_>]) -> Self {
+        let redis = Redis::start().await;
+        redis.cli(&["SET", "calls:gen", "an earlier one"]).await;
+        let replicas = Self::over(redis, settings).await;
+        replicas.healthy().await;
+        replicas
+    }
+
+    /// Starts gateways over a Redis as it is.
+    pub async fn over(redis: Redis, settings: &[Settings<'_>]) -> Self {
+        let options = ParrotOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            answer_after: Duration::from_millis(100),
+            ..ParrotOptions::default()
+        };
+        let mut replicas = Self {
+            redis,
+            parrot: Parrot::start(options).await.unwrap(),
+            gateways: Vec::new(),
+        };
+        let expected = settings.len().to_string();
+        for settings in settings {
+            let mut settings = settings.to_vec();
+            settings.push(("EXPECTED_REPLICAS", &expected));
+            replicas.gateways.push(replicas.another(&settings).await);
+        }
+        replicas
+    }
+
+    /// Starts one more gateway, which its test looks after.
+    pub async fn another(&self, settings: Settings<'_>) -> TestGateway {
+        let url = self.redis.url();
+        let mut settings = settings.to_vec();
+        settings.extend([
+            ("REDIS_URL", url.as_str()),
+            ("TICKET_SECRET", "the same on every replica"),
+            ("AGENT_VAD_SILENCE_MS", "200"),
+        ]);
+        TestGateway::with_agent(&self.parrot.url(), &settings).await
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &TestGateway> {
+        self.gateways.iter()
+    }
+
+    /// Waits until the store decides for every replica, and each has seen all the others.
+    pub async fn healthy(&self) {
+        for gateway in &self.gateways {
+            gateway.until_degraded(&[]).await;
+            let replicas = self.gateways.len();
+            eventually(async || gateway.detail("replicas").await == replicas).await;
+        }
+    }
+
+    /// Waits until every replica has seen so many slots held.
+    pub async fn until_active(&self, calls: u64) {
+        for gateway in &self.gateways {
+            gateway.until_active(calls).await;
+        }
+    }
+
+    /// Waits until every replica says that so much is degraded.
+    pub async fn until_degraded(&self, what: &[&str]) {
+        for gateway in &self.gateways {
+            gateway.until_degraded(what).await;
+        }
+    }
+
+    /// Returns a figure's sum over all replicas.
+    pub async fn figure(&self, name: &str) -> u64 {
+        let figures = self.gateways.iter().map(|gateway| gateway.figure(name));
+        join_all(figures).await.into_iter().sum()
+    }
+
+    /// Returns how many calls the store holds, by the command that is documented for it.
+    pub async fn registered(&self) -> usize {
+        self.redis
+            .cli(&["SCARD", "calls:active"])
+            .await
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until the store holds exactly so many calls.
+    pub async fn until_registered(&self, calls: usize) {
+        eventually(async || self.registered().await == calls).await;
+    }
+
+    /// Returns what is kept of a call.
+    pub async fn state(&self, sid: &str) -> Value {
+        let key = format!("calls:state:{sid}");
+        let state = self.redis.cli(&["GET", &key]).await;
+        serde_json::from_str(&state).unwrap_or(Value::Null)
+    }
+
+    /// Returns the name of the replica that the store says carries a call.
+    pub async fn owner(&self, sid: &str) -> String {
+        let key = format!("calls:active:{sid}");
+        let owner = self.redis.cli(&["GET", &key]).await;
+        let (_, replica) = owner.split_once(' ').unwrap_or_default();
+        replica.to_owned()
+    }
+
+    /// Waits until the agent's server carries so many sessions.
+    pub async fn until_agents(&self, sessions: usize) {
+        eventually(async || self.parrot.sessions() == sessions).await;
+    }
+
+    /// Asserts that nothing is held anywhere, that no call ended twice over all replicas, and
+    /// that they end.
+    pub async fn finish(self) {
+        self.until_agents(0).await;
+        let running: Vec<_> = self.gateways.iter().filter(|g| g.is_running()).collect();
+        for gateway in &running {
+            gateway.until_idle().await;
+        }
+        self.nothing_is_held().await;
+        join_all(
+            running
+                .iter()
+                .map(|gateway| drained(gateway.drain(pending()))),
+        )
+        .await;
+        let mut ends = Vec::new();
+        for gateway in &self.gateways {
+            gateway.is_gone().await;
+            ends.extend(gateway.ends());
+        }
+        // What another replica carries on has not ended.
+        ends.retain(|(_, reason)| *reason != EndReason::TakenOver);
+        assert_each_ended_once(&ends);
+        drained(self.parrot.stop()).await;
+    }
+
+    async fn nothing_is_held(&self) {
+        self.until_registered(0).await;
+        let scopes = self.redis.cli(&["KEYS", "calls:lease*"]).await;
+        for scope in scopes.lines() {
+            assert_eq!(self.redis.cli(&["ZCARD", scope]).await, "0", "{scope}");
+        }
+    }
+}
+
+impl Index<usize> for Replicas {
+    type Output = TestGateway;
+
+    fn index(&self, replica: usize) -> &TestGateway {
+        &self.gateways[replica]
     }
 }
 
@@ -252,6 +447,24 @@ impl<'a> Ringing<'a> {
     pub fn refused_as_busy(&self) {
         assert_eq!(self.answer.last_words(), BUSY);
         assert_eq!(self.answer.child("Say").attribute("language"), "he-IL");
+    }
+
+    /// Returns where it rang, or where its media goes.
+    pub fn gateway(&self) -> &'a TestGateway {
+        self.gateway
+    }
+
+    pub fn is_admitted(&self) -> bool {
+        self.answer.verbs()[0] == "Connect"
+    }
+
+    /// Takes the call's media to another replica.
+    pub fn on(self, gateway: &TestGateway) -> Ringing<'_> {
+        Ringing {
+            gateway,
+            sid: self.sid,
+            answer: self.answer,
+        }
     }
 
     /// Returns the URL of the stream and the ticket for it.
@@ -291,6 +504,18 @@ impl Call<'_> {
         self.gateway.until_steps(&self.sid, spoke).await;
     }
 
+    /// Says something, and asserts that the agent hears it and its answer is heard.
+    pub async fn converses(&self) {
+        self.line.until_played(TUNE).await;
+        let played = self.line.played(0).len();
+        self.line.speak(syllables(1_100.0, 30));
+        self.line.until_played(played + 25 * FRAME).await;
+        let answer = self.line.played(played + 5 * FRAME);
+        let share = share_of(1_100.0, &answer);
+        assert!(share > 0.7, "{share}");
+        assert!(self.line.is_open());
+    }
+
     /// Hangs up, and waits until the gateway has taken note.
     pub async fn hang_up(self) {
         self.line.send(stop(&self.sid));
@@ -301,15 +526,18 @@ impl Call<'_> {
 }
 
 /// Waits until `holds` says so.
-pub async fn eventually(holds: impl AsyncFn() -> bool) {
-    let asked = async {
-        while !holds().await {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(GUARD, asked)
-        .await
-        .expect("it came to pass in time");
+#[track_caller]
+pub fn eventually(holds: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let line = Location::caller();
+    async move {
+        let asked = async {
+            while !holds().await {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let asked = timeout(GUARD, asked).await;
+        assert!(asked.is_ok(), "it did not come to pass in time: {line}");
+    }
 }
 
 /// Waits until nobody listens: another test may have been given the same port for a while.
@@ -320,6 +548,13 @@ pub async fn nobody_listens(address: SocketAddr) {
 /// Waits for an end that must come.
 pub async fn drained<T>(end: impl Future<Output = T>) -> T {
     timeout(GUARD, end).await.expect("it ended in time")
+}
+
+fn assert_each_ended_once(ends: &[(String, EndReason)]) {
+    let mut seen = HashSet::new();
+    for (call, _) in ends {
+        assert!(seen.insert(call), "{call} ended twice: {ends:?}");
+    }
 }
 
 fn follow(running: &Running) -> watch::Receiver<Vec<Step>> {

@@ -11,6 +11,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard},
     thread,
 };
 
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 const TRIES: usize = 10;
 
 pub struct RedisServer {
-    process: Child,
+    process: Mutex<Child>,
     port: u16,
     arguments: Vec<String>,
     directory: TempDir,
@@ -42,7 +43,7 @@ impl RedisServer {
             match launch(port, &arguments, directory.path()) {
                 Ok(process) => {
                     return Self {
-                        process,
+                        process: Mutex::new(process),
                         port,
                         arguments,
                         directory,
@@ -105,22 +106,39 @@ impl RedisServer {
     }
 
     /// Ends it without a word, as `kill -9` does.
-    pub fn kill(&mut self) {
-        self.process.kill().expect("it is ours");
-        self.process.wait().expect("it is ours");
+    pub fn kill(&self) {
+        let mut process = self.process();
+        process.kill().expect("it is ours");
+        process.wait().expect("it is ours");
     }
 
-    /// Starts it anew on the same port, empty.
-    pub fn restart(&mut self) {
+    /// Starts it anew on the same port, empty, whether it was killed before or not.
+    pub fn restart(&self) {
+        self.kill();
         let said = launch(self.port, &self.arguments, self.directory.path());
-        self.process = said.unwrap_or_else(|log| panic!("no redis-server again:\n{log}"));
+        *self.process() = said.unwrap_or_else(|log| panic!("no redis-server again:\n{log}"));
+    }
+
+    /// Asks it as an operator does; returns what `redis-cli` prints.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let port = self.port.to_string();
+        let asked = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(arguments)
+            .output();
+        let output = asked.expect("there is a redis-cli");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
     }
 
     /// Lets it hang.
     pub fn pause(&self) {
         self.signal("-STOP");
         // Signals are not waited for by those who send them.
-        let process = format!("/proc/{}/stat", self.process.id());
+        let process = format!("/proc/{}/stat", self.process().id());
         while !fs::read_to_string(&process)
             .expect("it is there")
             .contains(") T ")
@@ -134,8 +152,12 @@ impl RedisServer {
         self.signal("-CONT");
     }
 
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().expect("nobody panics with it")
+    }
+
     fn signal(&self, signal: &str) {
-        let process = self.process.id().to_string();
+        let process = self.process().id().to_string();
         let kill = Command::new("kill").args([signal, &process]).status();
         assert!(kill.expect("there is a kill").success(), "kill {signal}");
     }
@@ -144,18 +166,18 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         // It may be gone already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let mut process = self.process();
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }
 
-/// Returns a port that nobody has, for a moment.
+/// Returns a port that nobody has, and that nobody is given who asks for any: a server that was
+/// killed must find it free. A cluster's second port is 10,000 above it.
 pub fn free_port() -> u16 {
-    // A cluster's second port is 10,000 above the first.
     loop {
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = socket.local_addr().expect("it is bound").port();
-        if port < 55_000 {
+        let port = rand::random_range(10_000..22_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }

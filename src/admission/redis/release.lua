@@ -3,7 +3,7 @@
 -- KEYS  1 owner, 2 ended, 3 decision, 4 state, 5 active, 6 count, 7 set-ups, 8 set-up scope, then
 --       the call's other scopes, the global one first.
 -- ARGV  1 call, 2 epoch ("0": whoever holds it, as the carrier says), 3 end reason, 4 end reason if
---       its media never came, 5 state, 6 whether it may never be admitted again.
+--       its media never came, 5 its last state if it is known, 6 whether it may never be admitted again.
 local call = redis.call
 local known = call('MGET', KEYS[1], KEYS[2])
 local owner = known[1] and tonumber(string.match(known[1], '^%d+'))
@@ -27,17 +27,24 @@ call('DEL', KEYS[1], KEYS[3])
 -- What has lapsed is removed as well, and was not held: the owner's record goes with the lease.
 local waited = owner and without_media
 local reason = known[2]
+
+local function note_end(state)
+  local _, ended = pcall(cjson.decode, state or '')
+  if type(ended) == 'table' then
+    ended.state, ended.end_reason, ended.ended_at = 'ended', reason, ended.ended_at or now
+    call('SET', KEYS[4], cjson.encode(ended), 'EX', 3600)
+  end
+end
+
 if not reason then
   reason = waited and ARGV[4] or ARGV[3]
   if ARGV[6] == '1' then call('SET', KEYS[2], reason, 'PX', 3600000) end
-  local state = ARGV[5]
-  if state == '' then
-    local _, ended = pcall(cjson.decode, call('GET', KEYS[4]) or '')
-    if type(ended) == 'table' then
-      ended.state, ended.end_reason, ended.ended_at = 'ended', reason, now
-      state = cjson.encode(ended)
-    end
+  if ARGV[2] ~= '0' and ARGV[5] ~= '' then
+    call('SET', KEYS[4], ARGV[5], 'EX', 3600)
+  else
+    note_end(ARGV[5] ~= '' and ARGV[5] or call('GET', KEYS[4]))
   end
-  if state ~= '' then call('SET', KEYS[4], state, 'EX', 3600) end
+elseif ARGV[5] ~= '' and call('EXISTS', KEYS[4]) == 0 then
+  note_end(ARGV[5]) -- Whoever said first that it is over knew nothing else of the call.
 end
 return {owner and 'FREED' or 'GONE', used, waited and 1 or 0, reason}

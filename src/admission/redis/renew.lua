@@ -61,7 +61,11 @@ for at = 9, #ARGV, 7 do
     call('SADD', KEYS[3], sid)
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
-    if ARGV[at + 6] ~= '' then call('SET', KEYS[key + 3], 'A ' .. ARGV[at + 6], 'NX', 'PX', 60000) end
+    if ARGV[at + 6] ~= '' then
+      -- What was acquired here unheard has kept a ticket that nobody was given.
+      if mine then call('DEL', KEYS[key + 3]) end
+      call('SET', KEYS[key + 3], 'A ' .. ARGV[at + 6], 'NX', 'PX', 60000)
+    end
   end
   key = key + 4
 end

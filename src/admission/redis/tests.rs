@@ -5,7 +5,15 @@ mod operators;
 mod scripts;
 
 use super::*;
-use crate::admission::{redis_server::RedisServer, store::Claim};
+use crate::{
+    admission::{
+        Kept, Lease,
+        redis_server::RedisServer,
+        scope::{Room, Scope},
+        store::{Acquired, Adopted, Claim, Ending, News, Released, Renewal, Renewed, Request},
+    },
+    call::{CarrierCallId, EndReason},
+};
 
 /// A caller in a test may wait for as long as a busy machine takes.
 const LONG: Duration = Duration::from_secs(30);

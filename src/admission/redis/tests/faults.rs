@@ -145,7 +145,7 @@ fn store_tasks() -> TaskTracker {
 
 #[tokio::test]
 async fn a_server_that_comes_back_empty_decides_once_all_replicas_have_renewed() {
-    let mut server = RedisServer::start();
+    let server = RedisServer::start();
     let store = deciding(&server).await;
     acquire(&store, "CA1").await.unwrap();
     let lease = live(&store, "CA1").await;
