@@ -9,7 +9,14 @@ use super::*;
 use crate::{call::CallerId, campaign::Campaigns, config::Config, language::Language};
 
 fn admission(cap: &str) -> (Admission, ToFree) {
-    let config = Config::load(|name| (name == "MAX_ACTIVE_CALLS").then(|| cap.to_owned()));
+    admission_with(&[("MAX_ACTIVE_CALLS", cap)])
+}
+
+fn admission_with(settings: &[(&str, &str)]) -> (Admission, ToFree) {
+    let config = Config::load(|name| {
+        let setting = settings.iter().find(|(known, _)| *known == name);
+        setting.map(|(_, value)| (*value).to_owned())
+    });
     let Config { caps, store, .. } = config.unwrap();
     Admission::new(caps, &store, None, CapacityMetrics::new()).unwrap()
 }
@@ -123,4 +130,18 @@ async fn a_live_call_outlasts_its_lease_by_being_renewed() {
         0,
         "what nobody gives back lapses"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
+    let nobody_there = ("REDIS_URL", "redis://127.0.0.1:1/");
+    let (admission, mut freed) = admission_with(&[nobody_there, ("MAX_ACTIVE_CALLS", "5")]);
+    let own = ticket(admit(&admission, "CA1").await);
+    let claimed = claim(&admission, &own, "CA1").await.unwrap();
+    tokio::time::advance(SETUP * 2).await;
+    assert_eq!(admit(&admission, "CA1").await, Decision::Ended);
+    assert_eq!(admission.occupancy().active, 1);
+    drop(claimed);
+    admission.release(freed.recv().await.unwrap()).await;
+    assert_eq!(admission.occupancy().active, 0);
 }
