@@ -185,3 +185,16 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
 async fn is_admitted(admission: &Admission, id: &str) -> bool {
     matches!(admit(admission, id).await, Decision::Admit { .. })
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
+    let (admission, mut freed) = without_store("10");
+    let own = ticket(admit(&admission, "CA1").await);
+    let claimed = claim(&admission, &own, "CA1").await.unwrap();
+    tokio::time::advance(SETUP * 2).await;
+    assert_eq!(admit(&admission, "CA1").await, Decision::Ended);
+    assert_eq!(admission.occupancy().active, 1);
+    drop(claimed);
+    admission.release(freed.recv().await.unwrap()).await;
+    assert_eq!(admission.occupancy().active, 0);
+}
