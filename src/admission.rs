@@ -1,10 +1,18 @@
 //! Decides whether a ringing call gets a slot in every scope it counts in.
 //!
-//! Invariant: while the store answers, all replicas together admit no scope above its cap.
+//! Invariant: while the store answers all replicas, they admit no scope above its cap together.
 //! Invariant: every slot comes back, be it by hang-up, error, panic or loss of the process.
-//! Invariant: the same webhook gives the same slot and the same answer, refusals too.
-//! Invariant: nobody is turned away, and no live caller hung up, because the store is away.
+//! Invariant: the same webhook gives the same slot and the same answer, refusals too, on every
+//! replica that the store answers.
+//! Invariant: no live caller is hung up because of bookkeeping, nor because the store is away.
+//!
+//! A replica that alone is cut off from the store keeps its callers, and its leases lapse: for that
+//! long the others may admit as many again.
 
+mod claiming;
+mod clock;
+mod deciding;
+mod ending;
 mod ledger;
 mod memory;
 mod outage;
@@ -23,43 +31,33 @@ mod redis_server;
 
 use std::{
     fmt,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use secrecy::SecretString;
 use serde::Serialize;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     admission::{
-        ledger::{Ledger, Media},
-        outage::{Outage, Verdict},
-        scope::Room,
-        state::CallState,
-        store::{Acquired, Adopted, Request, Store},
-        ticket::TicketKey,
+        clock::Clock, ending::Owed, ledger::Ledger, outage::Outage, store::Store, ticket::TicketKey,
     },
-    call::{CallId, CallerId, CarrierCallId, EndReason},
-    campaign::{Campaign, Campaigns},
+    call::{CallId, CarrierCallId, EndReason},
+    campaign::Campaigns,
     config::{Caps, StoreSettings},
-    recent::{Millis, Recent},
+    recent::Recent,
     telemetry::CapacityMetrics,
 };
 
+pub use ending::{AT_ONCE, Ended};
 pub use outage::Kind as Trouble;
-pub use redis::{RedisStore, SlotRow, StoreError};
+pub use redis::{Flaw, RedisStore, SlotRow, StoreError};
 pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
 pub use store::Released;
-pub use ticket::{Ticket, TicketError};
+pub use ticket::TicketError;
 pub use upkeep::Upkeep;
 
 /// How long an admitted call's slot and its ticket wait for the call's media: longer than the
@@ -186,11 +184,13 @@ struct Book {
     ledger: Ledger,
     outage: Outage,
     siblings: Siblings,
+    /// When the store last told of them, since the start.
+    heard: Duration,
     decisions: Recent<CarrierCallId, Kept>,
     ended: Recent<CarrierCallId, EndReason>,
     nonces: Recent<String, ()>,
     /// What the store is still to be told, once it answers.
-    owed: upkeep::Owed,
+    owed: Owed,
     /// Free places for media sockets; `None` while this replica drains.
     places: Option<u32>,
 }
@@ -223,10 +223,11 @@ impl Admission {
             ledger: Ledger::default(),
             outage: Outage::new(settings.outage, settings.expected_replicas),
             siblings: Siblings::default(),
+            heard: Duration::ZERO,
             decisions: Recent::default(),
             ended: Recent::default(),
             nonces: Recent::default(),
-            owed: upkeep::Owed::default(),
+            owed: Owed::default(),
             places: Some(0),
         };
         let admission = Self {
@@ -241,166 +242,6 @@ impl Admission {
             metrics,
         };
         Ok((admission, to_free))
-    }
-
-    /// Decides about a ringing call, once: a repeated webhook gets the first one's decision. With
-    /// `closed` there is no place for its media anywhere, whatever the caps say.
-    pub async fn admit(
-        &self,
-        carrier_call: &CarrierCallId,
-        caller: &CallerId,
-        campaign: &Campaign,
-        campaigns: &Campaigns,
-        closed: Option<Reason>,
-    ) -> Decision {
-        if let Some(decision) = self.decided(carrier_call, closed) {
-            return decision;
-        }
-        if let Some(reason) = closed {
-            return self.refused(carrier_call, self.no_place(reason));
-        }
-        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
-        let call = CallId::new();
-        let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
-        let state = CallState::new(call, carrier_call.clone(), campaign, &self.replica, &scopes);
-        let asking = Asking {
-            carrier_call,
-            rooms: &rooms,
-            scopes,
-            state: state.rang(self.clock.shared(), caller),
-        };
-        let mut unheard = false;
-        if self.book().outage.may_ask() {
-            let ticket = self.ticket(&asking, false);
-            let request = Request {
-                call: carrier_call,
-                rooms: &rooms,
-                lease: millis(SETUP),
-                state: &asking.state.json(),
-            };
-            let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
-            match acquired.await {
-                Ok(Acquired::Resync) => self.met_the_gate(),
-                Ok(acquired) => return self.acquired(&asking, ticket, acquired),
-                Err(error) => {
-                    unheard = !matches!(error, StoreError::Away);
-                    self.failed(&error);
-                }
-            }
-        }
-        self.admit_without_store(asking, unheard).await
-    }
-
-    /// Reads the ticket that a media socket has brought.
-    ///
-    /// # Errors
-    /// If it is not good for `carrier_call`.
-    pub fn read(&self, ticket: &str, carrier_call: &CarrierCallId) -> Result<Ticket, TicketError> {
-        self.tickets.read(ticket, carrier_call, self.clock.shared())
-    }
-
-    /// Hands the call that `ticket` admitted to the media socket that brings it.
-    ///
-    /// # Errors
-    /// If the ticket is used, or the call is over.
-    pub async fn claim(
-        &self,
-        ticket: &Ticket,
-        campaign: &Campaign,
-        campaigns: &Campaigns,
-    ) -> Result<Claimed, ClaimError> {
-        let carrier_call = &ticket.carrier_call;
-        if self.has_ended(carrier_call) {
-            return Err(ClaimError::Ended);
-        }
-        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
-        let scopes = rooms.iter().map(|room| room.scope.clone());
-        let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();
-        let state = CallState::new(
-            ticket.call,
-            carrier_call.clone(),
-            campaign,
-            &self.replica,
-            &scopes,
-        );
-        let mut state = state.connected(self.clock.shared());
-        state.degraded = ticket.degraded;
-        let request = Request {
-            call: carrier_call,
-            rooms: &rooms,
-            lease: millis(self.caps.lease),
-            state: &state.json(),
-        };
-        let mut epoch = 0;
-        if self.book().outage.trouble() != Some(Trouble::Away) {
-            let now = self.clock.local();
-            let adopted = self
-                .store
-                .adopt(now, &request, &ticket.nonce, ticket.degraded);
-            match adopted.await {
-                Ok(Adopted::Live {
-                    lease,
-                    state: noted,
-                    gated,
-                }) => {
-                    epoch = lease.epoch;
-                    state.learn(&noted);
-                    if gated {
-                        self.met_the_gate();
-                    }
-                }
-                Ok(Adopted::Used) => return Err(ClaimError::Used),
-                Ok(Adopted::Ended) => return Err(ClaimError::Ended),
-                Ok(Adopted::Refused(_)) => return Err(ClaimError::Full),
-                Err(error) => self.failed(&error),
-            }
-        }
-        self.enter_live(ticket, state, &scopes, epoch)
-    }
-
-    /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
-    /// media.
-    pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
-        let waiting = {
-            let mut book = self.book();
-            let now = self.clock.local();
-            if book.ended.get(now, carrier_call).is_none() {
-                let kept = store::END_KEPT;
-                book.ended.put(now, kept, carrier_call.clone(), ending.live);
-            }
-            let waiting = book.ledger.remove_waiting(carrier_call);
-            if let Some(entry) = &waiting {
-                book.outage.went(&entry.scopes);
-            }
-            waiting
-        };
-        let waited_here = waiting.is_some();
-        let state = waiting.map(|entry| entry.state.ended(self.clock.shared(), ending.waiting));
-        let owed = upkeep::Debt::End {
-            call: carrier_call.clone(),
-            ended: ending,
-            state: state.map(|state| state.json()),
-        };
-        let waited = self.settle_or_owe(owed).await;
-        waited.unwrap_or(waited_here)
-    }
-
-    /// Tells whether a call is known here to be over.
-    pub fn has_ended(&self, carrier_call: &CarrierCallId) -> bool {
-        let now = self.clock.local();
-        self.book().ended.get(now, carrier_call).is_some()
-    }
-
-    /// Returns why a call ended that may have been another replica's.
-    pub async fn ended_elsewhere(&self, carrier_call: &CarrierCallId) -> Option<EndReason> {
-        if self.book().outage.trouble() == Some(Trouble::Away) {
-            return None;
-        }
-        let ended = self.store.ended(self.clock.local(), carrier_call).await;
-        ended.unwrap_or_else(|error| {
-            self.failed(&error);
-            None
-        })
     }
 
     pub fn occupancy(&self) -> Occupancy {
@@ -459,8 +300,16 @@ impl Admission {
         );
     }
 
+    /// Returns who else there is; whoever was last heard of long ago may have gone.
     pub fn siblings(&self) -> Siblings {
-        self.book().siblings
+        let book = self.book();
+        if book.heard + HEARTBEAT * 3 < self.clock.elapsed() {
+            return Siblings {
+                replicas: book.siblings.replicas,
+                ..Siblings::default()
+            };
+        }
+        book.siblings
     }
 
     /// Returns how the store lets us down, if it does.
@@ -483,244 +332,16 @@ impl Admission {
         }
     }
 
-    /// Returns what this replica has decided about a call already. Whether a call that was
-    /// admitted has ended since, at any replica, a shared store knows better.
-    fn decided(&self, call: &CarrierCallId, closed: Option<Reason>) -> Option<Decision> {
-        let kept = {
-            let book = self.book();
-            let now = self.clock.local();
-            if book.ended.get(now, call).is_some() {
-                return Some(Self::already_over(call));
-            }
-            let kept = book.decisions.get(now, call).cloned()?;
-            let asks = self.is_shared() && book.outage.may_ask() && closed.is_none();
-            if asks && matches!(kept, Kept::Admitted(_)) {
-                return None;
-            }
-            kept
-        };
-        Some(self.repeated(call, kept))
-    }
-
-    fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
-        match kept {
-            Kept::Refused(refusal) => Decision::Refuse {
-                refusal,
-                first: false,
-            },
-            Kept::Admitted(ticket) => match self.tickets.read(&ticket, call, 0) {
-                Ok(read) => Decision::Admit {
-                    call: read.call,
-                    ticket,
-                    first: false,
-                },
-                // Only a ticket whose secret was changed since reads as another's.
-                Err(_) => Decision::Ended,
-            },
-        }
-    }
-
-    fn already_over(call: &CarrierCallId) -> Decision {
-        tracing::info!(carrier_call.id = %call, "an ended call's webhook came again");
-        Decision::Ended
-    }
-
-    /// Turns the store's answer into a decision, and remembers it.
-    fn acquired(&self, asking: &Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
-        let call = asking.carrier_call;
-        match acquired {
-            Acquired::Admitted { epoch, used } => {
-                let mut book = self.book();
-                let scopes = asking.rooms.iter().map(|room| &room.scope);
-                book.outage.counted(scopes.zip(used));
-                drop(book);
-                let active = self.used(&Scope::Global);
-                self.admitted(asking, ticket, epoch, active)
-            }
-            Acquired::Refused(refusal) => {
-                let counted = [(&refusal.scope, refusal.used)];
-                self.book().outage.counted(counted);
-                self.refused(call, refusal)
-            }
-            Acquired::Repeated(kept) => self.repeated(call, kept),
-            Acquired::Held => {
-                // A store that has lost the answer has been told of the slot only.
-                let kept = self.book().decisions.get(self.clock.local(), call).cloned();
-                match kept {
-                    Some(kept) => self.repeated(call, kept),
-                    None => Self::already_over(call),
-                }
-            }
-            Acquired::Ended => Self::already_over(call),
-            Acquired::Resync => unreachable!("the caller decides without the store then"),
-        }
-    }
-
-    /// Decides by this replica's share of what was free when the trouble began. `unheard` if the
-    /// store was asked and may have decided too.
-    async fn admit_without_store(&self, mut asking: Asking<'_>, unheard: bool) -> Decision {
-        asking.state.degraded = true;
-        let call = asking.carrier_call;
-        let ticket = self.ticket(&asking, true);
-        let (verdict, gated) = {
-            let mut book = self.book();
-            // The same webhook may have been decided about while this one waited for the store.
-            if let Some(kept) = book.decisions.get(self.clock.local(), call).cloned() {
-                drop(book);
-                return self.repeated(call, kept);
-            }
-            let Book { ledger, outage, .. } = &mut *book;
-            let verdict = outage.decide(asking.rooms, ledger.held());
-            if verdict == Verdict::Admit {
-                self.enter_waiting(&mut book, &asking, &ticket, 0);
-                self.remember(&mut book, call, &ticket);
-            }
-            (verdict, book.outage.trouble() == Some(Trouble::Gated))
-        };
-        if let Verdict::Refuse { scope, used, cap } = verdict {
-            let refusal = Refusal {
-                reason: Reason::Outage,
-                scope,
-                used,
-                cap,
-            };
-            self.owe_refusal(&asking, &refusal, unheard);
-            return self.refused(call, refusal);
-        }
-        if gated && let Some(refusal) = self.register(&asking).await {
-            self.owe_refusal(&asking, &refusal, false);
-            return self.refused(call, refusal);
-        }
-        self.metrics.admitted_without_store();
-        let active = self.occupancy().active;
-        self.admitted(&asking, ticket, 0, active)
-    }
-
-    fn admitted(&self, asking: &Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
-        let (call, cap) = (asking.carrier_call, self.caps.global);
-        let degraded = if asking.state.degraded {
-            " degraded=true"
-        } else {
-            ""
-        };
-        self.log(format_args!(
-            "[CAPACITY] ACQUIRED call_id={call} active_calls={active}/{cap}{degraded}"
-        ));
-        if epoch > 0 {
-            let mut book = self.book();
-            self.enter_waiting(&mut book, asking, &ticket, epoch);
-            self.remember(&mut book, call, &ticket);
-        }
-        Decision::Admit {
-            call: asking.state.call_id,
-            ticket,
-            first: true,
-        }
-    }
-
-    fn refused(&self, call: &CarrierCallId, refusal: Refusal) -> Decision {
-        let Refusal {
-            scope, used, cap, ..
-        } = &refusal;
-        self.log(format_args!(
-            "[CAPACITY] REJECTED call_id={call} active_calls={used} max={cap} scope={scope}"
-        ));
-        let kept = Kept::Refused(refusal.clone());
-        let now = self.clock.local();
-        let mut book = self.book();
-        book.decisions
-            .put(now, store::DECISION_KEPT, call.clone(), kept);
-        drop(book);
-        Decision::Refuse {
-            refusal,
-            first: true,
-        }
-    }
-
-    fn no_place(&self, reason: Reason) -> Refusal {
-        let Occupancy { active, cap } = self.occupancy();
-        Refusal {
-            reason,
-            scope: Scope::Global,
-            used: active,
-            cap,
-        }
-    }
-
-    fn remember(&self, book: &mut Book, call: &CarrierCallId, ticket: &str) {
-        let kept = Kept::Admitted(ticket.to_owned());
-        let now = self.clock.local();
-        book.decisions.put(now, millis(SETUP), call.clone(), kept);
-    }
-
-    fn enter_waiting(&self, book: &mut Book, asking: &Asking<'_>, ticket: &str, epoch: u64) {
-        let now = self.clock.local();
-        let until = now + millis(SETUP);
-        let (call, state) = (asking.carrier_call, asking.state.clone());
-        let media = Media::Awaited { until };
-        let scopes = asking.scopes.clone();
-        book.ledger.enter(now, call, epoch, media, state, scopes);
-        if epoch == 0
-            && let Some(entry) = book.ledger.get_mut(call)
-        {
-            entry.ticket = Some(ticket.to_owned());
-        }
-    }
-
-    fn enter_live(
-        &self,
-        ticket: &Ticket,
-        state: CallState,
-        scopes: &[Scope],
-        epoch: u64,
-    ) -> Result<Claimed, ClaimError> {
-        let now = self.clock.local();
-        let call = &ticket.carrier_call;
-        let mut book = self.book();
-        // Where the store does not keep tickets from being used twice, this replica does.
-        if epoch == 0 && book.nonces.get(now, &ticket.nonce).is_some() {
-            return Err(ClaimError::Used);
-        }
-        let nonce = ticket.nonce.clone();
-        book.nonces.put(now, store::NONCE_KEPT, nonce, ());
-        let caller = state.caller.clone();
-        let (id, before) = book
-            .ledger
-            .enter(now, call, epoch, Media::Here, state, scopes.to_vec());
-        if before.is_none() {
-            book.outage.came(scopes);
-        }
-        drop(book);
-        Ok(Claimed {
-            call: ticket.call,
-            caller,
-            slot: Slot::new(call.clone(), id, self.freed.clone()),
-        })
-    }
-
-    fn ticket(&self, asking: &Asking<'_>, degraded: bool) -> String {
-        self.tickets.sign(&Ticket {
-            call: asking.state.call_id,
-            carrier_call: asking.carrier_call.clone(),
-            campaign: asking.state.campaign.clone(),
-            issuer: self.replica.clone(),
-            expires_at: self.clock.shared() + millis(SETUP),
-            nonce: format!("{:032x}", rand::random::<u128>()),
-            degraded,
-        })
-    }
-
     /// Notes that the store did not answer.
     fn failed(&self, error: &StoreError) {
         let mut book = self.book();
         let Book { ledger, outage, .. } = &mut *book;
         let before = outage.trouble();
         outage.failed(self.clock.elapsed(), ledger.held());
-        let open = outage.is_open();
         drop(book);
         if let Store::Redis(store) = &self.store {
             store.set_away(true);
-            if error.class() == "readonly" || open {
+            if error.takes_a_new_connection() {
                 store.reconnect();
             }
         }
@@ -749,75 +370,6 @@ impl Admission {
     fn book(&self) -> MutexGuard<'_, Book> {
         lock(&self.book)
     }
-}
-
-/// A call that asks for a slot.
-struct Asking<'a> {
-    carrier_call: &'a CarrierCallId,
-    rooms: &'a [Room],
-    scopes: Vec<Scope>,
-    state: CallState,
-}
-
-/// How a call ended whose carrier says so, by whether its media was there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    pub live: EndReason,
-    pub waiting: EndReason,
-}
-
-/// Leases and tickets are compared between replicas, so they are dated by the store's clock;
-/// within a process time only moves forward, whatever is done to the machine's clock.
-struct Clock {
-    started: Instant,
-    unix: Duration,
-    /// What the store's clock is ahead, in milliseconds; `i64::MIN` before it was heard of.
-    ahead: AtomicI64,
-}
-
-/// How far the store's clock may run away from ours between two heartbeats: less than the set-up
-/// lease, more than a process is ever held up without being lost.
-const CLOCK_JUMP: Duration = Duration::from_secs(10);
-
-impl Clock {
-    fn start() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            started: Instant::now(),
-            unix: unix.unwrap_or_default(),
-            ahead: AtomicI64::new(i64::MIN),
-        }
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// Returns the time that this process goes by.
-    fn local(&self) -> Millis {
-        millis(self.unix + self.started.elapsed())
-    }
-
-    /// Returns the time that all replicas go by.
-    fn shared(&self) -> Millis {
-        let ahead = match self.ahead.load(Ordering::Relaxed) {
-            i64::MIN => 0,
-            ahead => ahead,
-        };
-        self.local().saturating_add_signed(ahead)
-    }
-
-    /// Takes over the store's time; tells whether it has jumped.
-    fn set(&self, store: Millis) -> bool {
-        let ahead = i128::from(store) - i128::from(self.local());
-        let ahead = i64::try_from(ahead).unwrap_or(0);
-        let before = self.ahead.swap(ahead, Ordering::Relaxed);
-        before != i64::MIN && u128::from(ahead.abs_diff(before)) > CLOCK_JUMP.as_millis()
-    }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -138,14 +138,18 @@ impl MemoryStore {
         if let Some(reason) = self.ended.get(now, call) {
             return Some(News::Ended(*reason));
         }
-        let stored = self.held.get(call).map(|held| held.epoch);
+        let held = self.held.get(call);
         let claimed = claim.lease.epoch;
-        if claimed > 0 && stored.is_some_and(|stored| stored > claimed) {
+        let later = held.filter(|held| claimed > 0 && held.epoch > claimed);
+        // Who waits for a call's media gives way to who has it.
+        if later.is_some_and(|later| later.has_media || !claim.has_media) {
             return Some(News::Lost);
         }
-        let epoch = match claimed {
-            0 => self.next_epoch(now),
-            claimed => claimed,
+        let stored = held.map(|held| held.epoch);
+        let epoch = if claimed == 0 || later.is_some() {
+            self.next_epoch(now)
+        } else {
+            claimed
         };
         self.epoch = self.epoch.max(epoch);
         self.forget(call);

@@ -3,14 +3,13 @@
 //!
 //! Let F be the capacity that was free at the last trustworthy reply, R the number of replicas, and
 //! L what this replica held when its trouble began: it admits while it holds less than L + ⌊F/R⌋.
-//! Over all replicas that sums up to the cap at most. Four rules make that true:
+//! Over all replicas that sums up to the cap at most. Five rules make that true:
 //!
 //! 1. A count read behind the gate is not trusted: others have not registered their calls yet.
 //! 2. L is what is held when the trouble begins, not when the last reply came.
 //! 3. Behind the gate a local admission is registered at once.
 //! 4. Whoever was without the store renews first, which puts up the gate, and acquires after it.
-//!
-//! A fifth is for media that arrives elsewhere: the allowance goes with the call.
+//! 5. Where a call's media arrives elsewhere, its allowance goes with the call.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,6 +18,9 @@ use crate::{
     config::RedisOutage,
 };
 
+/// How long a replica leaves between putting up the gate and doing so again: one whose own way to
+/// the store is bad must not keep everybody behind it.
+const GATE_PAUSE: Duration = Duration::from_secs(15);
 /// So many failures in a row, and nobody waits for the store any more until it is back.
 const FAILURES: u32 = 3;
 
@@ -36,6 +38,8 @@ pub struct Outage {
     failures: u32,
     /// How long trouble lasted that is over.
     lasted: Duration,
+    /// When this replica last put up the gate.
+    gated_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,8 @@ struct Trouble {
     moved: HashMap<Scope, i64>,
     /// Whether anybody was admitted, or the store was away for long: then others have to hear of it.
     notable: bool,
+    /// Whether the last renewal was answered in time: only then is the store back.
+    answered: bool,
 }
 
 /// How the store lets us down.
@@ -91,6 +97,7 @@ impl Outage {
             trouble: None,
             failures: 0,
             lasted: Duration::ZERO,
+            gated_at: None,
         }
     }
 
@@ -103,15 +110,34 @@ impl Outage {
         self.trouble.is_none()
     }
 
-    /// Tells whether waiting for the store is pointless.
-    pub fn is_open(&self) -> bool {
-        self.trouble() == Some(Kind::Away) && self.failures >= FAILURES
-    }
-
-    /// Tells whether the next renewal must put up the gate (rule 4).
+    /// Tells whether the others must hear that this replica comes back (rule 4): until they have,
+    /// the store is not asked.
     pub fn must_gate(&self) -> bool {
         let trouble = self.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.kind == Kind::Away && trouble.notable)
+    }
+
+    /// Tells whether the next renewal puts up the gate, and notes that it does: the store has
+    /// answered the last one in time.
+    pub fn puts_up_gate(&mut self, now: Duration) -> bool {
+        let answered = self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.answered);
+        let rested = self.gated_at.is_none_or(|at| at + GATE_PAUSE <= now);
+        let puts_up = self.must_gate() && answered && rested;
+        if puts_up {
+            self.gated_at = Some(now);
+        }
+        puts_up
+    }
+
+    /// Notes that the store has answered in time though others have to hear of our return first.
+    pub fn answered(&mut self) {
+        self.failures = 0;
+        if let Some(trouble) = &mut self.trouble {
+            trouble.answered = true;
+        }
     }
 
     /// Notes that the store did not answer, `held` being what this replica holds in each scope.
@@ -121,6 +147,7 @@ impl Outage {
         let trouble = self.begin(now, Kind::Away, held);
         trouble.kind = Kind::Away;
         trouble.notable |= open;
+        trouble.answered = false;
     }
 
     /// Notes that the store cannot know what it should: everybody has to register anew.
@@ -128,6 +155,7 @@ impl Outage {
         let trouble = self.begin(now, Kind::Away, held);
         trouble.kind = Kind::Away;
         trouble.notable = true;
+        trouble.answered = true;
     }
 
     /// Notes that the store answers from behind the gate.
@@ -157,8 +185,13 @@ impl Outage {
         }
     }
 
+    /// Notes how many replicas the store has heard of. What has just lost everything hears of them
+    /// one by one: while there is trouble, there are no fewer than there were.
     pub fn replicas(&mut self, seen: u32) {
-        self.seen = seen;
+        self.seen = match self.trouble {
+            Some(_) => self.seen.max(seen),
+            None => seen,
+        };
     }
 
     /// Decides about a call without the store.
@@ -199,7 +232,10 @@ impl Outage {
     /// Notes that a call which waited for its media here may have brought it elsewhere: its
     /// allowance went along. One that never came takes it too, until the trouble is over.
     pub fn went(&mut self, scopes: &[Scope]) {
-        self.moved(scopes, -1);
+        // Where there is nobody else, nobody else has it.
+        if self.replicas_known() > 1 {
+            self.moved(scopes, -1);
+        }
     }
 
     /// Returns what a scope held at the last trustworthy reply.
@@ -216,7 +252,7 @@ impl Outage {
 
     /// Returns how many live calls of its own this replica may have in a scope.
     fn share(&self, room: &Room) -> i64 {
-        let replicas = self.expected.max(self.seen).max(1);
+        let replicas = self.replicas_known();
         let trouble = self.trouble.as_ref();
         let (latched, moved) = trouble.map_or((0, 0), |trouble| {
             let moved = trouble.moved.get(&room.scope).copied();
@@ -231,6 +267,10 @@ impl Outage {
         i64::from(latched) + i64::from(free / replicas) + moved
     }
 
+    fn replicas_known(&self) -> u32 {
+        self.expected.max(self.seen).max(1)
+    }
+
     fn begin(&mut self, now: Duration, kind: Kind, held: &HashMap<Scope, u32>) -> &mut Trouble {
         self.trouble.get_or_insert_with(|| Trouble {
             kind,
@@ -238,6 +278,7 @@ impl Outage {
             latched: held.clone(),
             moved: HashMap::new(),
             notable: false,
+            answered: false,
         })
     }
 
@@ -256,166 +297,4 @@ fn count(counts: &HashMap<Scope, u32>, scope: &Scope) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec as vec_of, prelude::*};
-
-    use super::*;
-
-    const NOW: Duration = Duration::from_secs(1);
-
-    proptest! {
-        #[test]
-        fn the_shares_of_all_replicas_sum_up_to_the_cap(
-            cap in 1..60_u32,
-            held in vec_of(0..15_u32, 1..5),
-        ) {
-            let (replicas, used) = (held.len(), held.iter().sum::<u32>());
-            let mut live = 0;
-            for held in held {
-                let mut outage = bounded(replicas);
-                outage.counted([(&Scope::Global, used)]);
-                outage.failed(NOW, &holds(held));
-                live += held + admits(&mut outage, cap, held);
-            }
-            prop_assert!(live <= cap.max(used), "{live} live");
-            // A share is a whole number of calls.
-            prop_assert!(cap < live + u32::try_from(replicas).unwrap(), "{live} live");
-        }
-    }
-
-    #[test]
-    fn a_count_from_behind_the_gate_is_not_trusted() {
-        let mut outage = bounded(2);
-        outage.counted([(&Scope::Global, 6)]);
-        outage.gated(NOW, &holds(3));
-        outage.counted([(&Scope::Global, 3)]); // The others have not registered yet.
-        assert_eq!(outage.used(&Scope::Global), 6);
-        assert_eq!(admits(&mut outage, 10, 3), 2, "half of four");
-        outage.recovered(NOW);
-        outage.counted([(&Scope::Global, 8)]);
-        assert_eq!(outage.used(&Scope::Global), 8);
-    }
-
-    #[test]
-    fn what_is_held_when_the_trouble_begins_counts() {
-        let mut outage = bounded(2);
-        // Of our four at the last reply two have ended since, and others may have taken the room.
-        outage.counted([(&Scope::Global, 4)]);
-        outage.failed(NOW, &holds(2));
-        assert_eq!(admits(&mut outage, 10, 2), 3, "half of six");
-        // Nor does a second failure begin it anew.
-        outage.failed(NOW, &holds(5));
-        outage.gated(NOW, &holds(5));
-        assert_eq!(admits(&mut outage, 10, 5), 0);
-    }
-
-    #[test]
-    fn who_was_without_the_store_puts_up_the_gate_if_others_have_to_hear_of_it() {
-        let mut outage = bounded(1);
-        outage.failed(NOW, &holds(0));
-        assert!(!outage.must_gate(), "one reply was late");
-        assert_eq!(admits(&mut outage, 1, 0), 1);
-        assert!(outage.must_gate(), "others do not know who was admitted");
-        outage.gated(NOW, &holds(1));
-        assert!(!outage.must_gate(), "it is up");
-        outage.recovered(NOW);
-        for _ in 0..FAILURES {
-            assert!(!outage.must_gate());
-            outage.failed(NOW, &holds(1));
-        }
-        assert!(outage.must_gate(), "its leases may have lapsed");
-        outage.recovered(NOW);
-        assert!(!outage.must_gate());
-        outage.forgot(NOW, &holds(1));
-        assert!(outage.must_gate());
-    }
-
-    #[test]
-    fn nobody_asks_a_store_that_has_failed_until_a_renewal_finds_it_well() {
-        let mut outage = bounded(1);
-        assert!(outage.may_ask());
-        outage.failed(NOW, &holds(0));
-        outage.counted([(&Scope::Global, 0)]); // A late reply is no renewal.
-        assert!(!outage.may_ask());
-        outage.gated(NOW, &holds(0));
-        assert!(!outage.may_ask());
-        outage.recovered(NOW * 2);
-        assert!(outage.may_ask());
-        assert_eq!(outage.lasted(NOW * 9), NOW);
-    }
-
-    #[test]
-    fn an_allowance_goes_with_its_call() {
-        // Also where the store was never heard of, and each has its part of the cap.
-        for counted in [Some((&Scope::Global, 0)), None] {
-            let (mut one, mut other) = (bounded(2), bounded(2));
-            for outage in [&mut one, &mut other] {
-                outage.counted(counted);
-                outage.failed(NOW, &holds(0));
-            }
-            assert_eq!(admits(&mut one, 4, 0), 2);
-            other.came(&[Scope::Global]);
-            one.went(&[Scope::Global]);
-            assert_eq!(admits(&mut one, 4, 1), 0, "of its two one is elsewhere");
-            assert_eq!(admits(&mut other, 4, 1), 2, "beside the one that came");
-        }
-    }
-
-    #[test]
-    fn every_scope_has_its_share_but_for_what_is_reserved() {
-        let tenant = Scope::Tenant("guest".parse().unwrap());
-        let mut global = Room::new(Scope::Global, 10);
-        let rooms = [global.clone(), Room::new(tenant.clone(), 4)];
-        let mut outage = bounded(2);
-        outage.counted([(&Scope::Global, 0), (&tenant, 2)]);
-        outage.failed(NOW, &HashMap::new());
-        let held = HashMap::from([(Scope::Global, 1), (tenant.clone(), 1)]);
-        let full = Verdict::Refuse {
-            scope: tenant.clone(),
-            used: 1,
-            cap: 1,
-        };
-        assert_eq!(outage.decide(&rooms, &held), full);
-        // Six are for the guest, who has two of them.
-        global.reserves.push((tenant, 6));
-        let full = Verdict::Refuse {
-            scope: Scope::Global,
-            used: 3,
-            cap: 3,
-        };
-        assert_eq!(outage.decide(&[global.clone()], &holds(3)), full);
-        assert_eq!(outage.decide(&[global], &holds(2)), Verdict::Admit);
-    }
-
-    #[test]
-    fn the_operator_may_want_everybody_in_or_nobody() {
-        for (mode, admitted) in [
-            (RedisOutage::Open, 100),
-            (RedisOutage::Closed, 0),
-            // It has never heard of the store: its part of the cap, as the operator says.
-            (RedisOutage::Bounded, 4),
-        ] {
-            let mut outage = Outage::new(mode, 3);
-            outage.failed(NOW, &holds(0));
-            assert_eq!(admits(&mut outage, 10, 0), admitted, "{mode:?}");
-        }
-    }
-
-    fn bounded(replicas: usize) -> Outage {
-        let mut outage = Outage::new(RedisOutage::Bounded, 1);
-        outage.replicas(u32::try_from(replicas).unwrap());
-        outage
-    }
-
-    fn holds(calls: u32) -> HashMap<Scope, u32> {
-        HashMap::from([(Scope::Global, calls)])
-    }
-
-    /// Returns how many calls come in beside those that are held, of a hundred.
-    fn admits(outage: &mut Outage, cap: u32, held: u32) -> u32 {
-        let rooms = [Room::new(Scope::Global, cap)];
-        let mut calls = held..held + 100;
-        let refused = calls.find(|held| outage.decide(&rooms, &holds(*held)) != Verdict::Admit);
-        refused.map_or(100, |refused| refused - held)
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{campaign::Campaigns, config::Config, language::Language};
+use crate::{call::CallerId, campaign::Campaigns, config::Config, language::Language};
 
 fn admission(cap: &str) -> (Admission, ToFree) {
     with(&[("MAX_ACTIVE_CALLS", cap)])
@@ -167,6 +167,7 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
     let over = Ended {
         live: EndReason::CarrierEnded,
         waiting: EndReason::NoMedia,
+        unanswered: false,
     };
     rings.end(&call("CA5"), over).await;
     assert!(!is_admitted(&rings, "CA7").await);

@@ -1,26 +1,19 @@
-//! What keeps slots true while calls go on: renewing leases, giving slots back, and telling the
-//! store afterwards what it was not there to hear.
+//! What keeps slots true while calls go on: leases are renewed, and what that shows is heeded.
 
-use std::collections::VecDeque;
+use futures_util::{StreamExt, stream};
 
 use crate::{
     admission::{
-        Admission, Asking, Ended, Freed, Lease, Reason, Refusal, SETUP, Scope, SlotId, TICK,
-        Trouble,
-        ledger::Media,
-        millis,
+        Admission, Book, Lease, Reason, Refusal, Scope, Siblings, SlotId, TICK, Trouble,
+        clock::millis,
+        deciding::Asking,
+        ending::{AT_ONCE, Debt},
+        ledger::{Entry, Media},
         redis::{Inspection, StoreError},
-        store::{Claim, END_KEPT, Ending, News, Released, Renewal, Renewed, Store},
+        store::{Claim, Ending, News, Released, Renewal, Renewed, Store},
     },
     call::{CarrierCallId, EndReason},
-    recent::Millis,
 };
-
-/// How many ends are remembered for a store that is away; beyond it leases lapse instead.
-const MOST_OWED: usize = 10_000;
-/// How many debts there may be before refusals are not added to them: a flood of callers must not
-/// push out ends.
-const MOST_REFUSALS: usize = 1_000;
 
 /// What a renewal has shown that calls must hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,51 +28,18 @@ pub struct Upkeep {
     pub gone_elsewhere: Vec<CarrierCallId>,
 }
 
-/// What the store is still to be told.
-#[derive(Debug, Default)]
-pub struct Owed(VecDeque<Debt>);
-
-/// Something that the store must hear of.
-#[derive(Debug, Clone)]
-pub enum Debt {
-    Release {
-        lease: Lease,
-        scopes: Vec<Scope>,
-        reason: EndReason,
-        state: String,
-    },
-    End {
-        call: CarrierCallId,
-        ended: Ended,
-        /// What the store may not have been told of a call that was waiting here.
-        state: Option<String>,
-    },
-    /// A call was refused without the store.
-    Refusal {
-        call: CarrierCallId,
-        scopes: Vec<Scope>,
-        refusal: Refusal,
-        /// Until when its webhook may come again; no end where the store may have taken a slot for
-        /// it, though nobody waited for the answer any more.
-        until: Option<Millis>,
-    },
-    /// Fields of a call's state, as a JSON object.
-    Note(CarrierCallId, String),
-}
-
 impl Admission {
     /// Renews what is due: everything, or only what is short-lived. `places` are those that are
     /// free for media sockets; `None` while the replica drains.
     pub async fn renew(&self, everything: bool, scopes: &[Scope], places: Option<u32>) -> Upkeep {
         let mut upkeep = Upkeep::default();
-        self.give_up_on_lapsed(&mut upkeep).await;
         let (claims, puts_up_gate) = {
             let mut book = self.book();
             book.places = places;
             let everything = everything || book.outage.trouble().is_some();
             let (now, lease) = (self.clock.local(), millis(self.caps.lease));
             let claims = book.ledger.claims(now, lease, everything);
-            (claims, book.outage.must_gate())
+            (claims, book.outage.puts_up_gate(self.clock.elapsed()))
         };
         let renewal = Renewal {
             claims: &claims,
@@ -93,7 +53,6 @@ impl Admission {
             Ok(renewed) => {
                 let was_slow = renewal.is_slow(self.clock.elapsed().saturating_sub(began));
                 self.renewed(&renewed, &claims, was_slow, &mut upkeep);
-                self.settle_debts().await;
             }
             Err(error) => self.failed(&error),
         }
@@ -110,42 +69,6 @@ impl Admission {
         self.nudged.notified().await;
     }
 
-    /// Gives a dropped slot back to the store, or remembers to.
-    pub async fn release(&self, freed: Freed) {
-        let entry = {
-            let mut book = self.book();
-            let now = self.clock.local();
-            let entry = book.ledger.remove_slot(&freed.call, freed.id);
-            if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
-                book.ended
-                    .put(now, END_KEPT, freed.call.clone(), freed.reason);
-            }
-            entry
-        };
-        // One that was lost to a later owner is not ours to give back.
-        if let Some(entry) = entry {
-            let state = entry.state.ended(self.clock.shared(), freed.reason);
-            self.settle_or_owe(Debt::Release {
-                lease: Lease {
-                    call: freed.call,
-                    epoch: entry.epoch,
-                },
-                scopes: entry.scopes,
-                reason: freed.reason,
-                state: state.json(),
-            })
-            .await;
-        }
-        if let Some(done) = freed.done {
-            let _ = done.send(()); // Whoever waited may have stopped waiting.
-        }
-    }
-
-    /// Adds fields, a JSON object, to what the store keeps of a call.
-    pub async fn note(&self, call: &CarrierCallId, fields: String) {
-        self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
-    }
-
     /// Looks at what kind of server the store is; `None` where it is this process.
     ///
     /// # Errors
@@ -153,7 +76,15 @@ impl Admission {
     pub async fn inspect(&self) -> Result<Option<Inspection>, StoreError> {
         match &self.store {
             Store::Memory(_) => Ok(None),
-            Store::Redis(store) => store.inspect().await.map(Some),
+            Store::Redis(store) => match store.inspect().await {
+                Ok(server) => Ok(Some(server)),
+                Err(error) => {
+                    if matches!(error, StoreError::TooSlow(_)) || error.class() == "io" {
+                        self.failed(&error);
+                    }
+                    Err(error)
+                }
+            },
         }
     }
 
@@ -164,35 +95,6 @@ impl Admission {
         {
             tracing::debug!(%error, "could not leave the list of replicas");
         }
-    }
-
-    /// Tells the store what it must hear of, now or once it answers; returns whether the call was
-    /// still waiting for its media, if the store could say.
-    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
-        if self.book().outage.trouble() != Some(Trouble::Away) {
-            match self.settle(&debt).await {
-                Ok(waited) => return Some(waited),
-                Err(error) => self.failed(&error),
-            }
-        }
-        self.book().owed.push(debt);
-        None
-    }
-
-    /// Remembers to tell the store of a refusal that it had no part in; `unheard` if it was asked
-    /// and did not answer in time.
-    pub(super) fn owe_refusal(&self, asking: &Asking<'_>, refusal: &Refusal, unheard: bool) {
-        let mut book = self.book();
-        if !unheard && book.owed.0.len() >= MOST_REFUSALS {
-            return;
-        }
-        book.owed.push(Debt::Refusal {
-            call: asking.carrier_call.clone(),
-            scopes: asking.scopes.clone(),
-            refusal: refusal.clone(),
-            // Carriers repeat a webhook sooner than they give up on the call.
-            until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
-        });
     }
 
     /// Registers a call that was admitted behind the gate, at once: a store that has lost calls
@@ -331,16 +233,15 @@ impl Admission {
     }
 
     /// Draws from a renewal how things stand with the store.
-    fn note_condition(&self, book: &mut super::Book, renewed: &Renewed, was_slow: bool) {
+    fn note_condition(&self, book: &mut Book, renewed: &Renewed, was_slow: bool) {
         let before = book.outage.trouble();
         let jumped = self.is_shared() && self.clock.set(renewed.now);
-        book.siblings = super::Siblings {
+        book.siblings = Siblings {
             replicas: renewed.replicas,
             open: renewed.siblings,
             places: renewed.places,
         };
-        book.outage.replicas(renewed.replicas);
-        let super::Book { ledger, outage, .. } = book;
+        let Book { ledger, outage, .. } = book;
         let elapsed = self.clock.elapsed();
         if was_slow {
             outage.failed(elapsed, ledger.held());
@@ -348,6 +249,9 @@ impl Admission {
             // Leases have lapsed by its clock that were renewed in time by everybody else's.
             tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
             outage.forgot(elapsed, ledger.held());
+            self.nudged.notify_one();
+        } else if outage.must_gate() && !renewed.puts_up_gate {
+            outage.answered();
             self.nudged.notify_one();
         } else if renewed.gated {
             outage.gated(elapsed, ledger.held());
@@ -358,7 +262,9 @@ impl Admission {
         } else {
             self.nudged.notify_one(); // A call was admitted meanwhile: that one first.
         }
+        outage.replicas(renewed.replicas);
         let after = outage.trouble();
+        book.heard = elapsed;
         if let Store::Redis(store) = &self.store {
             store.set_away(after == Some(Trouble::Away));
         }
@@ -379,134 +285,67 @@ impl Admission {
     }
 
     /// Gives back what calls held whose media has not come in time.
-    async fn give_up_on_lapsed(&self, upkeep: &mut Upkeep) {
-        let (lapsed, is_away) = {
+    pub async fn give_up_on_lapsed(&self) -> Upkeep {
+        let lapsed = {
             let mut book = self.book();
             let lapsed = book.ledger.take_lapsed(self.clock.local());
-            let is_away = book.outage.trouble() == Some(Trouble::Away);
             for (_, entry) in &lapsed {
                 book.outage.went(&entry.scopes);
             }
-            (lapsed, is_away)
+            lapsed
         };
-        for (call, entry) in lapsed {
-            if is_away {
-                upkeep.gone_elsewhere.push(call);
-                continue;
-            }
-            let lease = Lease {
-                call: call.clone(),
-                epoch: entry.epoch,
-            };
-            let reason = EndReason::NoMedia;
-            let state = entry.state.ended(self.clock.shared(), reason).json();
-            let ending = Ending {
-                reason,
-                without_media: reason,
-                state: Some(&state),
-                forever: false,
-            };
-            let now = self.clock.local();
-            let released = self.store.release(now, &lease, &entry.scopes, &ending);
-            match released.await {
-                Ok(Released::Stale) => upkeep.gone_elsewhere.push(call),
-                Ok(released) => {
-                    self.log_release(&call, released);
-                    if released.reason() == Some(reason) {
-                        upkeep.never_came.push(call);
-                    } else {
-                        upkeep.gone_elsewhere.push(call);
-                    }
-                }
-                Err(error) => {
-                    self.failed(&error);
-                    upkeep.gone_elsewhere.push(call);
-                }
-            }
+        let given_up = lapsed.into_iter().map(async |(call, entry)| {
+            let never_came = self.give_up(&call, entry).await;
+            (call, never_came)
+        });
+        let given_up: Vec<_> = stream::iter(given_up)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let (never_came, elsewhere): (Vec<_>, Vec<_>) = given_up
+            .into_iter()
+            .partition(|(_, never_came)| *never_came);
+        let calls = |some: Vec<(CarrierCallId, bool)>| some.into_iter().map(|(call, _)| call);
+        Upkeep {
+            never_came: calls(never_came).collect(),
+            gone_elsewhere: calls(elsewhere).collect(),
+            ..Upkeep::default()
         }
     }
 
-    async fn settle_debts(&self) {
-        if self.book().outage.trouble() == Some(Trouble::Away) {
-            return;
+    /// Gives back what a call held whose media has not come; tells whether it came nowhere, as far
+    /// as the store knows.
+    async fn give_up(&self, call: &CarrierCallId, entry: Entry) -> bool {
+        if self.trouble() == Some(Trouble::Away) {
+            return false; // It may be live on another replica, which counts it there.
         }
-        loop {
-            let Some(debt) = self.book().owed.0.pop_front() else {
-                return;
-            };
-            if let Err(error) = self.settle(&debt).await {
-                self.book().owed.0.push_front(debt);
-                self.failed(&error);
-                return;
-            }
-        }
-    }
-
-    async fn settle(&self, debt: &Debt) -> Result<bool, StoreError> {
+        let lease = Lease {
+            call: call.clone(),
+            epoch: entry.epoch,
+        };
+        let reason = EndReason::NoMedia;
+        let state = entry.state.ended(self.clock.shared(), reason).json();
+        let ending = Ending {
+            reason,
+            without_media: reason,
+            state: Some(&state),
+            forever: false,
+        };
         let now = self.clock.local();
-        let (call, released) = match debt {
-            Debt::Release {
-                lease,
-                scopes,
-                reason,
-                state,
-            } => {
-                let ending = Ending {
-                    reason: *reason,
-                    without_media: *reason,
-                    state: Some(state),
-                    forever: true,
-                };
-                let released = self.store.release(now, lease, scopes, &ending);
-                (&lease.call, released.await?)
+        match self
+            .store
+            .release(now, &lease, &entry.scopes, &ending)
+            .await
+        {
+            Ok(Released::Stale) => false,
+            Ok(released) => {
+                self.log_release(call, released);
+                released.reason() == Some(reason)
             }
-            Debt::End { call, ended, state } => {
-                let ending = Ending {
-                    reason: ended.live,
-                    without_media: ended.waiting,
-                    state: state.as_deref(),
-                    forever: true,
-                };
-                (call, self.store.end(now, call, &ending).await?)
+            Err(error) => {
+                self.failed(&error);
+                false
             }
-            Debt::Refusal {
-                call,
-                scopes,
-                refusal,
-                until,
-            } => {
-                if until.is_none_or(|until| now < until) {
-                    self.store.refuse(call, scopes, refusal).await?;
-                }
-                return Ok(false);
-            }
-            Debt::Note(call, fields) => {
-                self.store.note(call, fields).await?;
-                return Ok(false);
-            }
-        };
-        self.log_release(call, released);
-        Ok(matches!(released, Released::Freed { waited: true, .. }))
-    }
-
-    fn log_release(&self, call: &CarrierCallId, released: Released) {
-        match released {
-            Released::Freed { active, .. } => {
-                let cap = self.caps.global;
-                self.log(format_args!(
-                    "[CAPACITY] RELEASED call_id={call} active_calls={active}/{cap}"
-                ));
-            }
-            Released::Gone { .. } | Released::Stale => {}
         }
-    }
-}
-
-impl Owed {
-    fn push(&mut self, debt: Debt) {
-        if self.0.len() >= MOST_OWED {
-            self.0.pop_front();
-        }
-        self.0.push_back(debt);
     }
 }

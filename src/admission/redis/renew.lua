@@ -29,18 +29,20 @@ for at = 9, #ARGV, 7 do
   local stored = owner and tonumber(string.match(owner, '^%d+')) or -1
   local mine = owner and string.match(owner, ' (.*)$') == ARGV[2]
   local has_media = ARGV[at + 3] == '1'
+  local later = claimed > 0 and stored > claimed
+  local gives_way = later and has_media and tonumber(call('ZSCORE', KEYS[9], sid) or '0') > now
   if known[2] then
     news[#news + 1] = {sid, 'ENDED', known[2]}
-  elseif claimed > 0 and stored > claimed or claimed == 0 and owner and not mine and not has_media then
+  -- Who waits for a call's media gives way to who has it.
+  elseif later and not gives_way
+    or claimed == 0 and owner and not mine and not has_media then
     news[#news + 1] = {sid, 'LOST'}
   else
     local epoch = claimed
-    if claimed == 0 then
-      if mine and not has_media then
-        epoch = stored -- It was admitted here after all, when nobody waited for that any more.
-      else
-        epoch = math.max(tonumber(call('GET', KEYS[7]) or '0') + 1, now)
-      end
+    if claimed == 0 and mine and not has_media then
+      epoch = stored -- It was admitted here after all, when nobody waited for that any more.
+    elseif claimed == 0 or later then
+      epoch = math.max(tonumber(call('GET', KEYS[7]) or '0') + 1, now)
     end
     local lapse = now + ARGV[at + 2]
     if stored ~= claimed then
@@ -59,7 +61,11 @@ for at = 9, #ARGV, 7 do
     call('SADD', KEYS[3], sid)
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
-    if ARGV[at + 6] ~= '' then call('SET', KEYS[key + 3], 'A ' .. ARGV[at + 6], 'NX', 'PX', 60000) end
+    if ARGV[at + 6] ~= '' then
+      -- What was acquired here unheard has kept a ticket that nobody was given.
+      if mine then call('DEL', KEYS[key + 3]) end
+      call('SET', KEYS[key + 3], 'A ' .. ARGV[at + 6], 'NX', 'PX', 60000)
+    end
   end
   key = key + 4
 end

@@ -5,7 +5,15 @@ mod operators;
 mod scripts;
 
 use super::*;
-use crate::admission::{redis_server::RedisServer, store::Claim};
+use crate::{
+    admission::{
+        Kept, Lease,
+        redis_server::RedisServer,
+        scope::{Room, Scope},
+        store::{Acquired, Adopted, Claim, Ending, News, Released, Renewal, Renewed, Request},
+    },
+    call::{CarrierCallId, EndReason},
+};
 
 /// A caller in a test may wait for as long as a busy machine takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -165,7 +173,7 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     store.end(&call("CA1"), &ending()).await?;
     store.ended(&call("CA1")).await?;
     store.reap(&scopes()).await?;
-    store.try_writing().await?;
+    store.try_out().await?;
     store.leave().await?;
     Ok(())
 }

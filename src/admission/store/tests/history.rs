@@ -450,9 +450,8 @@ impl Play<'_> {
         let mut given = Vec::new();
         for (call, news) in &renewed.news {
             let claimed = claims.iter().find(|claim| claim.lease.call == *call);
-            let claimed = claimed.map_or(0, |claim| claim.lease.epoch);
             if let News::TakenIn(epoch) = news
-                && claimed == 0
+                && claimed.is_some_and(|claim| claim.lease.epoch != *epoch)
                 && *epoch > self.model.newest
             {
                 given.push(self.newer(*epoch)?);

@@ -222,14 +222,17 @@ impl Model {
         let stored = self.held(call).cloned();
         let claimed = claim.lease.epoch;
         let is_known = claimed > 0;
+        let mut has_later_owner = false;
         if let Some(stored) = &stored {
-            let later_owner = is_known && stored.epoch > claimed;
+            has_later_owner = is_known && stored.epoch > claimed;
+            let gives_way = claim.has_media && stored.scopes.contains(&Scope::Setup);
             let elsewhere = !is_known && !claim.has_media && stored.replica != replica;
-            if later_owner || elsewhere {
+            if has_later_owner && !gives_way || elsewhere {
                 return Some(News::Lost);
             }
         }
         let epoch = match &stored {
+            _ if has_later_owner => given.next().unwrap_or(0),
             _ if is_known => claimed,
             // The store has admitted it after all, only nobody waited for its answer.
             Some(stored) if stored.replica == replica && !claim.has_media => stored.epoch,

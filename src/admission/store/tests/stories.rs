@@ -314,6 +314,34 @@ fn an_owner_that_was_paused_takes_its_live_calls_in_again() {
 }
 
 #[test]
+fn who_has_a_calls_media_does_not_lose_it_to_who_waits_for_it() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        let lease = house.live(0, 1, &rooms, 1).await;
+        // It was paused for so long that a webhook which came again was decided about anew.
+        house.pass(61_000);
+        assert!(house.admits(1, &rooms).await);
+        let renewed = house.renew(0, &[&lease]).await;
+        let [(_, News::TakenIn(epoch))] = renewed.news[..] else {
+            panic!("it is taken in: {renewed:?}");
+        };
+        assert!(epoch > lease.epoch);
+        assert_eq!(house.count(&Scope::Global), 1);
+        assert_eq!(house.count(&Scope::Setup), 0, "nobody waits for it");
+        let second = house.live(1, 1, &rooms, 2).await;
+        let live = Lease { epoch, ..lease };
+        let lost = [(call(1), News::Lost)];
+        assert_eq!(
+            house.renew(0, &[&live]).await.news,
+            lost,
+            "to another socket"
+        );
+        assert!(second.epoch > epoch);
+    });
+}
+
+#[test]
 fn the_carriers_word_ends_a_call_for_its_owner_too() {
     of_both(async |house| {
         let rooms = rooms(1, 1);

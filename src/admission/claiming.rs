@@ -1,0 +1,116 @@
+//! A media socket brings a call: its ticket, and the slot that goes with it.
+
+use crate::{
+    admission::{
+        Admission, ClaimError, Claimed, Slot, Trouble,
+        clock::millis,
+        ledger::Media,
+        rooms,
+        scope::Scope,
+        state::CallState,
+        store::{Adopted, NONCE_KEPT, Request},
+        ticket::{Ticket, TicketError},
+    },
+    call::CarrierCallId,
+    campaign::{Campaign, Campaigns},
+};
+
+impl Admission {
+    /// Reads the ticket that a media socket has brought.
+    ///
+    /// # Errors
+    /// If it is not good for `carrier_call`.
+    pub fn read(&self, ticket: &str, carrier_call: &CarrierCallId) -> Result<Ticket, TicketError> {
+        self.tickets.read(ticket, carrier_call, self.clock.shared())
+    }
+
+    /// Hands the call that `ticket` admitted to the media socket that brings it.
+    ///
+    /// # Errors
+    /// If the ticket is used, or the call is over.
+    pub async fn claim(
+        &self,
+        ticket: &Ticket,
+        campaign: &Campaign,
+        campaigns: &Campaigns,
+    ) -> Result<Claimed, ClaimError> {
+        let carrier_call = &ticket.carrier_call;
+        if self.has_ended(carrier_call) {
+            return Err(ClaimError::Ended);
+        }
+        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        let scopes = rooms.iter().map(|room| room.scope.clone());
+        let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();
+        let state = CallState::new(
+            ticket.call,
+            carrier_call.clone(),
+            campaign,
+            &self.replica,
+            &scopes,
+        );
+        let mut state = state.connected(self.clock.shared());
+        state.degraded = ticket.degraded;
+        let request = Request {
+            call: carrier_call,
+            rooms: &rooms,
+            lease: millis(self.caps.lease),
+            state: &state.json(),
+        };
+        let mut epoch = 0;
+        if self.book().outage.trouble() != Some(Trouble::Away) {
+            let now = self.clock.local();
+            let adopted = self
+                .store
+                .adopt(now, &request, &ticket.nonce, ticket.degraded);
+            match adopted.await {
+                Ok(Adopted::Live {
+                    lease,
+                    state: noted,
+                    gated,
+                }) => {
+                    epoch = lease.epoch;
+                    state.learn(&noted);
+                    if gated {
+                        self.met_the_gate();
+                    }
+                }
+                Ok(Adopted::Used) => return Err(ClaimError::Used),
+                Ok(Adopted::Ended) => return Err(ClaimError::Ended),
+                Ok(Adopted::Refused(_)) => return Err(ClaimError::Full),
+                Err(error) => self.failed(&error),
+            }
+        }
+        self.enter_live(ticket, state, &scopes, epoch)
+    }
+
+    fn enter_live(
+        &self,
+        ticket: &Ticket,
+        state: CallState,
+        scopes: &[Scope],
+        epoch: u64,
+    ) -> Result<Claimed, ClaimError> {
+        let now = self.clock.local();
+        let call = &ticket.carrier_call;
+        let mut book = self.book();
+        // Where the store does not keep tickets from being used twice, this replica does.
+        if epoch == 0 && book.nonces.get(now, &ticket.nonce).is_some() {
+            return Err(ClaimError::Used);
+        }
+        let nonce = ticket.nonce.clone();
+        book.nonces.put(now, NONCE_KEPT, nonce, ());
+        let caller = state.caller.clone();
+        let (id, before) = book
+            .ledger
+            .enter(now, call, epoch, Media::Here, state, scopes.to_vec());
+        if before.is_none() {
+            book.outage.came(scopes);
+        }
+        drop(book);
+        Ok(Claimed {
+            call: ticket.call,
+            caller,
+            slot: Slot::new(call.clone(), id, self.freed.clone()),
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! Slots come back, and the store hears why: at once, or when it answers again.
+
+use std::collections::VecDeque;
+
+use futures_util::future::join_all;
+
+use crate::{
+    admission::{
+        Admission, Refusal, SETUP, StoreError, Trouble,
+        clock::millis,
+        deciding::Asking,
+        scope::Scope,
+        slot::{Freed, Lease},
+        store::{END_KEPT, Ending, Released},
+    },
+    call::{CarrierCallId, EndReason},
+    recent::Millis,
+};
+
+/// How a call ended whose carrier says so, by whether its media was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub live: EndReason,
+    pub waiting: EndReason,
+    /// Whether it was never answered, so that its media cannot be anywhere.
+    pub unanswered: bool,
+}
+
+/// What the store is still to be told.
+#[derive(Debug, Default)]
+pub struct Owed(VecDeque<Debt>);
+
+/// Something that the store must hear of.
+#[derive(Debug, Clone)]
+pub enum Debt {
+    Release {
+        lease: Lease,
+        scopes: Vec<Scope>,
+        reason: EndReason,
+        state: String,
+    },
+    End {
+        call: CarrierCallId,
+        ended: Ended,
+        /// What the store may not have been told of a call that was waiting here.
+        state: Option<String>,
+    },
+    /// A call was refused without the store.
+    Refusal {
+        call: CarrierCallId,
+        scopes: Vec<Scope>,
+        refusal: Refusal,
+        /// Until when its webhook may come again; no end where the store may have taken a slot for
+        /// it, though nobody waited for the answer any more.
+        until: Option<Millis>,
+    },
+    /// Fields of a call's state, as a JSON object.
+    Note(CarrierCallId, String),
+}
+
+/// How much the store is told at once of what can wait.
+pub const AT_ONCE: usize = 16;
+
+/// How many ends are remembered for a store that is away; beyond it leases lapse instead.
+const MOST_OWED: usize = 10_000;
+
+/// How many debts there may be before refusals are not added to them: a flood of callers must not
+/// push out ends.
+const MOST_REFUSALS: usize = 1_000;
+
+impl Owed {
+    pub(super) fn push(&mut self, debt: Debt) {
+        if self.0.len() >= MOST_OWED {
+            self.0.pop_front();
+        }
+        self.0.push_back(debt);
+    }
+}
+
+impl Admission {
+    /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
+    /// media.
+    pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
+        let waiting = {
+            let mut book = self.book();
+            let now = self.clock.local();
+            if book.ended.get(now, carrier_call).is_none() {
+                let kept = END_KEPT;
+                book.ended.put(now, kept, carrier_call.clone(), ending.live);
+            }
+            let waiting = book.ledger.remove_waiting(carrier_call);
+            if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
+                book.outage.went(&entry.scopes);
+            }
+            waiting
+        };
+        let waited_here = waiting.is_some();
+        let state = waiting.map(|entry| entry.state.ended(self.clock.shared(), ending.waiting));
+        let owed = Debt::End {
+            call: carrier_call.clone(),
+            ended: ending,
+            state: state.map(|state| state.json()),
+        };
+        let waited = self.settle_or_owe(owed).await;
+        waited.unwrap_or(waited_here)
+    }
+
+    /// Tells whether a call is known here to be over.
+    pub fn has_ended(&self, carrier_call: &CarrierCallId) -> bool {
+        let now = self.clock.local();
+        self.book().ended.get(now, carrier_call).is_some()
+    }
+
+    /// Returns why a call ended that may have been another replica's.
+    pub async fn ended_elsewhere(&self, carrier_call: &CarrierCallId) -> Option<EndReason> {
+        if self.book().outage.trouble() == Some(Trouble::Away) {
+            return None;
+        }
+        let ended = self.store.ended(self.clock.local(), carrier_call).await;
+        ended.unwrap_or_else(|error| {
+            self.failed(&error);
+            None
+        })
+    }
+
+    /// Gives a dropped slot back to the store, or remembers to.
+    pub async fn release(&self, freed: Freed) {
+        let entry = {
+            let mut book = self.book();
+            let now = self.clock.local();
+            let entry = book.ledger.remove_slot(&freed.call, freed.id);
+            if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
+                book.ended
+                    .put(now, END_KEPT, freed.call.clone(), freed.reason);
+            }
+            entry
+        };
+        // One that was lost to a later owner is not ours to give back.
+        if let Some(entry) = entry {
+            let state = entry.state.ended(self.clock.shared(), freed.reason);
+            self.settle_or_owe(Debt::Release {
+                lease: Lease {
+                    call: freed.call,
+                    epoch: entry.epoch,
+                },
+                scopes: entry.scopes,
+                reason: freed.reason,
+                state: state.json(),
+            })
+            .await;
+        }
+        if let Some(done) = freed.done {
+            let _ = done.send(()); // Whoever waited may have stopped waiting.
+        }
+    }
+
+    /// Adds fields, a JSON object, to what the store keeps of a call.
+    pub async fn note(&self, call: &CarrierCallId, fields: String) {
+        self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
+    }
+
+    /// Tells the store what it must hear of, now or once it answers; returns whether the call was
+    /// still waiting for its media, if the store could say.
+    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
+        if self.book().outage.trouble() != Some(Trouble::Away) {
+            match self.settle(&debt).await {
+                Ok(waited) => return Some(waited),
+                Err(error) => self.failed(&error),
+            }
+        }
+        self.book().owed.push(debt);
+        None
+    }
+
+    /// Remembers to tell the store of a refusal that it had no part in; `unheard` if it was asked
+    /// and did not answer in time.
+    pub(super) fn owe_refusal(&self, asking: &Asking<'_>, refusal: &Refusal, unheard: bool) {
+        let mut book = self.book();
+        if !unheard && book.owed.0.len() >= MOST_REFUSALS {
+            return;
+        }
+        book.owed.push(Debt::Refusal {
+            call: asking.carrier_call.clone(),
+            scopes: asking.scopes.clone(),
+            refusal: refusal.clone(),
+            // Carriers repeat a webhook sooner than they give up on the call.
+            until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
+        });
+    }
+
+    /// Tells the store what it was not there to hear, some at a time, until it is away again.
+    pub async fn settle_debts(&self) {
+        while self.trouble() != Some(Trouble::Away) {
+            let due: Vec<Debt> = {
+                let mut book = self.book();
+                let some = book.owed.0.len().min(AT_ONCE);
+                book.owed.0.drain(..some).collect()
+            };
+            if due.is_empty() {
+                return;
+            }
+            let settling = due.iter().map(|debt| self.settle(debt));
+            let settled = join_all(settling).await;
+            for (debt, settled) in due.into_iter().zip(settled) {
+                if let Err(error) = settled {
+                    self.failed(&error);
+                    self.book().owed.push(debt);
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, debt: &Debt) -> Result<bool, StoreError> {
+        let now = self.clock.local();
+        let (call, released) = match debt {
+            Debt::Release {
+                lease,
+                scopes,
+                reason,
+                state,
+            } => {
+                let ending = Ending {
+                    reason: *reason,
+                    without_media: *reason,
+                    state: Some(state),
+                    forever: true,
+                };
+                let released = self.store.release(now, lease, scopes, &ending);
+                (&lease.call, released.await?)
+            }
+            Debt::End { call, ended, state } => {
+                let ending = Ending {
+                    reason: ended.live,
+                    without_media: ended.waiting,
+                    state: state.as_deref(),
+                    forever: true,
+                };
+                (call, self.store.end(now, call, &ending).await?)
+            }
+            Debt::Refusal {
+                call,
+                scopes,
+                refusal,
+                until,
+            } => {
+                if until.is_none_or(|until| now < until) {
+                    self.store.refuse(call, scopes, refusal).await?;
+                }
+                return Ok(false);
+            }
+            Debt::Note(call, fields) => {
+                self.store.note(call, fields).await?;
+                return Ok(false);
+            }
+        };
+        self.log_release(call, released);
+        Ok(matches!(released, Released::Freed { waited: true, .. }))
+    }
+
+    pub(super) fn log_release(&self, call: &CarrierCallId, released: Released) {
+        match released {
+            Released::Freed { active, .. } => {
+                let cap = self.caps.global;
+                self.log(format_args!(
+                    "[CAPACITY] RELEASED call_id={call} active_calls={active}/{cap}"
+                ));
+            }
+            Released::Gone { .. } | Released::Stale => {}
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A replica's heartbeat, in batches.
+
+use std::time::Duration;
+
+use crate::{
+    admission::{
+        HEARTBEAT,
+        redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, calls::reason},
+        scope::Scope,
+        store::{News, Renewal, Renewed},
+    },
+    call::CarrierCallId,
+    telemetry::StoreOperation,
+};
+
+/// How long the gate stays up: a tick, in which every living replica notices it and renews, and
+/// twice as long for those that are late.
+const GATE: Duration = Duration::from_secs(3);
+/// How many calls one script renews: it must not hold up others for a millisecond.
+const BATCH: usize = 50;
+/// How many scopes one script counts.
+const SCOPES: usize = 100;
+
+impl Renewal<'_> {
+    /// Tells whether the store was too slow for a caller to wait for.
+    pub fn is_slow(&self, took: Duration) -> bool {
+        let parts = self.claims.len().div_ceil(BATCH);
+        let parts = parts.max(self.scopes.len().div_ceil(SCOPES)).max(1);
+        took > BUDGET * u32::try_from(parts).unwrap_or(u32::MAX)
+    }
+}
+
+impl RedisStore {
+    /// Renews in batches, the first of which puts up the gate where that is due. It is gated if
+    /// the last of them was.
+    pub async fn renew(&self, renewal: &Renewal<'_>) -> Result<Renewed, StoreError> {
+        let mut claims = renewal.claims.chunks(BATCH);
+        let mut scopes = renewal.scopes.chunks(SCOPES);
+        let mut renewed = Renewed::default();
+        let mut puts_up_gate = renewal.puts_up_gate;
+        loop {
+            let (batch, counted) = (claims.next(), scopes.next());
+            if batch.is_none() && counted.is_none() {
+                return Ok(renewed);
+            }
+            let part = Renewal {
+                claims: batch.unwrap_or_default(),
+                scopes: counted.unwrap_or_default(),
+                puts_up_gate,
+                ..renewal.clone()
+            };
+            let part = self.renew_part(&part).await?;
+            puts_up_gate = false;
+            renewed = Renewed {
+                lapsed: renewed.lapsed + part.lapsed,
+                puts_up_gate: renewed.puts_up_gate || part.puts_up_gate,
+                used: [renewed.used, part.used].concat(),
+                news: [renewed.news, part.news].concat(),
+                ..part
+            };
+        }
+    }
+
+    async fn renew_part(&self, renewal: &Renewal<'_>) -> Result<Renewed, StoreError> {
+        let inner = &self.inner;
+        let keys = &inner.keys;
+        let mut scopes = vec![Scope::Global];
+        let theirs = renewal.claims.iter().flat_map(|claim| &claim.scopes);
+        for scope in renewal.scopes.iter().chain(theirs) {
+            if *scope != Scope::Setup && !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+        let mut script = SCRIPTS.renew.prepare_invoke();
+        script
+            .key(&[&keys.generation, &keys.gate, &keys.active, &keys.count])
+            .key(&[&keys.replicas, &keys.places, &keys.epoch, &keys.setups])
+            .key(keys.scope(&Scope::Setup));
+        for scope in &scopes {
+            script.key(keys.scope(scope));
+        }
+        script
+            .arg(format!("{:016x}", rand::random::<u64>()))
+            .arg(&inner.replica)
+            .arg(inner.longest_lease())
+            .arg(scopes.len())
+            .arg(GATE.as_millis())
+            .arg(u8::from(renewal.puts_up_gate))
+            .arg((HEARTBEAT * 3).as_millis())
+            .arg(renewal.places.map_or(-1, i64::from));
+        for claim in renewal.claims {
+            let call = claim.lease.call.as_str();
+            let others = claim.scopes.iter().filter_map(|scope| {
+                let at = scopes.iter().position(|known| known == scope)?;
+                (at > 0).then(|| (at + 1).to_string())
+            });
+            script
+                .key(&[keys.owner(call), keys.ended(call)])
+                .key(&[keys.state(call), keys.decision(call)])
+                .arg(call)
+                .arg(claim.lease.epoch)
+                .arg(claim.lasts)
+                .arg(u8::from(claim.has_media))
+                .arg(others.collect::<Vec<_>>().join(" "))
+                .arg(claim.state.as_deref().unwrap_or_default())
+                .arg(claim.ticket.as_deref().unwrap_or_default());
+        }
+        let patience = if renewal.hurried {
+            inner.budget
+        } else {
+            PATIENCE
+        };
+        let mut reply = self.call(StoreOperation::Renew, script, patience).await?;
+        let (now, gated) = (reply.number()?, reply.number::<u8>()? == 1);
+        let (replicas, siblings, places) = (reply.number()?, reply.number()?, reply.number()?);
+        let lapsed = reply.number()?;
+        let counts: Vec<u32> = reply.numbers()?;
+        let counted = [Scope::Setup].into_iter().chain(scopes);
+        let mut news = Vec::new();
+        for mut piece in reply.replies()? {
+            let call = CarrierCallId::try_from(piece.text()?);
+            let call = call.map_err(|_| StoreError::Garbled("renew"))?;
+            let piece = match piece.text()?.as_str() {
+                "LOST" => News::Lost,
+                "ENDED" => News::Ended(reason(&piece.text()?)?),
+                "TAKEN_IN" => News::TakenIn(piece.number()?),
+                _ => return Err(StoreError::Garbled("renew")),
+            };
+            news.push((call, piece));
+        }
+        Ok(Renewed {
+            now,
+            gated,
+            puts_up_gate: renewal.puts_up_gate,
+            replicas,
+            siblings,
+            places,
+            lapsed,
+            used: counted.zip(counts).collect(),
+            news,
+        })
+    }
+}
