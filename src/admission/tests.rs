@@ -124,7 +124,8 @@ async fn a_ticket_and_its_slot_last_as_long_as_each_other() {
     tokio::time::advance(SETUP).await;
     let late = claim(&admission, &own, "CA1").await.map(drop);
     assert_eq!(late, Err(ClaimError::Ticket(TicketError::Expired)));
-    assert_eq!(renew(&admission).await.never_came, [call("CA1")]);
+    let given_up = admission.give_up_on_lapsed().await;
+    assert_eq!(given_up.never_came, [call("CA1")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,7 +179,8 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
     rings.end(&call("CA5"), over).await;
     assert!(!is_admitted(&rings, "CA7").await);
     tokio::time::advance(SETUP).await;
-    assert_eq!(renew(&rings).await.gone_elsewhere, [call("CA1")]);
+    let given_up = rings.give_up_on_lapsed().await;
+    assert_eq!(given_up.gone_elsewhere, [call("CA1")]);
     assert!(!is_admitted(&rings, "CA8").await);
 }
 
