@@ -218,6 +218,11 @@ impl Admission {
                 entry.ticket = None;
             }
         }
+        if book.heard + self.caps.lease < self.clock.elapsed() {
+            // Whatever has taken them in again since, their leases had lapsed.
+            let live = claims.iter().filter(|claim| claim.has_media);
+            taken_in = u32::try_from(live.count()).unwrap_or(u32::MAX);
+        }
         self.note_condition(&mut book, renewed, was_slow);
         drop(book);
         // As this renewal has left it: what was last trusted is older than what came back.
