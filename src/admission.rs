@@ -5,6 +5,8 @@
 //! Invariant: the same webhook gives the same slot and the same answer, refusals too.
 //! Invariant: nobody is turned away, and no live caller hung up, because the store is away.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod claiming;
 mod clock;
 mod deciding;
