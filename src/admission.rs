@@ -1,9 +1,13 @@
 //! Decides whether a ringing call gets a slot in every scope it counts in.
 //!
-//! Invariant: while the store answers, all replicas together admit no scope above its cap.
+//! Invariant: while the store answers all replicas, they admit no scope above its cap together.
 //! Invariant: every slot comes back, be it by hang-up, error, panic or loss of the process.
-//! Invariant: the same webhook gives the same slot and the same answer, refusals too.
-//! Invariant: nobody is turned away, and no live caller hung up, because the store is away.
+//! Invariant: the same webhook gives the same slot and the same answer, refusals too, on every
+//! replica that the store answers.
+//! Invariant: no live caller is hung up because of bookkeeping, nor because the store is away.
+//!
+//! A replica that alone is cut off from the store keeps its callers, and its leases lapse: for that
+//! long the others may admit as many again.
 
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -39,7 +43,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     admission::{
-        clock::Clock, ending::Owed, ledger::Ledger, outage::Outage, store::Store, ticket::TicketKey,
+        clock::Clock,
+        ending::{Lately, Owed},
+        ledger::Ledger,
+        outage::Outage,
+        store::Store,
+        ticket::TicketKey,
     },
     call::{CallId, CarrierCallId, EndReason},
     campaign::Campaigns,
@@ -48,9 +57,9 @@ use crate::{
     telemetry::CapacityMetrics,
 };
 
-pub use ending::Ended;
+pub use ending::{AT_ONCE, Ended};
 pub use outage::Kind as Trouble;
-pub use redis::{RedisStore, SlotRow, StoreError};
+pub use redis::{Flaw, RedisStore, SlotRow, StoreError};
 pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
@@ -182,8 +191,11 @@ struct Book {
     ledger: Ledger,
     outage: Outage,
     siblings: Siblings,
+    /// When the store last told of them, since the start.
+    heard: Duration,
     decisions: Recent<CarrierCallId, Kept>,
     ended: Recent<CarrierCallId, EndReason>,
+    lately: Lately,
     nonces: Recent<String, ()>,
     /// What the store is still to be told, once it answers.
     owed: Owed,
@@ -219,8 +231,10 @@ impl Admission {
             ledger: Ledger::default(),
             outage: Outage::new(settings.outage, settings.expected_replicas),
             siblings: Siblings::default(),
+            heard: Duration::ZERO,
             decisions: Recent::default(),
             ended: Recent::default(),
+            lately: Lately::default(),
             nonces: Recent::default(),
             owed: Owed::default(),
             places: Some(0),
@@ -295,8 +309,16 @@ impl Admission {
         );
     }
 
+    /// Returns who else there is; whoever was last heard of long ago may have gone.
     pub fn siblings(&self) -> Siblings {
-        self.book().siblings
+        let book = self.book();
+        if book.heard + HEARTBEAT * 3 < self.clock.elapsed() {
+            return Siblings {
+                replicas: book.siblings.replicas,
+                ..Siblings::default()
+            };
+        }
+        book.siblings
     }
 
     /// Returns how the store lets us down, if it does.
@@ -325,11 +347,10 @@ impl Admission {
         let Book { ledger, outage, .. } = &mut *book;
         let before = outage.trouble();
         outage.failed(self.clock.elapsed(), ledger.held());
-        let open = outage.is_open();
         drop(book);
         if let Store::Redis(store) = &self.store {
             store.set_away(true);
-            if error.class() == "readonly" || open {
+            if error.takes_a_new_connection() {
                 store.reconnect();
             }
         }
@@ -346,6 +367,9 @@ impl Admission {
         let Book { ledger, outage, .. } = &mut *book;
         let before = outage.trouble();
         outage.gated(self.clock.elapsed(), ledger.held());
+        if before.is_none() {
+            self.tell_again(&mut book);
+        }
         drop(book);
         if before != Some(Trouble::Gated) {
             tracing::info!("the slot store is gated: registering our calls anew");

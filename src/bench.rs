@@ -158,6 +158,7 @@ impl Door {
         let ended = Ended {
             live: EndReason::CarrierEnded,
             waiting: EndReason::CarrierEnded,
+            unanswered: false,
         };
         at_once(self.admission.end(&id(call), ended));
     }

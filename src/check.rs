@@ -212,10 +212,10 @@ async fn slot_store(config: &Config) -> Vec<Finding> {
             found(level, "slots", flaw.to_string())
         })
         .collect();
-    match store.try_writing().await {
+    match store.try_out().await {
         Ok(()) => findings.push(ok(
             "slots",
-            format!("{} takes what we write", server.server),
+            format!("{} gives slots and takes them back", server.server),
         )),
         Err(error) => findings.push(away(error)),
     }
@@ -229,12 +229,10 @@ fn told(error: &StoreError) -> String {
         "noperm" => "the ACL rule that it takes is in the README",
         "readonly" => "name its primary",
         "oom" => "it is full: give it more memory, or clear it up",
-        "cluster" => "set REDIS_CLUSTER=1 and a REDIS_KEY_PREFIX in braces",
+        "cluster" => "is the cluster up, REDIS_CLUSTER=1 set, and REDIS_KEY_PREFIX in braces?",
         _ => "is REDIS_URL right, and the server up?",
     };
-    let source = std::error::Error::source(error);
-    let source = source.map_or(String::new(), |source| format!(": {source}"));
-    format!("{error}{source} ({hint})")
+    format!("{error} ({hint})")
 }
 
 async fn agent((name, settings): &(Name, AgentSettings)) -> Finding {

@@ -14,7 +14,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Reason, StoreError},
+    admission::{Admission, Ended, Flaw, Reason, StoreError},
     answer::{TemplateError, Templates},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
@@ -37,7 +37,7 @@ use crate::{
         recordings::Recordings,
         ringing::RingingCalls,
         serve::serve,
-        supervise::{give_slots_back, keep_slots, renew},
+        supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
     record::{Step, Timeline, What},
     telemetry::Metrics,
@@ -71,6 +71,8 @@ pub struct Gateway {
     /// Every media socket's task; draining waits for them.
     calls: TaskTracker,
     draining: AtomicBool,
+    /// What is wrong with the slot store's server.
+    store_flaws: Mutex<Vec<String>>,
     /// The second of this process in which strangers were last warned of.
     warned: AtomicU64,
     started: Instant,
@@ -189,6 +191,7 @@ impl Gateway {
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            store_flaws: Mutex::default(),
             warned: AtomicU64::new(0),
             started: Instant::now(),
         });
@@ -202,6 +205,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
         supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+        supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
         supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
         Ok(Running {
             gateway,
@@ -217,24 +221,44 @@ impl Gateway {
     /// Looks whether the store is fit for slots, and counts what it holds before the first call.
     /// One that is away may come back: then calls are admitted by our share until it does.
     async fn meet_store(&self, production: bool) -> Result<(), StartError> {
-        match self.admission.inspect().await {
-            Ok(None) => {}
+        let flaws = self.look_at_store().await;
+        if let Some(fatal) = flaws.iter().find(|flaw| flaw.is_fatal(production)) {
+            return Err(StartError::StoreUnfit(fatal.to_string()));
+        }
+        if self.admission.trouble().is_none() {
+            renew(self, true).await;
+        }
+        Ok(())
+    }
+
+    /// Looks what kind of server the store is, and tells what is wrong with it.
+    pub(crate) async fn look_at_store(&self) -> Vec<Flaw> {
+        let flaws = match self.admission.inspect().await {
+            Ok(None) => Vec::new(),
             Ok(Some(server)) => {
                 tracing::info!(server = server.server, "slots are in a store");
-                for flaw in server.flaws() {
-                    if flaw.is_fatal(production) {
-                        return Err(StartError::StoreUnfit(flaw.to_string()));
-                    }
-                    tracing::error!("{flaw} (REDIS_URL)");
-                }
+                server.flaws()
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "cannot look at the slot store (REDIS_URL)");
+                tracing::error!(%error, "cannot look at the slot store (REDIS_URL)");
+                Vec::new()
             }
+        };
+        for flaw in &flaws {
+            tracing::error!("{flaw} (REDIS_URL)");
         }
-        renew(self, true).await;
-        Ok(())
+        let told = flaws.iter().map(ToString::to_string).collect();
+        *self
+            .store_flaws
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = told;
+        flaws
+    }
+
+    /// Returns what is wrong with the store's server, for operators.
+    pub(crate) fn store_flaws(&self) -> Vec<String> {
+        let flaws = self.store_flaws.lock();
+        flaws.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn announce(&self) {
@@ -304,6 +328,7 @@ impl Gateway {
             let lost = Ended {
                 live: EndReason::CarrierLost,
                 waiting: EndReason::NoMedia,
+                unanswered: false,
             };
             if self.admission.end(call, lost).await {
                 self.ended(call, Carrier::Twilio, EndReason::NoMedia);
@@ -312,12 +337,14 @@ impl Gateway {
         self.farewells.of(call).unwrap_or(Farewell::Apology)
     }
 
-    /// Takes the carrier's word that a call is over, wherever it stands.
-    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId) {
+    /// Takes the carrier's word that a call is over, wherever it stands; and that it was never
+    /// answered, if it says so.
+    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId, unanswered: bool) {
         self.dismiss_agent(call);
         let ended = Ended {
             live: EndReason::CarrierEnded,
             waiting: EndReason::CarrierEnded,
+            unanswered,
         };
         // A live call's end is counted by the bridge that carries it, here or elsewhere.
         self.connections.end(call, EndReason::CarrierEnded);

@@ -48,12 +48,18 @@ pub enum SlotsError {
     Campaigns(#[from] FileError),
     #[error("REDIS_URL is not set: slots in memory are seen at /health/details only")]
     InMemory,
-    #[error("the slot store does not answer (REDIS_URL)")]
-    Store(#[from] StoreError),
+    #[error("the slots cannot be looked at (REDIS_URL): {0}")]
+    Store(StoreError),
     #[error("{0:?} is not a call's id: it has 1 to 64 letters, digits and hyphens")]
     NotACall(String),
     #[error("no slot is held for {0}")]
     NotHeld(CarrierCallId),
+}
+
+impl From<StoreError> for SlotsError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// Does what was asked; returns what to print.
@@ -144,7 +150,7 @@ async fn release(store: &RedisStore, call: &str) -> Result<(String, Value), Slot
     let named = named.map_err(|_| SlotsError::NotACall(call.chars().take(80).collect()))?;
     match store.take_back(&named).await? {
         Released::Freed { active, .. } => Ok((
-            format!("{named} holds no slot any more; {active} held"),
+            format!("{named} has given its slot back; {active} held"),
             json!({"released": named, "held": active}),
         )),
         Released::Gone { .. } | Released::Stale => Err(SlotsError::NotHeld(named)),

@@ -38,10 +38,11 @@ impl Admission {
         if let Some(decision) = self.decided(carrier_call, closed) {
             return decision;
         }
-        if let Some(reason) = closed {
-            return self.refused(carrier_call, self.no_place(reason));
+        let mut rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        if closed.is_some() {
+            // Another replica may have decided about this call before; no other gets in.
+            rooms[0].cap = 0;
         }
-        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
         let call = CallId::new();
         let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
         let state = CallState::new(call, carrier_call.clone(), campaign, &self.replica, &scopes);
@@ -63,6 +64,7 @@ impl Admission {
             let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
             match acquired.await {
                 Ok(Acquired::Resync) => self.met_the_gate(),
+                Ok(Acquired::Refused(_)) if closed.is_some() => {}
                 Ok(acquired) => return self.acquired(&asking, ticket, acquired),
                 Err(error) => {
                     unheard = !matches!(error, StoreError::Away);
@@ -70,7 +72,10 @@ impl Admission {
                 }
             }
         }
-        self.admit_without_store(asking, unheard).await
+        match closed {
+            Some(reason) => self.refused(carrier_call, self.no_place(reason)),
+            None => self.admit_without_store(asking, unheard).await,
+        }
     }
 
     /// Returns what this replica has decided about a call already. Whether a call that was

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use futures_util::future::join_all;
+
 use crate::{
     admission::{
-        Admission, Refusal, SETUP, StoreError, Trouble,
+        Admission, Book, Refusal, SETUP, StoreError, Trouble,
         clock::millis,
         deciding::Asking,
         scope::Scope,
@@ -20,6 +22,8 @@ use crate::{
 pub struct Ended {
     pub live: EndReason,
     pub waiting: EndReason,
+    /// Whether it was never answered, so that its media cannot be anywhere.
+    pub unanswered: bool,
 }
 
 /// What the store is still to be told.
@@ -54,12 +58,30 @@ pub enum Debt {
     Note(CarrierCallId, String),
 }
 
+/// How much the store is told at once of what can wait.
+pub const AT_ONCE: usize = 16;
+
 /// How many ends are remembered for a store that is away; beyond it leases lapse instead.
 const MOST_OWED: usize = 10_000;
 
 /// How many debts there may be before refusals are not added to them: a flood of callers must not
 /// push out ends.
 const MOST_REFUSALS: usize = 1_000;
+
+/// The calls that have ended lately, for a store that has lost that: until a call's ticket has
+/// expired, another replica may take it for one that still waits.
+#[derive(Debug, Default)]
+pub struct Lately(VecDeque<(Millis, CarrierCallId, EndReason)>);
+
+impl Lately {
+    fn note(&mut self, now: Millis, call: CarrierCallId, reason: EndReason) {
+        let old = |(at, ..): &(Millis, CarrierCallId, EndReason)| at + millis(SETUP) <= now;
+        while self.0.len() >= MOST_OWED || self.0.front().is_some_and(old) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, call, reason));
+    }
+}
 
 impl Owed {
     pub(super) fn push(&mut self, debt: Debt) {
@@ -78,11 +100,12 @@ impl Admission {
             let mut book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, carrier_call).is_none() {
-                let kept = END_KEPT;
-                book.ended.put(now, kept, carrier_call.clone(), ending.live);
+                let call = carrier_call.clone();
+                book.lately.note(now, call.clone(), ending.live);
+                book.ended.put(now, END_KEPT, call, ending.live);
             }
             let waiting = book.ledger.remove_waiting(carrier_call);
-            if let Some(entry) = &waiting {
+            if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
                 book.outage.went(&entry.scopes);
             }
             waiting
@@ -123,6 +146,7 @@ impl Admission {
             let now = self.clock.local();
             let entry = book.ledger.remove_slot(&freed.call, freed.id);
             if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
+                book.lately.note(now, freed.call.clone(), freed.reason);
                 book.ended
                     .put(now, END_KEPT, freed.call.clone(), freed.reason);
             }
@@ -181,18 +205,42 @@ impl Admission {
         });
     }
 
-    pub(super) async fn settle_debts(&self) {
-        if self.book().outage.trouble() == Some(Trouble::Away) {
-            return;
+    /// Has the store told once more of what has ended lately: it may have lost that.
+    pub(super) fn tell_again(&self, book: &mut Book) {
+        let since = self.clock.local().saturating_sub(millis(SETUP));
+        let ends = book.lately.0.iter().filter(|(at, ..)| *at >= since);
+        let ends: Vec<_> = ends.cloned().collect();
+        for (_, call, reason) in ends {
+            book.owed.push(Debt::End {
+                call,
+                ended: Ended {
+                    live: reason,
+                    waiting: reason,
+                    unanswered: false,
+                },
+                state: None,
+            });
         }
-        loop {
-            let Some(debt) = self.book().owed.0.pop_front() else {
-                return;
+    }
+
+    /// Tells the store what it was not there to hear, some at a time, until it is away again.
+    pub async fn settle_debts(&self) {
+        while self.trouble() != Some(Trouble::Away) {
+            let due: Vec<Debt> = {
+                let mut book = self.book();
+                let some = book.owed.0.len().min(AT_ONCE);
+                book.owed.0.drain(..some).collect()
             };
-            if let Err(error) = self.settle(&debt).await {
-                self.book().owed.0.push_front(debt);
-                self.failed(&error);
+            if due.is_empty() {
                 return;
+            }
+            let settling = due.iter().map(|debt| self.settle(debt));
+            let settled = join_all(settling).await;
+            for (debt, settled) in due.into_iter().zip(settled) {
+                if let Err(error) = settled {
+                    self.failed(&error);
+                    self.book().owed.push(debt);
+                }
             }
         }
     }

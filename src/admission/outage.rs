@@ -3,14 +3,13 @@
 //!
 //! Let F be the capacity that was free at the last trustworthy reply, R the number of replicas, and
 //! L what this replica held when its trouble began: it admits while it holds less than L + ⌊F/R⌋.
-//! Over all replicas that sums up to the cap at most. Four rules make that true:
+//! Over all replicas that sums up to the cap at most. Five rules make that true:
 //!
 //! 1. A count read behind the gate is not trusted: others have not registered their calls yet.
 //! 2. L is what is held when the trouble begins, not when the last reply came.
 //! 3. Behind the gate a local admission is registered at once.
 //! 4. Whoever was without the store renews first, which puts up the gate, and acquires after it.
-//!
-//! A fifth is for media that arrives elsewhere: the allowance goes with the call.
+//! 5. Where a call's media arrives elsewhere, its allowance goes with the call.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,6 +18,9 @@ use crate::{
     config::RedisOutage,
 };
 
+/// How long a replica leaves between putting up the gate and doing so again: one whose own way to
+/// the store is bad must not keep everybody behind it.
+const GATE_PAUSE: Duration = Duration::from_secs(15);
 /// So many failures in a row, and nobody waits for the store any more until it is back.
 const FAILURES: u32 = 3;
 
@@ -36,6 +38,8 @@ pub struct Outage {
     failures: u32,
     /// How long trouble lasted that is over.
     lasted: Duration,
+    /// When this replica last put up the gate.
+    gated_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,10 @@ struct Trouble {
     moved: HashMap<Scope, i64>,
     /// Whether anybody was admitted, or the store was away for long: then others have to hear of it.
     notable: bool,
+    /// Whether the last renewal was answered in time: only then is the store back.
+    answered: bool,
+    /// Whether the renewal that is under way puts up the gate.
+    gating: bool,
 }
 
 /// How the store lets us down.
@@ -91,6 +99,7 @@ impl Outage {
             trouble: None,
             failures: 0,
             lasted: Duration::ZERO,
+            gated_at: None,
         }
     }
 
@@ -103,15 +112,42 @@ impl Outage {
         self.trouble.is_none()
     }
 
-    /// Tells whether waiting for the store is pointless.
-    pub fn is_open(&self) -> bool {
-        self.trouble() == Some(Kind::Away) && self.failures >= FAILURES
-    }
-
-    /// Tells whether the next renewal must put up the gate (rule 4).
+    /// Tells whether the others must hear that this replica comes back (rule 4): until they have,
+    /// the store is not asked.
     pub fn must_gate(&self) -> bool {
         let trouble = self.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.kind == Kind::Away && trouble.notable)
+    }
+
+    /// Tells whether the next renewal puts up the gate, and notes that it does: the store has
+    /// answered the last one in time.
+    pub fn put_up_gate(&mut self, now: Duration) -> bool {
+        let answered = self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.answered);
+        let rested = self.gated_at.is_none_or(|at| at + GATE_PAUSE <= now);
+        let puts_up = self.must_gate() && answered && rested;
+        if puts_up {
+            self.gated_at = Some(now);
+        }
+        if let Some(trouble) = &mut self.trouble {
+            trouble.gating = puts_up;
+        }
+        puts_up
+    }
+
+    /// Tells whether the renewal that is under way puts up the gate.
+    pub fn puts_up_gate(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.gating)
+    }
+
+    /// Notes that the store has answered in time though others have to hear of our return first.
+    pub fn answered(&mut self) {
+        self.failures = 0;
+        if let Some(trouble) = &mut self.trouble {
+            trouble.answered = true;
+        }
     }
 
     /// Notes that the store did not answer, `held` being what this replica holds in each scope.
@@ -121,6 +157,7 @@ impl Outage {
         let trouble = self.begin(now, Kind::Away, held);
         trouble.kind = Kind::Away;
         trouble.notable |= open;
+        trouble.answered = false;
     }
 
     /// Notes that the store cannot know what it should: everybody has to register anew.
@@ -128,6 +165,7 @@ impl Outage {
         let trouble = self.begin(now, Kind::Away, held);
         trouble.kind = Kind::Away;
         trouble.notable = true;
+        trouble.answered = true;
     }
 
     /// Notes that the store answers from behind the gate.
@@ -204,7 +242,10 @@ impl Outage {
     /// Notes that a call which waited for its media here may have brought it elsewhere: its
     /// allowance went along. One that never came takes it too, until the trouble is over.
     pub fn went(&mut self, scopes: &[Scope]) {
-        self.moved(scopes, -1);
+        // Where there is nobody else, nobody else has it.
+        if self.replicas_known() > 1 {
+            self.moved(scopes, -1);
+        }
     }
 
     /// Returns what a scope held at the last trustworthy reply.
@@ -221,19 +262,23 @@ impl Outage {
 
     /// Returns how many live calls of its own this replica may have in a scope.
     fn share(&self, room: &Room) -> i64 {
-        let replicas = self.expected.max(self.seen).max(1);
-        let Some(used) = self.used.get(&room.scope) else {
-            return i64::from(room.cap.div_ceil(replicas));
-        };
-        let free = room
-            .open_to_all(|scope| self.used(scope))
-            .saturating_sub(*used);
+        let replicas = self.replicas_known();
         let trouble = self.trouble.as_ref();
         let (latched, moved) = trouble.map_or((0, 0), |trouble| {
             let moved = trouble.moved.get(&room.scope).copied();
             (count(&trouble.latched, &room.scope), moved.unwrap_or(0))
         });
+        let Some(used) = self.used.get(&room.scope) else {
+            return i64::from(room.cap.div_ceil(replicas)) + moved;
+        };
+        let free = room
+            .open_to_all(|scope| self.used(scope))
+            .saturating_sub(*used);
         i64::from(latched) + i64::from(free / replicas) + moved
+    }
+
+    fn replicas_known(&self) -> u32 {
+        self.expected.max(self.seen).max(1)
     }
 
     fn begin(&mut self, now: Duration, kind: Kind, held: &HashMap<Scope, u32>) -> &mut Trouble {
@@ -243,6 +288,8 @@ impl Outage {
             latched: held.clone(),
             moved: HashMap::new(),
             notable: false,
+            answered: false,
+            gating: false,
         })
     }
 

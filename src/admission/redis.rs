@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use error::StoreError;
-pub use link::Inspection;
+pub use link::{Flaw, Inspection};
 pub use table::SlotRow;
 
 /// How long a caller waits for the store.

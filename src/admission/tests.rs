@@ -9,16 +9,24 @@ use super::*;
 use crate::{call::CallerId, campaign::Campaigns, config::Config, language::Language};
 
 fn admission(cap: &str) -> (Admission, ToFree) {
-    admission_with(&[("MAX_ACTIVE_CALLS", cap)])
+    with(&[("MAX_ACTIVE_CALLS", cap)])
 }
 
-fn admission_with(settings: &[(&str, &str)]) -> (Admission, ToFree) {
-    let config = Config::load(|name| {
-        let setting = settings.iter().find(|(known, _)| *known == name);
-        setting.map(|(_, value)| (*value).to_owned())
-    });
+/// Returns one of two replicas whose store was never there: each may have half of the cap.
+fn without_store(cap: &str) -> (Admission, ToFree) {
+    with(&[
+        ("MAX_ACTIVE_CALLS", cap),
+        ("REDIS_URL", "redis://127.0.0.1:1/"),
+        ("EXPECTED_REPLICAS", "2"),
+    ])
+}
+
+fn with(settings: &[(&str, &str)]) -> (Admission, ToFree) {
+    let set = |name: &str| settings.iter().find(|(set, _)| *set == name);
+    let config = Config::load(|name| set(name).map(|(_, value)| (*value).to_owned()));
     let Config { caps, store, .. } = config.unwrap();
-    Admission::new(caps, &store, None, CapacityMetrics::new()).unwrap()
+    let secret = SecretString::from("the same on all replicas");
+    Admission::new(caps, &store, Some(&secret), CapacityMetrics::new()).unwrap()
 }
 
 async fn admit(admission: &Admission, id: &str) -> Decision {
@@ -39,7 +47,13 @@ async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed,
 
 /// Renews everything, as a heartbeat does.
 async fn renew(admission: &Admission) -> Upkeep {
-    admission.renew(true, &[Scope::Global], Some(1)).await
+    let given_up = admission.give_up_on_lapsed().await;
+    let upkeep = admission.renew(true, &[Scope::Global], Some(1)).await;
+    Upkeep {
+        never_came: given_up.never_came,
+        gone_elsewhere: [given_up.gone_elsewhere, upkeep.gone_elsewhere].concat(),
+        ..upkeep
+    }
 }
 
 fn campaigns() -> Campaigns {
@@ -78,7 +92,7 @@ async fn a_dropped_slot_is_given_back_by_the_task_that_owns_the_store() {
     let refused = admit(&admission, "CA2").await;
     assert!(matches!(refused, Decision::Refuse { .. }));
     drop(claimed);
-    let dropped = freed.recv().await.unwrap();
+    let dropped = freed.try_recv().unwrap();
     admission.release(dropped).await;
     assert_eq!(admission.occupancy().active, 0);
     let next = admit(&admission, "CA3").await;
@@ -110,7 +124,8 @@ async fn a_ticket_and_its_slot_last_as_long_as_each_other() {
     tokio::time::advance(SETUP).await;
     let late = claim(&admission, &own, "CA1").await.map(drop);
     assert_eq!(late, Err(ClaimError::Ticket(TicketError::Expired)));
-    assert_eq!(renew(&admission).await.never_came, [call("CA1")]);
+    let given_up = admission.give_up_on_lapsed().await;
+    assert_eq!(given_up.never_came, [call("CA1")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,10 +147,50 @@ async fn a_live_call_outlasts_its_lease_by_being_renewed() {
     );
 }
 
+#[tokio::test]
+async fn without_the_store_the_same_webhook_gets_one_ticket_and_that_one_socket() {
+    let (admission, _freed) = without_store("10");
+    let decisions = join_all((0..3).map(|_| admit(&admission, "CA1"))).await;
+    let tickets: Vec<String> = decisions.into_iter().map(ticket).collect();
+    assert!(tickets.iter().all(|it| *it == tickets[0]));
+    assert_eq!(admission.occupancy().active, 1);
+    let claim = async || claim(&admission, &tickets[0], "CA1").await.map(drop);
+    assert_eq!(claim().await, Ok(()));
+    assert_eq!(claim().await, Err(ClaimError::Used));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_a_calls_place_is_where_its_media_is() {
+    let (rings, _freed) = without_store("4");
+    let (talks, _freed_there) = without_store("4");
+    let own = ticket(admit(&rings, "CA1").await);
+    let _claimed = claim(&talks, &own, "CA1").await.unwrap();
+    assert!(is_admitted(&talks, "CA2").await);
+    assert!(is_admitted(&talks, "CA3").await, "its own two");
+    assert!(!is_admitted(&talks, "CA4").await);
+    assert!(is_admitted(&rings, "CA5").await);
+    assert!(!is_admitted(&rings, "CA6").await, "its own two");
+    // Of neither is it known here where its media is, when it has not come and when it is over.
+    let over = Ended {
+        live: EndReason::CarrierEnded,
+        waiting: EndReason::NoMedia,
+        unanswered: false,
+    };
+    rings.end(&call("CA5"), over).await;
+    assert!(!is_admitted(&rings, "CA7").await);
+    tokio::time::advance(SETUP).await;
+    let given_up = rings.give_up_on_lapsed().await;
+    assert_eq!(given_up.gone_elsewhere, [call("CA1")]);
+    assert!(!is_admitted(&rings, "CA8").await);
+}
+
+async fn is_admitted(admission: &Admission, id: &str) -> bool {
+    matches!(admit(admission, id).await, Decision::Admit { .. })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
-    let nobody_there = ("REDIS_URL", "redis://127.0.0.1:1/");
-    let (admission, mut freed) = admission_with(&[nobody_there, ("MAX_ACTIVE_CALLS", "5")]);
+    let (admission, mut freed) = without_store("10");
     let own = ticket(admit(&admission, "CA1").await);
     let claimed = claim(&admission, &own, "CA1").await.unwrap();
     tokio::time::advance(SETUP * 2).await;

@@ -1,12 +1,14 @@
 //! What keeps slots true while calls go on: leases are renewed, and what that shows is heeded.
 
+use futures_util::{StreamExt, stream};
+
 use crate::{
     admission::{
         Admission, Book, Lease, Reason, Refusal, Scope, Siblings, SlotId, TICK, Trouble,
         clock::millis,
         deciding::Asking,
-        ending::Debt,
-        ledger::Media,
+        ending::{AT_ONCE, Debt},
+        ledger::{Entry, Media},
         redis::{Inspection, StoreError},
         store::{Claim, Ending, News, Released, Renewal, Renewed, Store},
     },
@@ -31,14 +33,13 @@ impl Admission {
     /// free for media sockets; `None` while the replica drains.
     pub async fn renew(&self, everything: bool, scopes: &[Scope], places: Option<u32>) -> Upkeep {
         let mut upkeep = Upkeep::default();
-        self.give_up_on_lapsed(&mut upkeep).await;
         let (claims, puts_up_gate) = {
             let mut book = self.book();
             book.places = places;
             let everything = everything || book.outage.trouble().is_some();
             let (now, lease) = (self.clock.local(), millis(self.caps.lease));
             let claims = book.ledger.claims(now, lease, everything);
-            (claims, book.outage.must_gate())
+            (claims, book.outage.put_up_gate(self.clock.elapsed()))
         };
         let renewal = Renewal {
             claims: &claims,
@@ -52,7 +53,6 @@ impl Admission {
             Ok(renewed) => {
                 let was_slow = renewal.is_slow(self.clock.elapsed().saturating_sub(began));
                 self.renewed(&renewed, &claims, was_slow, &mut upkeep);
-                self.settle_debts().await;
             }
             Err(error) => self.failed(&error),
         }
@@ -76,7 +76,15 @@ impl Admission {
     pub async fn inspect(&self) -> Result<Option<Inspection>, StoreError> {
         match &self.store {
             Store::Memory(_) => Ok(None),
-            Store::Redis(store) => store.inspect().await.map(Some),
+            Store::Redis(store) => match store.inspect().await {
+                Ok(server) => Ok(Some(server)),
+                Err(error) => {
+                    if matches!(error, StoreError::TooSlow(_)) || error.class() == "io" {
+                        self.failed(&error);
+                    }
+                    Err(error)
+                }
+            },
         }
     }
 
@@ -210,6 +218,11 @@ impl Admission {
                 entry.ticket = None;
             }
         }
+        if book.heard + self.caps.lease < self.clock.elapsed() {
+            // Whatever has taken them in again since, their leases had lapsed.
+            let live = claims.iter().filter(|claim| claim.has_media);
+            taken_in = u32::try_from(live.count()).unwrap_or(u32::MAX);
+        }
         self.note_condition(&mut book, renewed, was_slow);
         drop(book);
         // As this renewal has left it: what was last trusted is older than what came back.
@@ -242,6 +255,9 @@ impl Admission {
             tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
             outage.forgot(elapsed, ledger.held());
             self.nudged.notify_one();
+        } else if outage.must_gate() && !outage.puts_up_gate() {
+            outage.answered();
+            self.nudged.notify_one();
         } else if renewed.gated {
             outage.gated(elapsed, ledger.held());
         } else if before.is_none() || ledger.all_known() {
@@ -253,6 +269,7 @@ impl Admission {
         }
         outage.replicas(renewed.replicas);
         let after = outage.trouble();
+        book.heard = elapsed;
         if let Store::Redis(store) = &self.store {
             store.set_away(after == Some(Trouble::Away));
         }
@@ -267,55 +284,73 @@ impl Admission {
                 }
             }
             if after == Some(Trouble::Gated) && before.is_none() {
+                self.tell_again(book);
                 self.nudged.notify_one(); // That renewal may have been of a few calls only.
             }
         }
     }
 
     /// Gives back what calls held whose media has not come in time.
-    async fn give_up_on_lapsed(&self, upkeep: &mut Upkeep) {
-        let (lapsed, is_away) = {
+    pub async fn give_up_on_lapsed(&self) -> Upkeep {
+        let lapsed = {
             let mut book = self.book();
             let lapsed = book.ledger.take_lapsed(self.clock.local());
-            let is_away = book.outage.trouble() == Some(Trouble::Away);
             for (_, entry) in &lapsed {
                 book.outage.went(&entry.scopes);
             }
-            (lapsed, is_away)
+            lapsed
         };
-        for (call, entry) in lapsed {
-            if is_away {
-                upkeep.gone_elsewhere.push(call);
-                continue;
+        let given_up = lapsed.into_iter().map(async |(call, entry)| {
+            let never_came = self.give_up(&call, entry).await;
+            (call, never_came)
+        });
+        let given_up: Vec<_> = stream::iter(given_up)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let (never_came, elsewhere): (Vec<_>, Vec<_>) = given_up
+            .into_iter()
+            .partition(|(_, never_came)| *never_came);
+        let calls = |some: Vec<(CarrierCallId, bool)>| some.into_iter().map(|(call, _)| call);
+        Upkeep {
+            never_came: calls(never_came).collect(),
+            gone_elsewhere: calls(elsewhere).collect(),
+            ..Upkeep::default()
+        }
+    }
+
+    /// Gives back what a call held whose media has not come; tells whether it came nowhere, as far
+    /// as the store knows.
+    async fn give_up(&self, call: &CarrierCallId, entry: Entry) -> bool {
+        if self.trouble() == Some(Trouble::Away) {
+            return false; // It may be live on another replica, which counts it there.
+        }
+        let lease = Lease {
+            call: call.clone(),
+            epoch: entry.epoch,
+        };
+        let reason = EndReason::NoMedia;
+        let state = entry.state.ended(self.clock.shared(), reason).json();
+        let ending = Ending {
+            reason,
+            without_media: reason,
+            state: Some(&state),
+            forever: false,
+        };
+        let now = self.clock.local();
+        match self
+            .store
+            .release(now, &lease, &entry.scopes, &ending)
+            .await
+        {
+            Ok(Released::Stale) => false,
+            Ok(released) => {
+                self.log_release(call, released);
+                released.reason() == Some(reason)
             }
-            let lease = Lease {
-                call: call.clone(),
-                epoch: entry.epoch,
-            };
-            let reason = EndReason::NoMedia;
-            let state = entry.state.ended(self.clock.shared(), reason).json();
-            let ending = Ending {
-                reason,
-                without_media: reason,
-                state: Some(&state),
-                forever: false,
-            };
-            let now = self.clock.local();
-            let released = self.store.release(now, &lease, &entry.scopes, &ending);
-            match released.await {
-                Ok(Released::Stale) => upkeep.gone_elsewhere.push(call),
-                Ok(released) => {
-                    self.log_release(&call, released);
-                    if released.reason() == Some(reason) {
-                        upkeep.never_came.push(call);
-                    } else {
-                        upkeep.gone_elsewhere.push(call);
-                    }
-                }
-                Err(error) => {
-                    self.failed(&error);
-                    upkeep.gone_elsewhere.push(call);
-                }
+            Err(error) => {
+                self.failed(&error);
+                false
             }
         }
     }

@@ -3,12 +3,12 @@
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use actix_web::web;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{HEARTBEAT, TICK, ToFree, Upkeep},
+    admission::{AT_ONCE, HEARTBEAT, TICK, ToFree, Trouble, Upkeep},
     call::{Carrier, EndReason},
     gateway::Gateway,
 };
@@ -19,16 +19,26 @@ pub async fn give_slots_back(
     mut to_free: ToFree,
     stop: CancellationToken,
 ) {
-    let give_back = async |to_free: &mut ToFree| {
-        while let Some(Some(freed)) = stop.run_until_cancelled(to_free.recv()).await {
-            gateway.admission.release(freed).await;
+    loop {
+        let given_back = survives(give_back(&gateway, &mut to_free));
+        if !matches!(stop.run_until_cancelled(given_back).await, Some(None)) {
+            break;
         }
-    };
-    while survives(give_back(&mut to_free)).await.is_none() {}
+    }
     while let Ok(freed) = to_free.try_recv() {
         gateway.admission.release(freed).await;
     }
     gateway.admission.leave().await;
+}
+
+/// Gives back several at once: no slot waits behind another for a store that is far away.
+async fn give_back(gateway: &web::Data<Gateway>, to_free: &mut ToFree) {
+    let dropped = stream::poll_fn(|context| to_free.poll_recv(context));
+    let all = dropped.for_each_concurrent(AT_ONCE, |freed| {
+        let gateway = gateway.clone();
+        async move { gateway.admission.release(freed).await }
+    });
+    all.await;
 }
 
 /// Renews the leases of this replica's calls, and sees to what that shows.
@@ -46,12 +56,32 @@ pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
             if everything {
                 beat = Instant::now() + jittered(HEARTBEAT);
             }
+            let given_up = gateway.admission.give_up_on_lapsed().await;
+            gateway.look_after(&given_up);
+            let before = gateway.admission.trouble();
             let upkeep = renew(&gateway, everything).await;
             gateway.look_after(&upkeep);
             gateway.dismiss_forgotten_agents();
+            let is_away = gateway.admission.trouble() == Some(Trouble::Away);
+            if before == Some(Trouble::Away) && !is_away {
+                gateway.look_at_store().await; // It may be another server by now.
+            }
         }
     };
     while let Some(None) = stop.run_until_cancelled(survives(keep())).await {}
+}
+
+/// Tells the store what it was not there to hear. Aside, because no heartbeat may wait for it.
+pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    let settle = async || {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            gateway.admission.settle_debts().await;
+        }
+    };
+    while let Some(None) = stop.run_until_cancelled(survives(settle())).await {}
 }
 
 /// Renews, and says so each time a tick passes without the store's answer.

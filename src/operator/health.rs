@@ -63,6 +63,7 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
             "in memory: caps hold for this process alone"
         },
         "degraded": trouble.iter().map(|trouble| trouble.as_str()).collect::<Vec<_>>(),
+        "store_flaws": gateway.store_flaws(),
         "replica": gateway.admission.replica(),
         "replicas": siblings.replicas.max(1),
         "scopes": scopes,

@@ -58,6 +58,8 @@ pub struct RingingCall {
 pub struct CallStatus {
     pub id: CarrierCallId,
     pub is_final: bool,
+    /// Whether it is over without ever having been answered.
+    pub unanswered: bool,
 }
 
 /// `POST /webhook/stream_ended`.
@@ -127,7 +129,7 @@ async fn admit(
 pub async fn status(Signed(call): Signed<CallStatus>, gateway: web::Data<Gateway>) -> HttpResponse {
     gateway.metrics.webhook("call_status");
     if call.is_final {
-        gateway.carrier_ended(&call.id).await;
+        gateway.carrier_ended(&call.id, call.unanswered).await;
     }
     HttpResponse::NoContent().finish()
 }
@@ -139,7 +141,7 @@ pub async fn stream_ended(
 ) -> HttpResponse {
     gateway.metrics.webhook("stream_ended");
     let farewell = if call.is_final {
-        gateway.carrier_ended(&call.id).await;
+        gateway.carrier_ended(&call.id, false).await;
         gateway.farewells.of(&call.id).unwrap_or(Farewell::HangUp)
     } else {
         gateway.stream_lost(&call.id).await
@@ -208,6 +210,7 @@ impl FromForm for CallStatus {
         Ok(Self {
             id: form.call_id()?,
             is_final: is_final(status),
+            unanswered: is_final(status) && status != "completed",
         })
     }
 }

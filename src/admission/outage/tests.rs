@@ -1,5 +1,6 @@
 //! Replicas over a store that fails, simulated: whatever happens, they keep together to every cap.
 
+mod rules;
 mod world;
 
 use proptest::{collection::vec as vec_of, prelude::*};
@@ -200,44 +201,4 @@ fn the_share_is_of_what_was_free_among_all_replicas_there_were() {
     outage.replicas(1);
     outage.failed(NOW, &held(15));
     assert_eq!(allowed(&mut outage, 60), 30, "it is alone indeed");
-}
-
-#[test]
-fn before_the_first_count_the_cap_is_divided_among_the_replicas_that_are_expected() {
-    for (expected, share) in [(1, 15), (2, 8), (4, 4), (20, 1)] {
-        let mut outage = Outage::new(RedisOutage::Bounded, expected);
-        outage.failed(NOW, &held(0));
-        assert_eq!(allowed(&mut outage, 15), share, "{expected} replicas");
-    }
-}
-
-#[test]
-fn an_operator_may_have_everybody_let_in_or_nobody() {
-    for (mode, allows) in [(RedisOutage::Open, 16), (RedisOutage::Closed, 0)] {
-        let mut outage = Outage::new(mode, 1);
-        outage.counted([(&Scope::Global, 15)]);
-        outage.failed(NOW, &held(0));
-        assert_eq!(allowed(&mut outage, 15), allows, "{mode:?}");
-    }
-}
-
-#[test]
-fn only_trouble_that_others_must_hear_of_puts_up_the_gate() {
-    let mut outage = Outage::new(RedisOutage::Bounded, 1);
-    outage.counted([(&Scope::Global, 15)]);
-    outage.failed(NOW, &held(0));
-    assert!(
-        !outage.must_gate(),
-        "one answer was late, and nobody came in"
-    );
-    assert!(!outage.is_open());
-    outage.failed(NOW, &held(0));
-    outage.failed(NOW, &held(0));
-    assert!(outage.must_gate(), "it was away for long");
-    assert!(outage.is_open());
-    outage.recovered(NOW);
-    outage.counted([(&Scope::Global, 0)]);
-    outage.failed(NOW, &held(0));
-    assert_eq!(outage.decide(&rooms(15), &held(0)), Verdict::Admit);
-    assert!(outage.must_gate(), "somebody came in");
 }

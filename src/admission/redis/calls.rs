@@ -100,7 +100,7 @@ impl RedisStore {
         scopes: &[Scope],
         ending: &Ending<'_>,
     ) -> Result<Released, StoreError> {
-        self.give_back(&lease.call, lease.epoch, scopes, ending)
+        self.give_back(&lease.call, Some(lease.epoch), scopes, ending)
             .await
     }
 
@@ -118,14 +118,14 @@ impl RedisStore {
         };
         let state = kept.as_deref().or(ending.state);
         let scopes = state.map(keys::scopes_in);
-        self.give_back(call, 0, &scopes.unwrap_or_default(), &ending)
+        self.give_back(call, None, &scopes.unwrap_or_default(), &ending)
             .await
     }
 
     async fn give_back(
         &self,
         call: &CarrierCallId,
-        epoch: u64,
+        epoch: Option<u64>,
         scopes: &[Scope],
         ending: &Ending<'_>,
     ) -> Result<Released, StoreError> {
@@ -145,11 +145,12 @@ impl RedisStore {
         }
         script
             .arg(name)
-            .arg(epoch)
+            .arg(epoch.map_or_else(|| "any".to_owned(), |epoch| epoch.to_string()))
             .arg(ending.reason.as_str())
             .arg(ending.without_media.as_str())
             .arg(ending.state.unwrap_or_default())
-            .arg(u8::from(ending.forever));
+            .arg(u8::from(ending.forever))
+            .arg(&self.inner.replica);
         let mut reply = self.for_caller(StoreOperation::Release, script).await?;
         let status = reply.text()?;
         let (active, waited): (u32, u8) = (reply.number()?, reply.number()?);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::admission::redis::PATIENCE;
+
 /// Why the slot store gave no answer. No caller is turned away for it; see [`super::outage`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -9,13 +11,25 @@ pub enum StoreError {
     Away,
     #[error("the slot store did not answer within {0:?}")]
     TooSlow(Duration),
-    #[error("the slot store failed")]
-    Failed(#[from] redis::RedisError),
+    #[error("the slot store failed: {0}")]
+    Failed(redis::RedisError), // Not a source: it says its own source in what it says.
     #[error("the slot store's answer makes no sense: {0}")]
     Garbled(&'static str),
 }
 
+impl From<redis::RedisError> for StoreError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl StoreError {
+    /// Tells whether the connection itself may be at fault: its server has become a replica, or
+    /// has said nothing for as long as a heartbeat waits.
+    pub fn takes_a_new_connection(&self) -> bool {
+        self.class() == "readonly" || matches!(self, Self::TooSlow(waited) if *waited >= PATIENCE)
+    }
+
     /// Returns what kind of failure it is, for metrics and for what to do about it.
     #[expect(
         clippy::wildcard_enum_match_arm,

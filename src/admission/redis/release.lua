@@ -2,12 +2,16 @@
 --
 -- KEYS  1 owner, 2 ended, 3 decision, 4 state, 5 active, 6 count, 7 set-ups, 8 set-up scope, then
 --       the call's other scopes, the global one first.
--- ARGV  1 call, 2 epoch ("0": whoever holds it, as the carrier says), 3 end reason, 4 end reason if
---       its media never came, 5 its last state if it is known, 6 whether it may never be admitted again.
+-- ARGV  1 call, 2 epoch ("any": whoever holds it, as the carrier says; 0: what this replica took
+--       without the store), 3 end reason, 4 end reason if its media never came, 5 its last state if
+--       it is known, 6 whether it may never be admitted again, 7 replica.
 local call = redis.call
 local known = call('MGET', KEYS[1], KEYS[2])
 local owner = known[1] and tonumber(string.match(known[1], '^%d+'))
-if ARGV[2] ~= '0' and owner and owner > tonumber(ARGV[2]) then return {'STALE', 0, 0, ''} end
+if ARGV[2] ~= 'any' and owner and owner > tonumber(ARGV[2]) then
+  local mine = string.match(known[1], ' (.*)$') == ARGV[7]
+  if ARGV[2] ~= '0' or not mine then return {'STALE', 0, 0, ''} end
+end
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -39,7 +43,7 @@ end
 if not reason then
   reason = waited and ARGV[4] or ARGV[3]
   if ARGV[6] == '1' then call('SET', KEYS[2], reason, 'PX', 3600000) end
-  if ARGV[2] ~= '0' and ARGV[5] ~= '' then
+  if ARGV[2] ~= 'any' and ARGV[5] ~= '' then
     call('SET', KEYS[4], ARGV[5], 'EX', 3600)
   else
     note_end(ARGV[5] ~= '' and ARGV[5] or call('GET', KEYS[4]))

@@ -7,7 +7,8 @@ use crate::{
     admission::{
         redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, bounded},
         scope::Scope,
-        store::{Ending, Released},
+        slot::Lease,
+        store::{Claim, Ending, Released, Renewal},
     },
     call::{CarrierCallId, EndReason},
     recent::Millis,
@@ -116,18 +117,44 @@ impl RedisStore {
         Ok((reply.number()?, reply.number()?))
     }
 
-    /// Writes and deletes a key that nobody reads, by a script as slots are written.
+    /// Takes a slot and gives it back, by the scripts that calls take theirs by. For that moment
+    /// it counts, and this process as a replica that takes no media.
     ///
     /// # Errors
     /// If the store does not let us.
-    pub async fn try_writing(&self) -> Result<(), StoreError> {
-        self.connect().await?;
-        let mut script = SCRIPTS.note.prepare_invoke();
-        let key = self.inner.keys.state("check");
-        script.key(&key).arg("{}");
-        self.call(StoreOperation::Note, script, PATIENCE).await?;
-        let _: u32 = self.ask(&Cmd::del(key)).await?;
-        Ok(())
+    pub async fn try_out(&self) -> Result<(), StoreError> {
+        let call = format!("check-{:016x}", rand::random::<u64>());
+        let call = CarrierCallId::try_from(call).expect("letters, digits and a hyphen");
+        let lease = Lease {
+            call: call.clone(),
+            epoch: 0,
+        };
+        let claim = Claim {
+            lease: lease.clone(),
+            scopes: vec![Scope::Global, Scope::Outbound],
+            lasts: 1_000,
+            has_media: true,
+            state: Some("{}".to_owned()),
+            ticket: None,
+        };
+        let renewal = Renewal {
+            claims: &[claim],
+            scopes: &[],
+            puts_up_gate: false,
+            places: None,
+            hurried: false,
+        };
+        self.renew(&renewal).await?;
+        let ending = Ending {
+            reason: EndReason::Stopped,
+            without_media: EndReason::Stopped,
+            state: None,
+            forever: false,
+        };
+        self.release(&lease, &[Scope::Outbound], &ending).await?;
+        let state = self.inner.keys.state(call.as_str());
+        let _: u32 = self.ask(&Cmd::del(state)).await?;
+        self.leave().await
     }
 
     /// Takes a call's slot from whoever holds it; the call is over wherever it is carried.

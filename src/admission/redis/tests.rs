@@ -173,6 +173,7 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     store.end(&call("CA1"), &ending()).await?;
     store.ended(&call("CA1")).await?;
     store.reap(&scopes()).await?;
+    store.try_out().await?;
     let refusal = Refusal {
         reason: Reason::Outage,
         scope: Scope::Global,
@@ -180,7 +181,6 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
         cap: 1,
     };
     store.refuse(&call("CA9"), &scopes(), &refusal).await?;
-    store.try_writing().await?;
     store.leave().await?;
     Ok(())
 }

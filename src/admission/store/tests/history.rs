@@ -537,7 +537,9 @@ impl Play<'_> {
         let scopes = all_scopes();
         let store = self.house.store(replica);
         let released = store.release(self.house.now, &lease, &scopes, &ending);
-        prop_assert_eq!(released.await.unwrap(), self.model.release(&lease, &ending));
+        let name = self.name(replica);
+        let expected = self.model.release(&name, &lease, &ending);
+        prop_assert_eq!(released.await.unwrap(), expected);
         self.forget(replica, &call);
         Ok(())
     }

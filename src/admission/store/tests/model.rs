@@ -268,10 +268,11 @@ impl Model {
         is_mine == Some(true)
     }
 
-    pub fn release(&mut self, lease: &Lease, ending: &Ending<'_>) -> Released {
+    pub fn release(&mut self, replica: &str, lease: &Lease, ending: &Ending<'_>) -> Released {
         let held = self.held(&lease.call);
-        // Who never got an epoch from the store speaks of whatever it has of that call.
-        if lease.epoch > 0 && held.is_some_and(|held| held.epoch > lease.epoch) {
+        // Who never got an epoch from the store speaks of what the store has of its own.
+        let is_own = lease.epoch == 0 && held.is_some_and(|held| held.replica == replica);
+        if !is_own && held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
         self.end(&lease.call, ending)
