@@ -120,6 +120,7 @@ impl Slots {
             without_media: EndReason::NoMedia,
             state: Some(STATE),
             forever: true,
+            had_media: false,
         };
         let (lease, scopes) = (lease(call, epoch), live(&scopes));
         let released = self.0.release(&lease, &scopes, &ending).await;

@@ -38,6 +38,7 @@ pub enum Debt {
         scopes: Vec<Scope>,
         reason: EndReason,
         state: String,
+        had_media: bool,
     },
     End {
         call: CarrierCallId,
@@ -163,6 +164,7 @@ impl Admission {
                 scopes: entry.scopes,
                 reason: freed.reason,
                 state: state.json(),
+                had_media: true,
             })
             .await;
         }
@@ -253,12 +255,14 @@ impl Admission {
                 scopes,
                 reason,
                 state,
+                had_media,
             } => {
                 let ending = Ending {
                     reason: *reason,
                     without_media: *reason,
                     state: Some(state),
                     forever: true,
+                    had_media: *had_media,
                 };
                 let released = self.store.release(now, lease, scopes, &ending);
                 (&lease.call, released.await?)
@@ -269,6 +273,7 @@ impl Admission {
                     without_media: ended.waiting,
                     state: state.as_deref(),
                     forever: true,
+                    had_media: false,
                 };
                 (call, self.store.end(now, call, &ending).await?)
             }

@@ -113,6 +113,8 @@ pub struct Ending<'a> {
     pub state: Option<&'a str>,
     /// Whether it may never be admitted again.
     pub forever: bool,
+    /// Whether its media was here: then it is not another's that merely waits for it.
+    pub had_media: bool,
 }
 
 /// One of a replica's calls, as it renews it.

@@ -147,6 +147,7 @@ impl Admission {
             without_media: EndReason::NoMedia,
             state: None,
             forever: false,
+            had_media: false,
         };
         let now = self.clock.local();
         let released = self.store.release(now, &lease, &entry.scopes, &ending);
@@ -203,6 +204,7 @@ impl Admission {
                     scopes: entry.scopes.clone(),
                     reason,
                     state: state.json(),
+                    had_media: !entry.waits(),
                 });
             }
             match (entry.media, news) {
@@ -341,6 +343,7 @@ impl Admission {
             without_media: reason,
             state: Some(&state),
             forever: false,
+            had_media: false,
         };
         let now = self.clock.local();
         match self

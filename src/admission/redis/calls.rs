@@ -150,7 +150,8 @@ impl RedisStore {
             .arg(ending.without_media.as_str())
             .arg(ending.state.unwrap_or_default())
             .arg(u8::from(ending.forever))
-            .arg(&self.inner.replica);
+            .arg(&self.inner.replica)
+            .arg(u8::from(ending.had_media));
         let mut reply = self.for_caller(StoreOperation::Release, script).await?;
         let status = reply.text()?;
         let (active, waited): (u32, u8) = (reply.number()?, reply.number()?);

@@ -4,13 +4,14 @@
 --       the call's other scopes, the global one first.
 -- ARGV  1 call, 2 epoch ("any": whoever holds it, as the carrier says; 0: what this replica took
 --       without the store), 3 end reason, 4 end reason if its media never came, 5 its last state if
---       it is known, 6 whether it may never be admitted again, 7 replica.
+--       it is known, 6 whether it may never be admitted again, 7 replica, 8 whether its media was here.
 local call = redis.call
 local known = call('MGET', KEYS[1], KEYS[2])
 local owner = known[1] and tonumber(string.match(known[1], '^%d+'))
 if ARGV[2] ~= 'any' and owner and owner > tonumber(ARGV[2]) then
   local mine = string.match(known[1], ' (.*)$') == ARGV[7]
-  if ARGV[2] ~= '0' or not mine then return {'STALE', 0, 0, ''} end
+  local waits = ARGV[8] == '1' and call('ZSCORE', KEYS[8], ARGV[1])
+  if ARGV[2] ~= '0' or not (mine or waits) then return {'STALE', 0, 0, ''} end
 end
 
 local time = call('TIME')

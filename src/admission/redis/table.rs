@@ -150,6 +150,7 @@ impl RedisStore {
             without_media: EndReason::Stopped,
             state: None,
             forever: false,
+            had_media: false,
         };
         self.release(&lease, &[Scope::Outbound], &ending).await?;
         let state = self.inner.keys.state(call.as_str());
@@ -167,6 +168,7 @@ impl RedisStore {
             without_media: EndReason::Stopped,
             state: None,
             forever: true,
+            had_media: false,
         };
         self.end(call, &ending).await
     }

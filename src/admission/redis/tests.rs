@@ -145,6 +145,7 @@ fn ending() -> Ending<'static> {
         without_media: EndReason::NoMedia,
         state: None,
         forever: true,
+        had_media: false,
     }
 }
 

@@ -192,3 +192,33 @@ async fn a_store_that_has_never_connected_is_away_for_callers() {
     assert_eq!(class(acquire(&store, "CA1").await), "away");
     assert_eq!(class(renew(&store, &[]).await), "io");
 }
+
+#[tokio::test]
+async fn who_carried_a_call_that_the_store_was_not_told_of_gives_its_waiting_slot_back() {
+    let server = RedisServer::start();
+    let admits = deciding(&server).await;
+    let carries = connected(&server.url(), "", "another").await;
+    acquire(&admits, "CA1").await.unwrap();
+    let unheard = Lease {
+        call: call("CA1"),
+        epoch: 0,
+    };
+    // One that waits for the media as well says nothing about it.
+    let released = release(&carries, &unheard).await.unwrap();
+    assert_eq!(released, Released::Stale);
+    let ending = Ending {
+        had_media: true,
+        ..ending()
+    };
+    let released = carries.release(&unheard, &scopes(), &ending).await.unwrap();
+    assert!(matches!(released, Released::Freed { active: 0, .. }));
+    // Nor does one that carried it take it from who carries it now.
+    acquire(&admits, "CA2").await.unwrap();
+    live(&admits, "CA2").await;
+    let unheard = Lease {
+        call: call("CA2"),
+        epoch: 0,
+    };
+    let released = carries.release(&unheard, &scopes(), &ending).await.unwrap();
+    assert_eq!(released, Released::Stale);
+}

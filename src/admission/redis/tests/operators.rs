@@ -77,6 +77,7 @@ async fn a_call_whose_media_comes_after_its_slot_was_given_up_does_not_look_ende
     let given_up = Ending {
         reason: EndReason::NoMedia,
         forever: false,
+        had_media: false,
         ..ending()
     };
     let lease = Lease {

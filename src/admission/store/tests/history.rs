@@ -533,6 +533,7 @@ impl Play<'_> {
             without_media: EndReason::NoMedia,
             state: None,
             forever,
+            had_media: false,
         };
         let scopes = all_scopes();
         let store = self.house.store(replica);
@@ -551,6 +552,7 @@ impl Play<'_> {
             without_media: EndReason::NoMedia,
             state: None,
             forever: true,
+            had_media: false,
         };
         let (store, now) = (self.house.store(0), self.house.now);
         let released = store.end(now, &call, &ending).await;
