@@ -41,7 +41,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     admission::{
-        clock::Clock, ending::Owed, ledger::Ledger, outage::Outage, store::Store, ticket::TicketKey,
+        clock::Clock,
+        ending::{Lately, Owed},
+        ledger::Ledger,
+        outage::Outage,
+        store::Store,
+        ticket::TicketKey,
     },
     call::{CallId, CarrierCallId, EndReason},
     campaign::Campaigns,
@@ -188,6 +193,7 @@ struct Book {
     heard: Duration,
     decisions: Recent<CarrierCallId, Kept>,
     ended: Recent<CarrierCallId, EndReason>,
+    lately: Lately,
     nonces: Recent<String, ()>,
     /// What the store is still to be told, once it answers.
     owed: Owed,
@@ -226,6 +232,7 @@ impl Admission {
             heard: Duration::ZERO,
             decisions: Recent::default(),
             ended: Recent::default(),
+            lately: Lately::default(),
             nonces: Recent::default(),
             owed: Owed::default(),
             places: Some(0),
@@ -358,6 +365,9 @@ impl Admission {
         let Book { ledger, outage, .. } = &mut *book;
         let before = outage.trouble();
         outage.gated(self.clock.elapsed(), ledger.held());
+        if before.is_none() {
+            self.tell_again(&mut book);
+        }
         drop(book);
         if before != Some(Trouble::Gated) {
             tracing::info!("the slot store is gated: registering our calls anew");

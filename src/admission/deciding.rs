@@ -165,6 +165,10 @@ impl Admission {
                 return self.repeated(call, kept);
             }
             let Book { ledger, outage, .. } = &mut *book;
+            if ledger.holds(call) {
+                drop(book);
+                return Self::already_over(call);
+            }
             let verdict = outage.decide(asking.rooms, ledger.held());
             if verdict == Verdict::Admit {
                 self.enter_waiting(&mut book, &asking, &ticket, 0);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use crate::{
     admission::{
-        Admission, Refusal, SETUP, StoreError, Trouble,
+        Admission, Book, Refusal, SETUP, StoreError, Trouble,
         clock::millis,
         deciding::Asking,
         scope::Scope,
@@ -68,6 +68,21 @@ const MOST_OWED: usize = 10_000;
 /// push out ends.
 const MOST_REFUSALS: usize = 1_000;
 
+/// The calls that have ended lately, for a store that has lost that: until a call's ticket has
+/// expired, another replica may take it for one that still waits.
+#[derive(Debug, Default)]
+pub struct Lately(VecDeque<(Millis, CarrierCallId, EndReason)>);
+
+impl Lately {
+    fn note(&mut self, now: Millis, call: CarrierCallId, reason: EndReason) {
+        let old = |(at, ..): &(Millis, CarrierCallId, EndReason)| at + millis(SETUP) <= now;
+        while self.0.len() >= MOST_OWED || self.0.front().is_some_and(old) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, call, reason));
+    }
+}
+
 impl Owed {
     pub(super) fn push(&mut self, debt: Debt) {
         if self.0.len() >= MOST_OWED {
@@ -85,8 +100,9 @@ impl Admission {
             let mut book = self.book();
             let now = self.clock.local();
             if book.ended.get(now, carrier_call).is_none() {
-                let kept = END_KEPT;
-                book.ended.put(now, kept, carrier_call.clone(), ending.live);
+                let call = carrier_call.clone();
+                book.lately.note(now, call.clone(), ending.live);
+                book.ended.put(now, END_KEPT, call, ending.live);
             }
             let waiting = book.ledger.remove_waiting(carrier_call);
             if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
@@ -130,6 +146,7 @@ impl Admission {
             let now = self.clock.local();
             let entry = book.ledger.remove_slot(&freed.call, freed.id);
             if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
+                book.lately.note(now, freed.call.clone(), freed.reason);
                 book.ended
                     .put(now, END_KEPT, freed.call.clone(), freed.reason);
             }
@@ -186,6 +203,24 @@ impl Admission {
             // Carriers repeat a webhook sooner than they give up on the call.
             until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
         });
+    }
+
+    /// Has the store told once more of what has ended lately: it may have lost that.
+    pub(super) fn tell_again(&self, book: &mut Book) {
+        let since = self.clock.local().saturating_sub(millis(SETUP));
+        let ends = book.lately.0.iter().filter(|(at, ..)| *at >= since);
+        let ends: Vec<_> = ends.cloned().collect();
+        for (_, call, reason) in ends {
+            book.owed.push(Debt::End {
+                call,
+                ended: Ended {
+                    live: reason,
+                    waiting: reason,
+                    unanswered: false,
+                },
+                state: None,
+            });
+        }
     }
 
     /// Tells the store what it was not there to hear, some at a time, until it is away again.

@@ -74,6 +74,10 @@ impl Ledger {
         (id, before)
     }
 
+    pub fn holds(&self, call: &CarrierCallId) -> bool {
+        self.calls.contains_key(call)
+    }
+
     pub fn get_mut(&mut self, call: &CarrierCallId) -> Option<&mut Entry> {
         self.calls.get_mut(call)
     }

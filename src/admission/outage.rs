@@ -54,6 +54,8 @@ struct Trouble {
     notable: bool,
     /// Whether the last renewal was answered in time: only then is the store back.
     answered: bool,
+    /// Whether the renewal that is under way puts up the gate.
+    gating: bool,
 }
 
 /// How the store lets us down.
@@ -119,7 +121,7 @@ impl Outage {
 
     /// Tells whether the next renewal puts up the gate, and notes that it does: the store has
     /// answered the last one in time.
-    pub fn puts_up_gate(&mut self, now: Duration) -> bool {
+    pub fn put_up_gate(&mut self, now: Duration) -> bool {
         let answered = self
             .trouble
             .as_ref()
@@ -129,7 +131,15 @@ impl Outage {
         if puts_up {
             self.gated_at = Some(now);
         }
+        if let Some(trouble) = &mut self.trouble {
+            trouble.gating = puts_up;
+        }
         puts_up
+    }
+
+    /// Tells whether the renewal that is under way puts up the gate.
+    pub fn puts_up_gate(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.gating)
     }
 
     /// Notes that the store has answered in time though others have to hear of our return first.
@@ -279,6 +289,7 @@ impl Outage {
             moved: HashMap::new(),
             notable: false,
             answered: false,
+            gating: false,
         })
     }
 

@@ -149,8 +149,6 @@ pub struct Renewed {
     /// The store's time.
     pub now: Millis,
     pub gated: bool,
-    /// Whether this heartbeat has put up the gate.
-    pub puts_up_gate: bool,
     pub replicas: u32,
     /// Other replicas that take media sockets, and their free places.
     pub siblings: u32,

@@ -47,7 +47,13 @@ async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed,
 
 /// Renews everything, as a heartbeat does.
 async fn renew(admission: &Admission) -> Upkeep {
-    admission.renew(true, &[Scope::Global], Some(1)).await
+    let given_up = admission.give_up_on_lapsed().await;
+    let upkeep = admission.renew(true, &[Scope::Global], Some(1)).await;
+    Upkeep {
+        never_came: given_up.never_came,
+        gone_elsewhere: [given_up.gone_elsewhere, upkeep.gone_elsewhere].concat(),
+        ..upkeep
+    }
 }
 
 fn campaigns() -> Campaigns {
@@ -180,4 +186,17 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
 
 async fn is_admitted(admission: &Admission, id: &str) -> bool {
     matches!(admit(admission, id).await, Decision::Admit { .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
+    let (admission, mut freed) = without_store("10");
+    let own = ticket(admit(&admission, "CA1").await);
+    let claimed = claim(&admission, &own, "CA1").await.unwrap();
+    tokio::time::advance(SETUP * 2).await;
+    assert_eq!(admit(&admission, "CA1").await, Decision::Ended);
+    assert_eq!(admission.occupancy().active, 1);
+    drop(claimed);
+    admission.release(freed.recv().await.unwrap()).await;
+    assert_eq!(admission.occupancy().active, 0);
 }

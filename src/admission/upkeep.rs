@@ -39,7 +39,7 @@ impl Admission {
             let everything = everything || book.outage.trouble().is_some();
             let (now, lease) = (self.clock.local(), millis(self.caps.lease));
             let claims = book.ledger.claims(now, lease, everything);
-            (claims, book.outage.puts_up_gate(self.clock.elapsed()))
+            (claims, book.outage.put_up_gate(self.clock.elapsed()))
         };
         let renewal = Renewal {
             claims: &claims,
@@ -250,7 +250,7 @@ impl Admission {
             tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
             outage.forgot(elapsed, ledger.held());
             self.nudged.notify_one();
-        } else if outage.must_gate() && !renewed.puts_up_gate {
+        } else if outage.must_gate() && !outage.puts_up_gate() {
             outage.answered();
             self.nudged.notify_one();
         } else if renewed.gated {
@@ -279,6 +279,7 @@ impl Admission {
                 }
             }
             if after == Some(Trouble::Gated) && before.is_none() {
+                self.tell_again(book);
                 self.nudged.notify_one(); // That renewal may have been of a few calls only.
             }
         }

@@ -53,7 +53,6 @@ impl RedisStore {
             puts_up_gate = false;
             renewed = Renewed {
                 lapsed: renewed.lapsed + part.lapsed,
-                puts_up_gate: renewed.puts_up_gate || part.puts_up_gate,
                 used: [renewed.used, part.used].concat(),
                 news: [renewed.news, part.news].concat(),
                 ..part
@@ -131,7 +130,6 @@ impl RedisStore {
         Ok(Renewed {
             now,
             gated,
-            puts_up_gate: renewal.puts_up_gate,
             replicas,
             siblings,
             places,

@@ -7,7 +7,7 @@ mod scripts;
 use super::*;
 use crate::{
     admission::{
-        Kept, Lease,
+        Kept, Lease, Reason, Refusal,
         redis_server::RedisServer,
         scope::{Room, Scope},
         store::{Acquired, Adopted, Claim, Ending, News, Released, Renewal, Renewed, Request},
@@ -174,6 +174,13 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     store.ended(&call("CA1")).await?;
     store.reap(&scopes()).await?;
     store.try_out().await?;
+    let refusal = Refusal {
+        reason: Reason::Outage,
+        scope: Scope::Global,
+        used: 1,
+        cap: 1,
+    };
+    store.refuse(&call("CA9"), &scopes(), &refusal).await?;
     store.leave().await?;
     Ok(())
 }

@@ -2,15 +2,21 @@
 
 use super::*;
 
-const SCRIPTS: [(&str, &str); 7] = [
-    ("acquire", include_str!("../acquire.lua")),
-    ("adopt", include_str!("../adopt.lua")),
-    ("note", include_str!("../note.lua")),
-    ("reap", include_str!("../reap.lua")),
-    ("rebind", include_str!("../rebind.lua")),
-    ("release", include_str!("../release.lua")),
-    ("renew", include_str!("../renew.lua")),
-];
+/// Returns every script there is, by name.
+fn scripts() -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admission/redis");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let scripts = files.filter(|file| file.extension().is_some_and(|it| it == "lua"));
+    let scripts = scripts.map(|file| {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(&file).unwrap())
+    });
+    let scripts: Vec<_> = scripts.collect();
+    assert!(scripts.len() >= 8, "they are found");
+    scripts
+}
 
 /// What is sent besides scripts.
 const COMMANDS: [&str; 9] = [
@@ -72,8 +78,8 @@ fn arguments(code: &str) -> Vec<String> {
 
 #[test]
 fn every_key_that_a_script_touches_is_declared() {
-    for (script, text) in SCRIPTS {
-        for Called { command, arguments } in calls(text) {
+    for (script, text) in scripts() {
+        for Called { command, arguments } in calls(&text) {
             let keys = match command.as_str() {
                 "TIME" => continue,
                 "MGET" | "DEL" => &arguments[..],
@@ -93,9 +99,9 @@ fn every_key_that_a_script_touches_is_declared() {
 
 #[test]
 fn every_script_takes_its_time_from_the_server() {
-    for (script, text) in SCRIPTS {
+    for (script, text) in scripts() {
         assert!(!text.contains("os."), "{script}");
-        let has_clock = calls(text).iter().any(|called| called.command == "TIME");
+        let has_clock = calls(&text).iter().any(|called| called.command == "TIME");
         assert_eq!(has_clock, script != "note", "{script}");
     }
 }
@@ -135,16 +141,17 @@ fn is_in_6_2(version: &str) -> bool {
 #[test]
 fn every_command_and_option_is_in_redis_6_2() {
     let server = RedisServer::start();
-    let mut sent: Vec<(&str, Called)> = Vec::new();
-    for (script, text) in SCRIPTS {
-        sent.extend(calls(text).into_iter().map(|called| (script, called)));
+    let mut sent: Vec<(String, Called)> = Vec::new();
+    for (script, text) in scripts() {
+        let calls = calls(&text).into_iter();
+        sent.extend(calls.map(|called| (script.clone(), called)));
     }
     sent.extend(COMMANDS.iter().map(|command| {
         let called = Called {
             command: (*command).to_owned(),
             arguments: Vec::new(),
         };
-        ("sent", called)
+        ("Rust".to_owned(), called)
     }));
     assert!(sent.len() > 80, "they are found");
     for (from, Called { command, arguments }) in sent {

@@ -47,6 +47,12 @@ pub enum Step {
         has_media: bool,
         unheard: bool,
     },
+    /// A call is refused while its replica is without the store, which is told afterwards.
+    RefuseWithout {
+        replica: usize,
+        call: u32,
+        unheard: bool,
+    },
     /// Renews those of the replica's calls whose bit is set.
     Renew {
         replica: usize,
@@ -92,6 +98,12 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
 
 /// Steps among several replicas over a store that they share.
 pub fn any_shared_history() -> impl Strategy<Value = Vec<Step>> {
+    let refused = (0..REPLICAS, 0..CALLS, any::<bool>());
+    let refused = refused.prop_map(|(replica, call, unheard)| Step::RefuseWithout {
+        replica,
+        call,
+        unheard,
+    });
     let times = [1, 2, 4, 5, 8, 12, 18, 19, 36, 2_200];
     let pass = select(
         times
@@ -106,7 +118,7 @@ pub fn any_shared_history() -> impl Strategy<Value = Vec<Step>> {
         unheard,
     });
     vec_of(
-        prop_oneof![24 => any_step(), 5 => pass, 2 => without, 1 => Just(Step::Sweep)],
+        prop_oneof![24 => any_step(), 5 => pass, 2 => without, 1 => refused, 1 => Just(Step::Sweep)],
         0..60,
     )
 }
@@ -290,6 +302,11 @@ impl Play<'_> {
                 self.believe(*replica, &super::call(*call), 0, &rooms, *has_media);
                 Ok(())
             }
+            Step::RefuseWithout {
+                replica,
+                call,
+                unheard,
+            } => self.refuse_without(*replica, *call, *unheard).await,
             Step::Renew {
                 replica,
                 calls,
@@ -415,6 +432,32 @@ impl Play<'_> {
         Ok(())
     }
 
+    async fn refuse_without(
+        &mut self,
+        replica: usize,
+        number: u32,
+        unheard: bool,
+    ) -> Result<(), TestCaseError> {
+        if self.knows(replica, number) {
+            return Ok(()); // It remembers what it has decided.
+        }
+        if unheard {
+            self.acquire(replica, number).await?;
+        }
+        let (call, scopes) = (call(number), all_scopes());
+        self.forget(replica, &call);
+        let refusal = Refusal {
+            reason: Reason::Full,
+            scope: Scope::Global,
+            used: 0,
+            cap: 0,
+        };
+        let (store, name) = (self.house.store(replica), self.name(replica));
+        let refused = store.refuse(&call, &scopes, &refusal).await.unwrap();
+        prop_assert_eq!(refused, self.model.refuse(&name, &call, &refusal));
+        Ok(())
+    }
+
     async fn renew(
         &mut self,
         replica: usize,
@@ -494,7 +537,9 @@ impl Play<'_> {
         let scopes = all_scopes();
         let store = self.house.store(replica);
         let released = store.release(self.house.now, &lease, &scopes, &ending);
-        prop_assert_eq!(released.await.unwrap(), self.model.release(&lease, &ending));
+        let name = self.name(replica);
+        let expected = self.model.release(&name, &lease, &ending);
+        prop_assert_eq!(released.await.unwrap(), expected);
         self.forget(replica, &call);
         Ok(())
     }

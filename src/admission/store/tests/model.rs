@@ -238,24 +238,41 @@ impl Model {
             Some(stored) if stored.replica == replica && !claim.has_media => stored.epoch,
             Some(_) | None => given.next().unwrap_or(0),
         };
-        let is_new = !is_known || stored.is_none_or(|stored| stored.epoch != epoch);
+        let is_new = !is_known || stored.as_ref().is_none_or(|stored| stored.epoch != epoch);
         if is_new && claim.has_media {
             let waiting = self.rows.iter_mut().filter(|row| row.call == *call);
             waiting.for_each(|row| row.scopes.retain(|scope| *scope != Scope::Setup));
         }
         self.put(replica, call, epoch, claim.lasts, claim.scopes.clone());
-        if let Some(ticket) = &claim.ticket
-            && self.decision(call).is_none()
-        {
-            self.decide(call, Kept::Admitted(ticket.clone()));
+        if let Some(ticket) = &claim.ticket {
+            let is_mine = stored.is_some_and(|stored| stored.replica == replica);
+            if is_mine || self.decision(call).is_none() {
+                self.decide(call, Kept::Admitted(ticket.clone()));
+            }
         }
         is_new.then_some(News::TakenIn(epoch))
     }
 
-    pub fn release(&mut self, lease: &Lease, ending: &Ending<'_>) -> Released {
+    /// Returns whether there was a slot of the replica's.
+    pub fn refuse(&mut self, replica: &str, call: &CarrierCallId, refusal: &Refusal) -> bool {
+        if self.reason(call).is_some() {
+            return false;
+        }
+        let is_mine = self.held(call).map(|held| held.replica == replica);
+        if is_mine == Some(true) {
+            self.rows.retain(|row| row.call != *call);
+        }
+        if is_mine == Some(true) || is_mine.is_none() && self.decision(call).is_none() {
+            self.decide(call, Kept::Refused(refusal.clone()));
+        }
+        is_mine == Some(true)
+    }
+
+    pub fn release(&mut self, replica: &str, lease: &Lease, ending: &Ending<'_>) -> Released {
         let held = self.held(&lease.call);
-        // Who never got an epoch from the store speaks of whatever it has of that call.
-        if lease.epoch > 0 && held.is_some_and(|held| held.epoch > lease.epoch) {
+        // Who never got an epoch from the store speaks of what the store has of its own.
+        let is_own = lease.epoch == 0 && held.is_some_and(|held| held.replica == replica);
+        if !is_own && held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
         self.end(&lease.call, ending)
