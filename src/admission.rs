@@ -9,6 +9,8 @@
 //! A replica that alone is cut off from the store keeps its callers, and its leases lapse: for that
 //! long the others may admit as many again.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod claiming;
 mod clock;
 mod deciding;

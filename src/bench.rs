@@ -18,6 +18,8 @@ use crate::{
     webhook::twilio::signature::{Key, is_valid},
 };
 
+pub use crate::admission::bench::Slots;
+
 /// A call's codecs and session, as they stand in the middle of a conversation.
 pub struct Call {
     stream: MediaStream,

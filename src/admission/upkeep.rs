@@ -166,6 +166,7 @@ impl Admission {
         let now = self.clock.local();
         let mut book = self.book();
         let mut taken_in = 0_u32;
+        let mut has_forgotten = false;
         for (call, news) in &renewed.news {
             let claimed = claims.iter().find(|claim| claim.lease.call == *call);
             let Some(entry) = book.ledger.get_mut(call) else {
@@ -179,6 +180,7 @@ impl Admission {
             }
             match news {
                 News::TakenIn(epoch) => {
+                    has_forgotten |= entry.epoch > 0;
                     taken_in += u32::from(entry.epoch == *epoch && !entry.waits());
                     entry.epoch = *epoch;
                     // It may have lost the state as well.
@@ -217,6 +219,14 @@ impl Admission {
                 entry.told = Some(now);
                 entry.ticket = None;
             }
+        }
+        if has_forgotten {
+            self.tell_again(&mut book);
+        }
+        if book.heard + self.caps.lease < self.clock.elapsed() {
+            // Whatever has taken them in again since, their leases had lapsed.
+            let live = claims.iter().filter(|claim| claim.has_media);
+            taken_in = u32::try_from(live.count()).unwrap_or(u32::MAX);
         }
         self.note_condition(&mut book, renewed, was_slow);
         drop(book);

@@ -25,10 +25,12 @@ for i = 1, tonumber(ARGV[7]) do
   local at = 5 + 3 * i
   local cap = tonumber(ARGV[at])
   used[i] = call('ZCOUNT', KEYS[10 + i], live, '+inf')
-  for key, slots in string.gmatch(ARGV[at + 2], '(%d+):(%d+)') do
-    cap = cap - math.max(0, slots - call('ZCOUNT', KEYS[tonumber(key)], live, '+inf'))
+  if ARGV[at + 2] ~= '' then
+    for key, slots in string.gmatch(ARGV[at + 2], '(%d+):(%d+)') do
+      cap = cap - math.max(0, slots - call('ZCOUNT', KEYS[tonumber(key)], live, '+inf'))
+    end
   end
-  if i == 2 and known[5] then
+  if i == 2 and known[5] and string.find(known[5], '0', 1, true) then
     -- While most calls bring no media, they may wait in half of what is free.
     local _, without = string.gsub(known[5], '0', '')
     if without > 50 then
