@@ -3,10 +3,15 @@
     reason = "a test looks for one thing and lets the rest pass"
 )]
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{call::CallerId, campaign::Campaigns, config::Config, language::Language};
+use crate::{
+    admission::redis_server::RedisServer, call::CallerId, campaign::Campaigns, config::Config,
+    language::Language,
+};
 
 fn admission(cap: &str) -> (Admission, ToFree) {
     with(&[("MAX_ACTIVE_CALLS", cap)])
@@ -19,6 +24,17 @@ fn without_store(cap: &str) -> (Admission, ToFree) {
         ("REDIS_URL", "redis://127.0.0.1:1/"),
         ("EXPECTED_REPLICAS", "2"),
     ])
+}
+
+/// Returns a replica over a server that it has not renewed anything with.
+async fn over_redis(server: &RedisServer, cap: &str) -> (Admission, ToFree) {
+    let url = server.url();
+    let (mut admission, freed) = with(&[("MAX_ACTIVE_CALLS", cap), ("REDIS_URL", &url)]);
+    if let Store::Redis(store) = &mut admission.store {
+        store.be_patient();
+    }
+    admission.inspect().await.unwrap();
+    (admission, freed)
 }
 
 fn with(settings: &[(&str, &str)]) -> (Admission, ToFree) {
@@ -139,7 +155,7 @@ async fn a_live_call_outlasts_its_lease_by_being_renewed() {
     }
     assert_eq!(admission.occupancy().active, 1);
     drop(claimed);
-    tokio::time::advance(std::time::Duration::from_secs(31)).await;
+    tokio::time::advance(Duration::from_secs(31)).await;
     assert_eq!(
         admission.occupancy().active,
         0,
@@ -184,6 +200,42 @@ async fn without_the_store_a_calls_place_is_where_its_media_is() {
     assert!(!is_admitted(&rings, "CA8").await);
 }
 
+#[tokio::test]
+async fn behind_the_gate_a_call_is_registered_at_once_unless_others_fill_the_house() {
+    let server = RedisServer::start();
+    let (admission, _freed) = over_redis(&server, "2").await;
+    // Others have begun to register what they have.
+    server.ask::<()>("MSET calls:gen 1 calls:gen:recover 1");
+    server.ask::<()>("ZADD calls:lease 9e15 CA1");
+    assert!(is_admitted(&admission, "CA2").await);
+    assert_eq!(server.ask::<u32>("ZCARD calls:lease"), 2);
+    let refused = admit(&admission, "CA3").await;
+    let Decision::Refuse { refusal, .. } = refused else {
+        panic!("there is no room: {refused:?}");
+    };
+    assert_eq!((refusal.used, refusal.cap), (2, 2));
+    assert_eq!(server.ask::<u32>("ZCARD calls:lease"), 2);
+}
+
+#[tokio::test]
+async fn a_store_whose_clock_has_jumped_is_told_of_all_calls_behind_the_gate() {
+    let server = RedisServer::start();
+    let (admission, _freed) = over_redis(&server, "5").await;
+    renew(&admission).await;
+    server.ask::<()>("DEL calls:gen:recover");
+    renew(&admission).await;
+    // Of two clocks it is the same which one jumps.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    tokio::time::resume();
+    let mut renewals = 0;
+    while !server.ask::<bool>("EXISTS calls:gen:recover") {
+        assert!(renewals < 5, "nobody puts up the gate");
+        renew(&admission).await;
+        renewals += 1;
+    }
+}
+
 async fn is_admitted(admission: &Admission, id: &str) -> bool {
     matches!(admit(admission, id).await, Decision::Admit { .. })
 }
@@ -197,6 +249,6 @@ async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
     assert_eq!(admit(&admission, "CA1").await, Decision::Ended);
     assert_eq!(admission.occupancy().active, 1);
     drop(claimed);
-    admission.release(freed.recv().await.unwrap()).await;
+    admission.release(freed.try_recv().unwrap()).await;
     assert_eq!(admission.occupancy().active, 0);
 }

@@ -26,6 +26,11 @@ pub async fn connected(url: &str, prefix: &str, replica: &str) -> RedisStore {
 }
 
 impl RedisStore {
+    /// Lets callers wait for as long as a busy machine takes.
+    pub fn be_patient(&mut self) {
+        alone(self).budget = LONG;
+    }
+
     /// Makes another replica of this one, or moves it to keys of its own, on the same connection.
     pub fn become_another(&mut self, prefix: &str, replica: &str) {
         let inner = alone(self);
@@ -47,7 +52,7 @@ fn patient(settings: &RedisSettings, replica: &str) -> RedisStore {
     let lease = Duration::from_secs(30);
     let made = RedisStore::new(settings, replica.to_owned(), lease, CapacityMetrics::new());
     let mut store = made.expect("a good address");
-    alone(&mut store).budget = LONG;
+    store.be_patient();
     store
 }
 
