@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::admission::redis::PATIENCE;
 
-/// Why the slot store gave no answer. No caller is turned away for it; see [`super::outage`].
+/// Why the slot store gave no answer. No caller is turned away for it; see [`crate::admission::outage`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the slot store is known to be away")]
