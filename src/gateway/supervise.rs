@@ -28,6 +28,8 @@ pub async fn give_slots_back(
     while let Ok(freed) = to_free.try_recv() {
         gateway.admission.release(freed).await;
     }
+    // Nobody else would tell: what is still owed would hold until its lease lapses.
+    gateway.admission.settle_debts().await;
     gateway.admission.leave().await;
 }
 
