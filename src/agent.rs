@@ -30,6 +30,7 @@ use crate::{
     agent::{breaker::Breaker, stream::Movable},
     call::EndReason,
     campaign::{Campaign, Name},
+    chunk::Encoding,
     config::{AgentKind, AgentSettings},
     language::Language,
     session::Input,
@@ -94,7 +95,7 @@ pub enum AgentError {
     Closed,
     #[error("the agent sent what makes no sense")]
     Garbled,
-    #[error("the agent did not accept telephone audio")]
+    #[error("the agent did not accept the audio's encoding")]
     WrongFormat,
     #[error("the agent reported {0:?} before it was ready")]
     Failed(String),
@@ -238,31 +239,52 @@ impl Agent {
         self.breaker.is_open()
     }
 
-    /// Connects for a call in `language`; the agent is ready to talk within [`BUDGET`].
+    /// Returns how its audio is best encoded for a carrier's: alike, wherever it can be.
+    pub fn encoding_for(&self, carrier: Encoding) -> Encoding {
+        match carrier {
+            Encoding::Mulaw => Encoding::Mulaw,
+            Encoding::Pcm16k | Encoding::Pcm24k => Encoding::Pcm24k,
+        }
+    }
+
+    /// Connects for a call in `language`, with audio in `encoding` both ways; the agent is ready to
+    /// talk within [`BUDGET`].
     ///
     /// # Errors
     /// Whatever kept it from being ready; see [`AgentError::end_reason`].
-    pub async fn connect(&self, language: &Language) -> Result<AgentSocket, AgentError> {
+    pub async fn connect(
+        &self,
+        language: &Language,
+        encoding: Encoding,
+    ) -> Result<AgentSocket, AgentError> {
         if !self.breaker.may_try() {
             return Err(AgentError::Resting);
         }
-        let connected = timeout(BUDGET, self.try_twice(language)).await;
+        let connected = timeout(BUDGET, self.try_twice(language, encoding)).await;
         let connected = connected.unwrap_or(Err(AgentError::TooSlow));
         self.breaker.record(connected.is_ok());
         connected
     }
 
-    async fn try_twice(&self, language: &Language) -> Result<AgentSocket, AgentError> {
-        match self.try_once(language).await {
+    async fn try_twice(
+        &self,
+        language: &Language,
+        encoding: Encoding,
+    ) -> Result<AgentSocket, AgentError> {
+        match self.try_once(language, encoding).await {
             Err(AgentError::Unreachable(_) | AgentError::Refused(429 | 500..)) => {
                 sleep(RETRY_PAUSE).await;
-                self.try_once(language).await
+                self.try_once(language, encoding).await
             }
             other => other,
         }
     }
 
-    async fn try_once(&self, language: &Language) -> Result<AgentSocket, AgentError> {
+    async fn try_once(
+        &self,
+        language: &Language,
+        encoding: Encoding,
+    ) -> Result<AgentSocket, AgentError> {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or(443);
         let tcp = Movable::connect(host.trim_matches(['[', ']']), port).await;
@@ -283,7 +305,8 @@ impl Agent {
                 AgentError::Unreachable(error)
             }
         })?;
-        AgentSocket::ready(socket, &self.settings, language, self.metrics.clone()).await
+        let metrics = self.metrics.clone();
+        AgentSocket::ready(socket, &self.settings, language, encoding, metrics).await
     }
 
     fn request(&self) -> ClientRequestBuilder {
@@ -324,7 +347,7 @@ impl AgentError {
 /// Reads a message as a bridge does, for the benchmarks.
 #[cfg(feature = "bench")]
 pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
-    match openai::decode(message) {
+    match openai::decode(message, Encoding::Mulaw) {
         Ok(Event::Input(input)) => Some(input),
         Ok(Event::Created | Event::Updated { .. } | Event::Limits(_) | Event::Complaint(_))
         | Err(Garbled) => None,

@@ -10,10 +10,11 @@ use crate::{
     agent,
     call::{CallerId, CarrierCallId, EndReason},
     campaign::Campaigns,
+    chunk::Encoding,
     config::Config,
     language::Language,
     media::twilio::{Event, MediaStream},
-    session::{Input, Limits, Output, Session},
+    session::{Follows, Input, Output, Session, Terms},
     telemetry::CapacityMetrics,
     webhook::twilio::signature::{Key, is_valid},
 };
@@ -34,7 +35,9 @@ impl Default for Call {
         stream.read(&Bytes::from_static(START)).expect("a start");
         let mut session = Session::new(
             std::time::Duration::ZERO,
-            Limits {
+            Terms {
+                encoding: Encoding::Mulaw,
+                follows: Follows::Marks,
                 greets: false,
                 longest_call: std::time::Duration::MAX,
             },

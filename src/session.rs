@@ -12,11 +12,11 @@ use std::{collections::VecDeque, time::Duration, vec};
 
 use crate::{
     call::EndReason,
-    chunk::Chunk,
+    chunk::{Chunk, Encoding},
     session::{hearing::Hearing, playback::Playback},
 };
 
-pub use playback::{Interrupted, ItemId, Mark};
+pub use playback::{Follows, Interrupted, ItemId, Mark};
 
 /// How long the caller waits for the agent before hearing an apology.
 pub const AGENT_PATIENCE: Duration = Duration::from_secs(3);
@@ -115,9 +115,12 @@ pub enum Output {
     End(EndReason),
 }
 
-/// What a call may do.
+/// What a call is like, and what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Terms {
+    /// How the carrier's audio is encoded.
+    pub encoding: Encoding,
+    pub follows: Follows,
     pub greets: bool,
     pub longest_call: Duration,
 }
@@ -125,7 +128,7 @@ pub struct Limits {
 /// One call's state.
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
+    terms: Terms,
     patient_until: Duration,
     state: State,
     hearing: Hearing,
@@ -155,16 +158,16 @@ enum State {
 
 impl Session {
     /// Begins a call `at` this time, from which on the caller waits for the agent.
-    pub fn new(at: Duration, limits: Limits) -> Self {
+    pub fn new(at: Duration, terms: Terms) -> Self {
         Self {
-            limits,
+            terms,
             patient_until: at + AGENT_PATIENCE,
             state: State::Connecting {
                 held: VecDeque::new(),
                 held_for: Duration::ZERO,
             },
             hearing: Hearing::from(at),
-            playback: Playback::default(),
+            playback: Playback::new(terms.follows),
             answering: false,
             muted: false,
             owing_since: None,
@@ -189,7 +192,7 @@ impl Session {
         let connecting = matches!(self.state, State::Connecting { .. });
         let due = [
             connecting.then_some(self.patient_until),
-            Some(self.limits.longest_call),
+            Some(self.terms.longest_call),
             Some(self.hearing.last_at() + MEDIA_PATIENCE),
             self.hearing.fill_at(),
             self.owing_since.map(|since| since + ANSWER_PATIENCE),
@@ -243,7 +246,7 @@ impl Session {
     fn fill(&mut self, hole: Duration) {
         let mut left = hole;
         while !left.is_zero() {
-            let silence = Chunk::silence(left);
+            let silence = Chunk::silence(left, self.terms.encoding);
             left = left.saturating_sub(silence.duration());
             self.pass_on(silence);
         }
@@ -281,7 +284,7 @@ impl Session {
             self.outputs.extend(held.drain(..).map(Output::SendToAgent));
             self.state = State::Talking;
             self.hearing.resume(at);
-            if self.limits.greets {
+            if self.terms.greets {
                 self.outputs.push(Output::Greet);
                 self.owing_since = Some(at);
             }
@@ -346,7 +349,7 @@ impl Session {
         if matches!(self.state, State::Connecting { .. }) && self.patient_until <= at {
             return self.end(EndReason::AgentTooSlow);
         }
-        if self.limits.longest_call <= at {
+        if self.terms.longest_call <= at {
             return self.end(EndReason::TooLong);
         }
         if since(MEDIA_PATIENCE, self.hearing.last_at()) {

@@ -11,15 +11,12 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{Complaint, Event, Garbled, Limit},
-    chunk::Chunk,
+    chunk::{Chunk, Encoding},
     config::{AgentSettings, TurnDetection},
     language::Language,
     session::{Answered, Input, Interrupted, ItemId, Speaker},
     wire::Str,
 };
-
-/// The wire name of telephone audio, in both directions.
-const MULAW: &str = "audio/pcmu";
 
 /// The longest name of an item that is believed.
 const LONGEST_ID: usize = 128;
@@ -41,7 +38,7 @@ const FATAL: [&str; 7] = [
 ];
 
 /// Returns the message that sets up a session for a call in `language`.
-pub fn session_update(settings: &AgentSettings, language: &Language) -> String {
+pub fn session_update(settings: &AgentSettings, language: &Language, encoding: Encoding) -> String {
     let turn_detection = match settings.turn_detection {
         TurnDetection::Server { threshold, silence } => json!({
             "type": "server_vad",
@@ -58,7 +55,7 @@ pub fn session_update(settings: &AgentSettings, language: &Language) -> String {
         }),
     };
     let mut input = json!({
-        "format": {"type": MULAW},
+        "format": format(encoding),
         "turn_detection": turn_detection,
     });
     // Left out where nobody writes anything down: the vendor's types know no null here.
@@ -73,11 +70,29 @@ pub fn session_update(settings: &AgentSettings, language: &Language) -> String {
             "output_modalities": ["audio"],
             "audio": {
                 "input": input,
-                "output": {"format": {"type": MULAW}, "voice": settings.voice},
+                "output": {"format": format(encoding), "voice": settings.voice},
             },
         },
     });
     update.to_string()
+}
+
+/// Returns the wire name of audio.
+fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Mulaw => "audio/pcmu",
+        Encoding::Pcm16k | Encoding::Pcm24k => "audio/pcm",
+    }
+}
+
+/// Describes audio; of PCM the protocol knows 24 kHz alone.
+fn format(encoding: Encoding) -> Value {
+    match encoding {
+        Encoding::Mulaw => json!({"type": name(encoding)}),
+        Encoding::Pcm16k | Encoding::Pcm24k => {
+            json!({"type": name(encoding), "rate": encoding.rate()})
+        }
+    }
 }
 
 /// Writes the message that lets the agent hear `chunk`.
@@ -196,7 +211,7 @@ struct WireFormat {
 ///
 /// # Errors
 /// If it is not JSON of the protocol's shape, or its audio is not base64.
-pub fn decode(message: &Bytes) -> Result<Event, Garbled> {
+pub fn decode(message: &Bytes, encoding: Encoding) -> Result<Event, Garbled> {
     let wire: Wire<'_> = serde_json::from_slice(message).map_err(|_| Garbled)?;
     let item = |id: Option<Str<'_>>| match id {
         Some(Str(id)) if id.len() > LONGEST_ID => Err(Garbled),
@@ -206,7 +221,8 @@ pub fn decode(message: &Bytes) -> Result<Event, Garbled> {
     };
     let input = match &*wire.r#type {
         "response.output_audio.delta" | "response.audio.delta" => Input::AgentAudio {
-            chunk: Chunk::within(message, wire.delta.ok_or(Garbled)?.0).map_err(|_| Garbled)?,
+            chunk: Chunk::within(message, wire.delta.ok_or(Garbled)?.0, encoding)
+                .map_err(|_| Garbled)?,
             item: item(wire.item_id)?,
         },
         "response.output_audio.done" | "response.audio.done" => {
@@ -227,7 +243,7 @@ pub fn decode(message: &Bytes) -> Result<Event, Garbled> {
         "session.created" => return Ok(Event::Created),
         "session.updated" => {
             return Ok(Event::Updated {
-                fits: fits(wire.session.as_ref()),
+                fits: fits(wire.session.as_ref(), encoding),
             });
         }
         "rate_limits.updated" => {
@@ -240,13 +256,13 @@ pub fn decode(message: &Bytes) -> Result<Event, Garbled> {
     Ok(Event::Input(input))
 }
 
-fn fits(session: Option<&WireSession>) -> bool {
-    let is_mulaw = |direction: &Option<WireDirection>| {
+fn fits(session: Option<&WireSession>, encoding: Encoding) -> bool {
+    let fits = |direction: &Option<WireDirection>| {
         let format = direction.as_ref().and_then(|it| it.format.as_ref());
-        format.is_some_and(|format| format.r#type == MULAW)
+        format.is_some_and(|format| format.r#type == name(encoding))
     };
     let audio = session.and_then(|session| session.audio.as_ref());
-    audio.is_some_and(|audio| is_mulaw(&audio.input) && is_mulaw(&audio.output))
+    audio.is_some_and(|audio| fits(&audio.input) && fits(&audio.output))
 }
 
 fn limits(limits: &[WireLimit]) -> Vec<(Limit, u64)> {

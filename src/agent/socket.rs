@@ -21,7 +21,7 @@ use tokio_tungstenite::{
 use crate::{
     agent::{AgentError, Complaint, Event, Garbled, Limit, openai, stream::Movable},
     call::EndReason,
-    chunk::Chunk,
+    chunk::{Chunk, Encoding},
     config::AgentSettings,
     language::Language,
     session::{Input, Interrupted},
@@ -36,6 +36,7 @@ const MOST_GARBLED: u32 = 20;
 /// One call's connection to its agent, ready to talk.
 pub struct AgentSocket {
     socket: WebSocketStream<MaybeTlsStream<Movable>>,
+    encoding: Encoding,
     outgoing: BytesMut,
     greeting: Option<String>,
     unsent: bool,
@@ -50,15 +51,17 @@ impl AgentSocket {
     /// Sets up the session that an upgraded connection is for.
     ///
     /// # Errors
-    /// If the agent is not ready for telephone audio.
+    /// If the agent is not ready for audio in `encoding`.
     pub(super) async fn ready(
         socket: WebSocketStream<MaybeTlsStream<Movable>>,
         settings: &AgentSettings,
         language: &Language,
+        encoding: Encoding,
         metrics: AgentMetrics,
     ) -> Result<Self, AgentError> {
         let mut agent = Self {
             socket,
+            encoding,
             outgoing: BytesMut::new(),
             greeting: settings.greeting.clone(),
             unsent: false,
@@ -79,7 +82,7 @@ impl AgentSocket {
         loop {
             match self.next_event().await? {
                 Event::Created => {
-                    let update = openai::session_update(settings, language);
+                    let update = openai::session_update(settings, language, self.encoding);
                     let sent = self.socket.send(Message::text(update)).await;
                     sent.map_err(AgentError::Unreachable)?;
                 }
@@ -98,7 +101,8 @@ impl AgentSocket {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return openai::decode(text.as_ref()).map_err(|_| AgentError::Garbled);
+                    let decoded = openai::decode(text.as_ref(), self.encoding);
+                    return decoded.map_err(|_| AgentError::Garbled);
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
@@ -120,6 +124,11 @@ impl AgentSocket {
             MaybeTlsStream::Plain(tcp) => tcp.come_here(),
             _ => Ok(false),
         }
+    }
+
+    /// Returns how the audio of both sides is encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Lets the agent hear the caller; drops the audio if the agent takes none.
@@ -202,7 +211,7 @@ impl AgentSocket {
                 Poll::Pending => return Poll::Pending,
             };
             let decoded = match message {
-                Some(Ok(Message::Text(text))) => openai::decode(text.as_ref()),
+                Some(Ok(Message::Text(text))) => openai::decode(text.as_ref(), self.encoding),
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => Err(Garbled),
                 Some(Ok(Message::Ping(_))) => {
                     self.unsent = true; // The answer to it waits in the outbox.

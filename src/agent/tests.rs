@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{
     agent::parrot::{Fault, Parrot, ParrotOptions},
-    chunk::Chunk,
+    chunk::{Chunk, Encoding},
     config::Config,
 };
 
@@ -65,7 +65,7 @@ fn worker() -> Runtime {
 
 /// Lets the agent hear a frame and returns how many of the same come back.
 async fn echoes(agent: &mut AgentSocket, frames: usize) -> usize {
-    let chunk = Chunk::encode(&[0x31; 160]);
+    let chunk = Chunk::encode(&[0x31; 160], Encoding::Mulaw);
     let mut heard = 0;
     for _ in 0..frames {
         agent.hear(&chunk);
@@ -93,7 +93,7 @@ fn move_between_workers(agent: Arc<Agent>) {
     let first = thread::spawn(move || {
         let worker = worker();
         let mut agent = worker
-            .block_on(agent.connect(&Language::default()))
+            .block_on(agent.connect(&Language::default(), Encoding::Mulaw))
             .unwrap();
         // Some of the echoes are left in the buffers of the layers above the stream.
         worker.block_on(echoes(&mut agent, 3));
@@ -160,7 +160,7 @@ async fn an_agent_is_not_believed_without_a_good_certificate() {
     let language = Language::default();
     for (certified, ca) in [(&expired, ca.path().to_str()), (&good, None)] {
         let (url, _front) = tls_before(parrot.address(), certified).await;
-        let connected = agent(&url, ca).connect(&language).await;
+        let connected = agent(&url, ca).connect(&language, Encoding::Mulaw).await;
         assert!(matches!(connected, Err(AgentError::Unreachable(_))));
     }
     parrot.stop().await;
@@ -181,7 +181,11 @@ async fn what_keeps_an_agent_from_being_ready_is_told_apart() {
         };
         let parrot = parrot(options).await;
         let agent = agent(&parrot.url(), None);
-        let error = agent.connect(&Language::default()).await.err().unwrap();
+        let error = agent
+            .connect(&Language::default(), Encoding::Mulaw)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(error.end_reason(), expected, "{fault:?}: {error}");
         parrot.stop().await;
     }
@@ -197,7 +201,7 @@ async fn a_hanging_agent_costs_no_more_than_the_budget() {
         let parrot = parrot(options).await;
         let agent = agent(&parrot.url(), None);
         let language = Language::default();
-        let connected = agent.connect(&language);
+        let connected = agent.connect(&language, Encoding::Mulaw);
         let connected = timeout(BUDGET + Duration::from_secs(5), connected).await;
         assert!(
             matches!(connected, Ok(Err(AgentError::TooSlow))),
@@ -221,7 +225,11 @@ async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     let agent = before.of(&campaign("gone"));
     let language = Language::default();
     while !agent.is_resting() {
-        agent.connect(&language).await.err().unwrap();
+        agent
+            .connect(&language, Encoding::Mulaw)
+            .await
+            .err()
+            .unwrap();
     }
     assert!(!before.of(&campaign("other")).is_resting());
     assert!(!before.default_agent().is_resting());

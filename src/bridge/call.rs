@@ -15,11 +15,12 @@ use crate::{
     bridge::{AgentSeat, Bridge},
     call::{Carrier, CarrierCallId, EndReason},
     campaign::Campaign,
+    chunk::Encoding,
     connections::Place,
     gateway::{Gateway, Ringing},
     media::{MediaSocket, twilio::Start},
     record::What,
-    session::{Limits, Session},
+    session::{Follows, Session, Terms},
     webhook::{WebhookError, twilio::Proof},
 };
 
@@ -160,7 +161,9 @@ async fn bridge(
     }
     #[cfg(test)]
     assert!(!start.parameters.contains_key("panic"), "a test wants it");
-    let limits = Limits {
+    let terms = Terms {
+        encoding: Encoding::Mulaw,
+        follows: Follows::Marks,
         greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
@@ -169,7 +172,7 @@ async fn bridge(
         connection: id,
         caller: &caller,
         agent_name: agent.kind().title(),
-        session: Session::new(socket.now(), limits),
+        session: Session::new(socket.now(), terms),
         carrier: socket,
         agent: AgentSeat::Awaited(arriving),
         orders,

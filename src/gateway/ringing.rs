@@ -14,6 +14,7 @@ use crate::{
     bridge::Arriving,
     call::{CallerId, CarrierCallId},
     campaign::Campaign,
+    chunk::Encoding,
     gateway::Gateway,
     language::Language,
 };
@@ -90,7 +91,7 @@ impl Gateway {
         language: &Language,
     ) -> Result<AgentSocket, AgentError> {
         let began = Instant::now();
-        let connected = agent.connect(language).await;
+        let connected = agent.connect(language, Encoding::Mulaw).await;
         match &connected {
             Ok(_) => self.metrics.agent_ready(began.elapsed()),
             Err(error) => {

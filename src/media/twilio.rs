@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     call::CarrierCallId,
-    chunk::{Chunk, FRAME},
+    chunk::{Chunk, Encoding, FRAME},
     session::{Input, Mark},
     wire::Str,
 };
@@ -141,7 +141,8 @@ impl MediaStream {
         if self.started.is_none() || !inbound {
             return Ok(Event::Ignored);
         }
-        let chunk = Chunk::within(message, media.payload.0).map_err(|_| Fault::Garbled)?;
+        let chunk =
+            Chunk::within(message, media.payload.0, Encoding::Mulaw).map_err(|_| Fault::Garbled)?;
         if chunk.is_empty() {
             return Ok(Event::Ignored);
         }

@@ -46,8 +46,18 @@ pub enum Interrupted {
     },
 }
 
-#[derive(Debug, Default)]
+/// How it is known what the caller has heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// The carrier returns marks.
+    Marks,
+    /// The carrier tells nothing: what was sent has been heard once it has had the time to play.
+    Clock,
+}
+
+#[derive(Debug)]
 pub struct Playback {
+    follows: Follows,
     /// What waits because the carrier has enough.
     queue: VecDeque<(ItemId, Chunk)>,
     queued: Duration,
@@ -57,8 +67,18 @@ pub struct Playback {
     unmarked: Duration,
     generation: u32,
     marked: u32,
-    marks: VecDeque<(Mark, ItemId, Duration)>,
+    marks: VecDeque<Marked>,
     dropped: VecDeque<ItemId>,
+}
+
+/// A place in an item that the caller has not heard yet.
+#[derive(Debug)]
+struct Marked {
+    mark: Mark,
+    item: ItemId,
+    position: Duration,
+    /// When it will have been played.
+    at: Duration,
 }
 
 #[derive(Debug)]
@@ -87,6 +107,21 @@ impl ItemId {
 }
 
 impl Playback {
+    pub fn new(follows: Follows) -> Self {
+        Self {
+            follows,
+            queue: VecDeque::new(),
+            queued: Duration::ZERO,
+            ends_at: Duration::ZERO,
+            items: VecDeque::new(),
+            unmarked: Duration::ZERO,
+            generation: 0,
+            marked: 0,
+            marks: VecDeque::new(),
+            dropped: VecDeque::new(),
+        }
+    }
+
     /// Takes the agent's audio, unless it belongs to what was interrupted.
     pub fn receive(&mut self, at: Duration, id: &ItemId, chunk: Chunk, out: &mut Vec<Output>) {
         if self.dropped.contains(id) || chunk.is_empty() {
@@ -127,6 +162,7 @@ impl Playback {
 
     /// Gives the carrier what it may have by now.
     pub fn release(&mut self, at: Duration, out: &mut Vec<Output>) {
+        self.follow_clock(at);
         while self.ends_at <= at + LEAD
             && let Some((id, mut chunk)) = self.queue.pop_front()
         {
@@ -144,7 +180,10 @@ impl Playback {
             out.push(Output::PlayToCaller(piece));
             if let Some(item) = self.items.iter_mut().find(|item| item.id == id) {
                 item.sent += duration;
-                if self.unmarked >= MARK_EVERY || item.complete && item.sent == item.received {
+                let is_due = self.unmarked >= MARK_EVERY
+                    || item.complete && item.sent == item.received
+                    || self.follows == Follows::Clock; // A mark costs nothing there.
+                if is_due {
                     let sent = item.sent;
                     self.mark(id, sent, out);
                 }
@@ -157,16 +196,39 @@ impl Playback {
         if mark.generation != self.generation {
             return;
         }
-        while let Some((returned, id, position)) = self.marks.front()
-            && *returned <= mark
-        {
-            if let Some(at) = self.items.iter().position(|item| item.id == *id) {
-                self.items[at].heard = *position;
-                // Marks come back in order: what was sent before has been heard to its end.
-                self.items.drain(..at);
-            }
-            self.marks.pop_front();
+        while let Some(passed) = self.marks.pop_front_if(|marked| marked.mark <= mark) {
+            self.reach(&passed);
         }
+        self.forget_heard();
+    }
+
+    /// Notes what the caller has heard by now, where only the clock tells.
+    fn follow_clock(&mut self, at: Duration) {
+        if self.follows == Follows::Marks {
+            return;
+        }
+        while let Some(passed) = self.marks.pop_front_if(|marked| marked.at <= at) {
+            self.reach(&passed);
+        }
+        if let Some(next) = self.marks.front()
+            && let Some(item) = self.items.iter_mut().find(|item| item.id == next.item)
+        {
+            let heard = next.position.saturating_sub(next.at - at);
+            item.heard = item.heard.max(heard);
+        }
+        self.forget_heard();
+    }
+
+    fn reach(&mut self, passed: &Marked) {
+        let item = self.items.iter().position(|item| item.id == passed.item);
+        if let Some(index) = item {
+            self.items[index].heard = passed.position;
+            // Marks are passed in order: what was sent before has been heard to its end.
+            self.items.drain(..index);
+        }
+    }
+
+    fn forget_heard(&mut self) {
         if let Some(first) = self.items.front()
             && first.complete
             && first.heard == first.received
@@ -178,6 +240,7 @@ impl Playback {
     /// Forgets what the caller has not heard. Returns it, oldest first; empty if the caller had
     /// heard everything, so that nothing needs to be cleared.
     pub fn interrupt(&mut self, at: Duration) -> Vec<Interrupted> {
+        self.follow_clock(at);
         let cut = |item: Item| {
             if item.heard.is_zero() {
                 Interrupted::Unheard { item: item.id }
@@ -228,7 +291,14 @@ impl Playback {
         if self.marks.len() == MOST_MARKS {
             self.marks.pop_front();
         }
-        self.marks.push_back((mark, id, position));
-        out.push(Output::MarkPlayback(mark));
+        self.marks.push_back(Marked {
+            mark,
+            item: id,
+            position,
+            at: self.ends_at,
+        });
+        if self.follows == Follows::Marks {
+            out.push(Output::MarkPlayback(mark));
+        }
     }
 }

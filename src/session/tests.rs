@@ -11,7 +11,7 @@ use super::*;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn frames(count: usize) -> Chunk {
-    Chunk::encode(&vec![0x7F; 160 * count])
+    Chunk::encode(&vec![0x7F; 160 * count], Encoding::Mulaw)
 }
 
 fn heard(at: u64) -> Input {
@@ -35,7 +35,9 @@ fn spoken(name: &'static str, count: usize) -> Input {
 fn session() -> Session {
     Session::new(
         Duration::ZERO,
-        Limits {
+        Terms {
+            encoding: Encoding::Mulaw,
+            follows: Follows::Marks,
             greets: false,
             longest_call: Duration::from_secs(600),
         },
@@ -73,13 +75,14 @@ fn first_words_wait_for_the_agent_and_go_out_in_order() {
     let mut session = session();
     for frame in 0..3_u8 {
         let input = Input::CallerAudio {
-            chunk: Chunk::encode(&[frame; 160]),
+            chunk: Chunk::encode(&[frame; 160], Encoding::Mulaw),
             starts_at: MS(u64::from(frame) * 20),
         };
         assert_eq!(play(&mut session, u64::from(frame) * 20, input), []);
     }
     let sent = play(&mut session, 60, Input::AgentReady);
-    let expected = [0, 1, 2].map(|frame| Output::SendToAgent(Chunk::encode(&[frame; 160])));
+    let expected =
+        [0, 1, 2].map(|frame| Output::SendToAgent(Chunk::encode(&[frame; 160], Encoding::Mulaw)));
     assert_eq!(sent, expected);
     assert_eq!(
         play(&mut session, 60, heard(60)),
@@ -101,7 +104,9 @@ fn only_so_much_of_the_first_words_is_kept() {
 fn an_agent_is_asked_to_greet_once_it_is_there() {
     let mut session = Session::new(
         Duration::ZERO,
-        Limits {
+        Terms {
+            encoding: Encoding::Mulaw,
+            follows: Follows::Marks,
             greets: true,
             longest_call: Duration::from_secs(600),
         },
@@ -134,7 +139,9 @@ fn every_wait_ends() {
     ends(talking(), owed.collect(), EndReason::AgentStalled);
     let mut short = Session::new(
         Duration::ZERO,
-        Limits {
+        Terms {
+            encoding: Encoding::Mulaw,
+            follows: Follows::Marks,
             greets: false,
             longest_call: MS(1_000),
         },
@@ -274,7 +281,10 @@ fn a_hole_in_the_callers_audio_is_filled_with_silence() {
     play(&mut session, 0, heard(100));
     let outputs = play(&mut session, 20, heard(420));
     assert_eq!(outputs[1], Output::Filled(MS(300)));
-    assert_eq!(outputs[0], Output::SendToAgent(Chunk::silence(MS(300))));
+    assert_eq!(
+        outputs[0],
+        Output::SendToAgent(Chunk::silence(MS(300), Encoding::Mulaw))
+    );
     assert_eq!(outputs[2], Output::SendToAgent(frames(1)));
     // A carrier that sends nothing at all: silence goes out while it lasts, once.
     assert_eq!(session.deadline(), MS(1_020));
@@ -356,7 +366,7 @@ proptest! {
             }
             let numbered = u8::try_from(n).unwrap();
             let input = Input::CallerAudio {
-                chunk: Chunk::encode(&[numbered; 160]),
+                chunk: Chunk::encode(&[numbered; 160], Encoding::Mulaw),
                 starts_at: MS(n as u64 * 20),
             };
             sent.extend(play(&mut session, n as u64 * 20, input));
@@ -443,4 +453,35 @@ impl Loudspeaker {
         self.now = at;
         marks
     }
+}
+
+#[test]
+fn without_marks_the_clock_tells_what_was_heard() {
+    let mut session = Session::new(
+        Duration::ZERO,
+        Terms {
+            encoding: Encoding::Mulaw,
+            follows: Follows::Clock,
+            greets: false,
+            longest_call: Duration::from_secs(600),
+        },
+    );
+    play(&mut session, 0, Input::AgentReady);
+    play(&mut session, 0, Input::AgentAnswering);
+    let sent = play(&mut session, 1_000, spoken("a", 100));
+    assert!(mark_of(&sent).is_none());
+    play(&mut session, 1_000, Input::AgentFinished(item("a")));
+    // Two seconds, of which 730 ms have been played: an interruption is exact within a piece.
+    let cut = play(&mut session, 1_730, Input::AgentInterrupted);
+    let heard = Output::Truncate(Interrupted::Heard {
+        item: item("a"),
+        heard: MS(730),
+    });
+    assert_eq!(cut, [Output::ClearPlayback, heard]);
+    // What has been heard to its end is not cut.
+    play(&mut session, 2_000, Input::AgentAnswering);
+    play(&mut session, 2_000, spoken("b", 10));
+    play(&mut session, 2_000, Input::AgentFinished(item("b")));
+    let cut = play(&mut session, 2_201, Input::AgentInterrupted);
+    assert_eq!(cut, []);
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn decoded(message: &str) -> Result<Event, Garbled> {
-    decode(&Bytes::from(message.to_owned()))
+    decode(&Bytes::from(message.to_owned()), Encoding::Mulaw)
 }
 
 #[test]
@@ -9,7 +9,8 @@ fn audio_is_taken_out_of_its_message_without_a_copy() {
     let message = Bytes::from_static(
         br#"{"type":"response.output_audio.delta","event_id":"e12","response_id":"resp_1","item_id":"item_a1","output_index":0,"content_index":0,"delta":"//9/f39/"}"#,
     );
-    let Ok(Event::Input(Input::AgentAudio { item, chunk })) = decode(&message) else {
+    let Ok(Event::Input(Input::AgentAudio { item, chunk })) = decode(&message, Encoding::Mulaw)
+    else {
         panic!("audio expected");
     };
     assert_eq!(item.as_bytes(), b"item_a1");
@@ -82,9 +83,9 @@ fn a_session_fits_only_with_telephone_audio_both_ways() {
         ))
     };
     for (input, output, fits) in [
-        (MULAW, MULAW, true),
-        ("audio/pcm", MULAW, false),
-        (MULAW, "audio/pcm", false),
+        ("audio/pcmu", "audio/pcmu", true),
+        ("audio/pcm", "audio/pcmu", false),
+        ("audio/pcmu", "audio/pcm", false),
     ] {
         assert_eq!(updated(input, output), Ok(Event::Updated { fits }));
     }

@@ -90,7 +90,7 @@ fn keys_marks_and_the_stop_are_understood() {
 fn our_messages_have_exactly_the_fields_that_twilio_takes() {
     let mut stream = started();
     let text = |message: Option<Bytes>| String::from_utf8(message.unwrap().to_vec()).unwrap();
-    let chunk = Chunk::encode(&[0xFF; 3]);
+    let chunk = Chunk::encode(&[0xFF; 3], Encoding::Mulaw);
     assert_eq!(
         text(stream.play(&chunk)),
         r#"{"event":"media","streamSid":"MZ1","media":{"payload":"////"}}"#

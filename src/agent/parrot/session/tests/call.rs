@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::{Input, LONGEST_SESSION, Manner, Session};
 use crate::{
     agent::parrot::{Fault, hearing::level_db, voice, wire::Output},
-    chunk::{Chunk, SILENT_SAMPLE, duration_of, samples_in},
+    chunk::{Chunk, Encoding, SILENT_SAMPLE, duration_of, samples_in},
 };
 
 pub const UPDATE: &str = r#"{"type":"session.update","session":{"type":"realtime","audio":{
@@ -125,7 +125,7 @@ pub fn manner(fault: Option<Fault>) -> Manner {
 }
 
 pub fn append(samples: &[u8]) -> String {
-    let audio = Chunk::encode(samples);
+    let audio = Chunk::encode(samples, Encoding::Mulaw);
     let audio = std::str::from_utf8(audio.text()).unwrap();
     format!(r#"{{"type":"input_audio_buffer.append","audio":"{audio}"}}"#)
 }
