@@ -13,7 +13,7 @@ use crate::{
     chunk::Encoding,
     config::Config,
     language::Language,
-    media::twilio::{Event, MediaStream},
+    media::{dialect::Event, twilio::MediaStream},
     session::{Follows, Input, Output, Session, Terms},
     telemetry::CapacityMetrics,
     webhook::twilio::signature::{Key, is_valid},

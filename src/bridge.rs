@@ -17,11 +17,13 @@ use tokio::{
 use crate::{
     agent::{AgentError, AgentSocket},
     call::{CallerId, CarrierCallId, EndReason},
+    chunk::Chunk,
     connections::{ConnectionId, Orders},
     media::MediaSocket,
     record::{Timeline, What},
     session::{Input, Interrupted, Output, Session},
     telemetry::CallMetrics,
+    transcode::Transcoder,
 };
 
 /// An agent that is being connected, perhaps on another worker.
@@ -39,6 +41,14 @@ pub struct Bridge<'a> {
     pub orders: Orders,
     pub timeline: &'a Timeline,
     pub metrics: &'a CallMetrics,
+    pub line: Line,
+}
+
+/// What turns one side's audio into the other's, where they encode it differently.
+#[derive(Default)]
+pub struct Line {
+    to_agent: Option<Transcoder>,
+    to_carrier: Option<Transcoder>,
 }
 
 /// The agent's side of a bridge.
@@ -46,6 +56,26 @@ pub enum AgentSeat {
     Awaited(Arriving),
     Taken(Box<AgentSocket>),
     Left,
+}
+
+impl Line {
+    fn to_agent(&mut self, chunk: Chunk) -> Chunk {
+        match &mut self.to_agent {
+            Some(transcoder) => transcoder.convert(&chunk),
+            None => chunk,
+        }
+    }
+
+    /// Turns the audio that an agent sends into the carrier's.
+    fn from_agent(&mut self, input: Input) -> Input {
+        match (input, &mut self.to_carrier) {
+            (Input::AgentAudio { item, chunk }, Some(transcoder)) => Input::AgentAudio {
+                item,
+                chunk: transcoder.convert(&chunk),
+            },
+            (input, _) => input,
+        }
+    }
 }
 
 impl Bridge<'_> {
@@ -138,6 +168,11 @@ impl Bridge<'_> {
         });
         match seated {
             Ok(agent) => {
+                let (carrier, agents) = (self.carrier.encoding(), agent.encoding());
+                self.line = Line {
+                    to_agent: Transcoder::between(carrier, agents),
+                    to_carrier: Transcoder::between(agents, carrier),
+                };
                 self.agent = AgentSeat::Taken(Box::new(agent));
                 tracing::info!(
                     "[connection_id={}] Connected to {} for caller_id={}",
@@ -169,6 +204,7 @@ impl Bridge<'_> {
     }
 
     fn take(&mut self, at: Duration, input: Input) -> Option<EndReason> {
+        let input = self.line.from_agent(input);
         for output in self.session.handle(at, input) {
             let agent = match &mut self.agent {
                 AgentSeat::Taken(agent) => Some(agent),
@@ -177,7 +213,7 @@ impl Bridge<'_> {
             match (output, agent) {
                 (Output::SendToAgent(chunk), Some(agent)) => {
                     self.metrics.frame_to_agent();
-                    agent.hear(&chunk);
+                    agent.hear(&self.line.to_agent(chunk));
                 }
                 (Output::PlayToCaller(chunk), _) => {
                     self.metrics.frame_to_caller();
@@ -202,6 +238,7 @@ impl Bridge<'_> {
                 (Output::Answer, Some(agent)) => agent.answer(),
                 (Output::TellAgentPressed(key), Some(agent)) => agent.pressed(key),
                 (Output::Said { who, text }, _) => {
+                    self.carrier.said(who, &text);
                     self.timeline.step(self.call, What::Said { who, text });
                 }
                 (Output::FirstWords, _) => {

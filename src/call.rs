@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[serde(transparent)]
 pub struct CallId(Uuid);
 
-/// The carrier's name for a call: Twilio's CallSid.
+/// The carrier's name for a call: Twilio's CallSid, ACS's correlation id, or our own for a browser's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CarrierCallId(String); // Invariant: 1 to 64 ASCII letters, digits and hyphens.
@@ -20,6 +20,10 @@ pub struct CarrierCallId(String); // Invariant: 1 to 64 ASCII letters, digits an
 #[serde(rename_all = "snake_case")]
 pub enum Carrier {
     Twilio,
+    /// Azure Communication Services.
+    Acs,
+    /// A browser with a microphone.
+    Web,
 }
 
 /// A phone number in E.164 form. Formatting it masks the middle (`+1******7890`), so that no log
@@ -61,6 +65,10 @@ pub enum EndReason {
     /// The media socket took no more audio from us.
     CarrierBlocked,
     CarrierGarbled,
+    /// The carrier did not take our answer to a call that rang.
+    AnswerFailed,
+    /// The carrier could not bring the call's media.
+    StreamFailed,
     AgentUnreachable,
     /// The agent's server answered the upgrade with a refusal: credentials, limits or a fault.
     AgentRefused,
@@ -141,8 +149,25 @@ pub fn is_sid(prefix: &str, text: &str) -> bool {
 }
 
 impl CarrierCallId {
+    /// Names the call that a browser begins.
+    pub fn of_browser() -> Self {
+        Self(format!("web-{}", Uuid::new_v4()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Tells who has brought the call, by the shape of its name: Twilio's are `CA` and digits, and
+    /// ACS's are GUIDs, which have hyphens.
+    pub fn carrier(&self) -> Carrier {
+        if self.0.starts_with("web-") {
+            Carrier::Web
+        } else if self.0.contains('-') {
+            Carrier::Acs
+        } else {
+            Carrier::Twilio
+        }
     }
 }
 
@@ -169,6 +194,8 @@ impl Carrier {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Twilio => "twilio",
+            Self::Acs => "acs",
+            Self::Web => "web",
         }
     }
 }
@@ -274,7 +301,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 25] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -283,6 +310,8 @@ impl EndReason {
         Self::CarrierUnresponsive,
         Self::CarrierBlocked,
         Self::CarrierGarbled,
+        Self::AnswerFailed,
+        Self::StreamFailed,
         Self::AgentUnreachable,
         Self::AgentRefused,
         Self::AgentTooSlow,
@@ -324,6 +353,8 @@ impl EndReason {
             Self::CarrierUnresponsive => ("carrier_unresponsive", Carrier, Apology),
             Self::CarrierBlocked => ("carrier_blocked", Carrier, Apology),
             Self::CarrierGarbled => ("carrier_garbled", Carrier, Apology),
+            Self::AnswerFailed => ("answer_failed", Carrier, HangUp),
+            Self::StreamFailed => ("stream_failed", Carrier, Apology),
             Self::AgentUnreachable => ("agent_unreachable", Agent, Apology),
             Self::AgentRefused => ("agent_refused", Agent, Apology),
             Self::AgentTooSlow => ("agent_too_slow", Agent, Apology),
@@ -411,5 +442,14 @@ mod tests {
             );
         }
         assert!(CarrierCallId::try_from("CA0123".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_name_tells_whose_call_it_is() {
+        let carrier = |id: &str| CarrierCallId::try_from(id.to_owned()).unwrap().carrier();
+        assert_eq!(carrier("CA0123456789abcdef0123456789abcdef"), Carrier::Twilio);
+        assert_eq!(carrier("0b1c2d3e-1111-4222-8333-444455556666"), Carrier::Acs);
+        assert_eq!(carrier("CAFE2D3E-1111-4222-8333-444455556666"), Carrier::Acs);
+        assert_eq!(CarrierCallId::of_browser().carrier(), Carrier::Web);
     }
 }

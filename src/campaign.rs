@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{call::CallerId, language::Language};
+use crate::{
+    call::{CallerId, PhoneNumber},
+    language::Language,
+};
 
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -36,6 +39,7 @@ pub struct Campaign {
     /// Which agent talks with its callers.
     pub agent: Name,
     pub when_full: WhenFull,
+    pub acs_when_full: AcsRefusal,
 }
 
 /// Campaigns that share a cap beside their own.
@@ -64,6 +68,18 @@ pub enum WhenFull {
     Voicemail,
     /// A WhatsApp message to go on in writing.
     Whatsapp,
+}
+
+/// How ACS is told that there is no room for a call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AcsRefusal {
+    /// To answer, say the sentence that [`WhenFull`] asks for, and hang up.
+    #[default]
+    Prompt,
+    /// To let the caller hear the busy tone.
+    Reject,
+    /// To let another number ring.
+    Redirect(PhoneNumber),
 }
 
 /// Every campaign of this gateway.
@@ -121,6 +137,18 @@ impl FromStr for WhenFull {
     }
 }
 
+impl FromStr for AcsRefusal {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "prompt" => Ok(Self::Prompt),
+            "reject" => Ok(Self::Reject),
+            number => number.parse().map(Self::Redirect).map_err(|_| ()),
+        }
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -140,6 +168,7 @@ impl Campaign {
             tenant_caps: TenantCaps::default(),
             agent: Name::default_name(),
             when_full: WhenFull::default(),
+            acs_when_full: AcsRefusal::default(),
         }
     }
 }
@@ -182,8 +211,10 @@ impl Campaigns {
     }
 
     /// Offers this to callers for whom there is no room.
-    pub fn offering(mut self, when_full: WhenFull) -> Self {
-        Arc::make_mut(&mut self.default).when_full = when_full;
+    pub fn offering(mut self, when_full: WhenFull, acs_when_full: AcsRefusal) -> Self {
+        let default = Arc::make_mut(&mut self.default);
+        default.when_full = when_full;
+        default.acs_when_full = acs_when_full;
         self
     }
 

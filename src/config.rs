@@ -7,6 +7,7 @@ mod reader;
 mod refusal;
 mod store;
 mod twilio;
+mod web;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,6 +26,7 @@ pub use reader::ConfigError;
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
+pub use web::WebSettings;
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub struct Config {
     /// `LOG_FORMAT`: `text` or `json`. Default `text`.
     pub log_format: LogFormat,
     pub twilio: TwilioSettings,
+    pub web: WebSettings,
     pub agent: AgentSettings,
     pub caps: Caps,
     pub store: StoreSettings,
@@ -116,6 +119,7 @@ impl Config {
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
+            web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
@@ -135,6 +139,7 @@ impl Config {
             production: self.production,
             language: self.language.clone(),
             when_full: self.refusal.when_full,
+            acs_when_full: self.refusal.acs_when_full.clone(),
             whatsapp_lacks: match &self.refusal.whatsapp {
                 Ok(_) => String::new(),
                 Err(unset) => unset.to_string(),

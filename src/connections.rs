@@ -40,7 +40,6 @@ struct Inner {
 struct Entry {
     call: CarrierCallId,
     caller: CallerId,
-    carrier: Carrier,
     connected_at: Timestamp,
     /// Dropping the entry gives it back.
     slot: Slot,
@@ -156,7 +155,7 @@ impl ConnectionManager {
         let listed = |(id, entry): (&ConnectionId, &Entry)| Listed {
             connection_id: *id,
             caller_id: entry.caller.to_string(),
-            r#type: entry.carrier,
+            r#type: entry.call.carrier(),
             connected_at: entry.connected_at,
             status: "connected",
             call_id: entry.call.clone(),
@@ -177,7 +176,6 @@ impl Place {
     /// Enters the call that the socket has brought; from here on the entry holds its slot.
     pub fn enter(
         &mut self,
-        carrier: Carrier,
         call: CarrierCallId,
         caller: CallerId,
         slot: Slot,
@@ -187,7 +185,7 @@ impl Place {
         let line = format!(
             "Connection registered: {} (type={}, caller={caller}). Active connections: {}/{}",
             self.id,
-            carrier.as_str(),
+            call.carrier().as_str(),
             inner.entries.len() + 1,
             self.manager.most,
         );
@@ -196,7 +194,6 @@ impl Place {
             Entry {
                 call,
                 caller,
-                carrier,
                 connected_at: Timestamp::now(),
                 slot,
                 order: Some(order),

@@ -1,6 +1,7 @@
 //! Wires the parts, starts them, and ends them in order.
 
 mod book;
+mod browser;
 mod drain;
 mod farewells;
 mod recordings;
@@ -27,23 +28,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Ended, Flaw, Reason, StoreError},
     answer::{TemplateError, Templates},
-    call::{Carrier, CarrierCallId, EndReason, Farewell},
+    call::{CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
     carrier::Invitations,
-    config::{Config, FileError, OperatorSettings, TwilioSettings},
+    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
         book::{Draft, DraftError},
+        browser::WebSeats,
         recordings::Recordings,
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
     record::{Step, Timeline, What},
+    seal::Seal,
     telemetry::Metrics,
 };
 
 pub use book::CampaignBook;
+pub use browser::{WebPass, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -54,6 +58,9 @@ pub struct Gateway {
     pub(crate) twilio: TwilioSettings,
     pub(crate) operator: OperatorSettings,
     pub(crate) campaigns: CampaignBook,
+    pub(crate) web: WebSettings,
+    web_seats: WebSeats,
+    pub(crate) seal: Seal,
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
@@ -141,7 +148,8 @@ impl Gateway {
         } else {
             let numbers = config.twilio.numbers.clone();
             let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let only = only.offering(config.refusal.when_full);
+            let refusal = &config.refusal;
+            let only = only.offering(refusal.when_full, refusal.acs_when_full.clone());
             Draft::without_file(only, &inherited)?
         };
         let Config {
@@ -176,6 +184,9 @@ impl Gateway {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
             twilio: config.twilio,
+            web: config.web,
+            web_seats: WebSeats::default(),
+            seal: Seal::new(config.ticket_secret.as_ref()),
             operator: config.operator,
             templates,
             admission,
@@ -331,7 +342,7 @@ impl Gateway {
                 unanswered: false,
             };
             if self.admission.end(call, lost).await {
-                self.ended(call, Carrier::Twilio, EndReason::NoMedia);
+                self.ended(call, EndReason::NoMedia);
             }
         }
         self.farewells.of(call).unwrap_or(Farewell::Apology)
@@ -349,15 +360,16 @@ impl Gateway {
         // A live call's end is counted by the bridge that carries it, here or elsewhere.
         self.connections.end(call, EndReason::CarrierEnded);
         if self.admission.end(call, ended).await {
-            self.ended(call, Carrier::Twilio, EndReason::CarrierEnded);
+            self.ended(call, EndReason::CarrierEnded);
         }
     }
 
     /// Notes how a call ended, before its socket closes and its carrier asks.
-    pub(crate) fn ended(&self, call: &CarrierCallId, carrier: Carrier, reason: EndReason) {
+    pub(crate) fn ended(&self, call: &CarrierCallId, reason: EndReason) {
         self.farewells.note(call, reason);
+        let carrier = call.carrier().as_str();
         self.metrics
-            .ended(carrier.as_str(), reason.as_str(), reason.blame().as_str());
+            .ended(carrier, reason.as_str(), reason.blame().as_str());
         if reason == EndReason::Panicked {
             self.metrics.panicked();
         }

@@ -33,7 +33,10 @@ mod call;
 mod chunk;
 mod language;
 mod recent;
+mod resample;
+mod seal;
 mod telemetry;
+mod transcode;
 mod wire;
 
 pub use agent::parrot;

@@ -1,6 +1,9 @@
 //! The carrier's socket: limits, keep-alive and a bounded outbox around the carrier's messages.
 
+pub mod acs;
+pub mod dialect;
 pub mod twilio;
+pub mod web;
 
 use std::{
     collections::VecDeque,
@@ -16,9 +19,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     call::EndReason,
-    chunk::Chunk,
-    media::twilio::{Event, Fault, MediaStream, Start},
-    session::{Input, Mark},
+    chunk::{Chunk, Encoding},
+    language::Language,
+    media::{
+        dialect::{Dialect, Event, Fault},
+        twilio::Start,
+        web::State,
+    },
+    session::{Follows, Input, Mark, Speaker},
 };
 
 /// The longest frame, and the longest message made of several.
@@ -27,12 +35,17 @@ pub const LONGEST_MESSAGE: usize = 64 << 10;
 /// How long a socket may take to say whose it is.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// How long a socket may answer no ping.
+/// How long a socket may say nothing, not even an answer to a ping.
 const PONG_PATIENCE: Duration = Duration::from_secs(20);
 /// How much audio waits for a socket that takes none; the oldest is dropped beyond it.
 const MOST_WAITING: Duration = Duration::from_secs(2);
 /// How long a socket may take none.
 const BLOCKED_FOR: Duration = Duration::from_secs(10);
+/// How far ahead of its time a sentence of ours is sent, in pieces of this length.
+const LEAD: Duration = Duration::from_secs(1);
+const PIECE: Duration = Duration::from_millis(180);
+/// How long the end of a sentence may be on its way to the caller's ear.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// How many messages may make no sense.
 const MOST_GARBLED: u32 = 20;
 /// How many pings and pongs a socket may send within a second.
@@ -42,14 +55,14 @@ const MOST_CONTROLS: u32 = 100;
 pub struct MediaSocket {
     sender: actix_ws::Session,
     receiver: AggregatedMessageStream,
-    stream: MediaStream,
+    dialect: Dialect,
     began: Instant,
     outbox: VecDeque<Outgoing>,
     waiting: Duration,
     dropped: u64,
     blocked_since: Option<Duration>,
     ping_at: Duration,
-    pong_at: Duration,
+    alive_at: Duration,
     garbled: u32,
     controls: u32,
     controls_since: Duration,
@@ -62,21 +75,25 @@ struct Outgoing {
 }
 
 impl MediaSocket {
-    pub fn new(sender: actix_ws::Session, receiver: actix_ws::MessageStream) -> Self {
+    pub fn new(
+        dialect: Dialect,
+        sender: actix_ws::Session,
+        receiver: actix_ws::MessageStream,
+    ) -> Self {
         let receiver = receiver
             .max_frame_size(LONGEST_FRAME)
             .aggregate_continuations();
         Self {
             sender,
             receiver: receiver.max_continuation_size(LONGEST_MESSAGE),
-            stream: MediaStream::default(),
+            dialect,
             began: Instant::now(),
             outbox: VecDeque::new(),
             waiting: Duration::ZERO,
             dropped: 0,
             blocked_since: None,
             ping_at: PING_EVERY,
-            pong_at: Duration::ZERO,
+            alive_at: Duration::ZERO,
             garbled: 0,
             controls: 0,
             controls_since: Duration::ZERO,
@@ -86,6 +103,16 @@ impl MediaSocket {
     /// Returns the time since the socket opened, the time of all its deadlines.
     pub fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// Returns how the carrier's audio is encoded, both ways.
+    pub fn encoding(&self) -> Encoding {
+        self.dialect.encoding()
+    }
+
+    /// Returns how it is known what the caller has heard.
+    pub fn follows(&self) -> Follows {
+        self.dialect.follows()
     }
 
     /// Waits for the stream's start.
@@ -101,7 +128,7 @@ impl MediaSocket {
                     Ok(Event::Input(Input::CallerHungUp)) => {
                         return Poll::Ready(Err(EndReason::CallerHungUp));
                     }
-                    Ok(Event::Input(_) | Event::Ignored) => {}
+                    Ok(Event::Input(_) | Event::Reply(_) | Event::Ignored) => {}
                     Err(reason) => return Poll::Ready(Err(reason)),
                 }
             }
@@ -115,7 +142,7 @@ impl MediaSocket {
         loop {
             match std::task::ready!(self.poll_read(cx, at)) {
                 Ok(Event::Input(input)) => return Poll::Ready(input),
-                Ok(Event::Started(_) | Event::Ignored) => {}
+                Ok(Event::Started(_) | Event::Reply(_) | Event::Ignored) => {}
                 Err(reason) => return Poll::Ready(Input::End(reason)),
             }
         }
@@ -135,30 +162,36 @@ impl MediaSocket {
 
     fn poll_event(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Result<Event, EndReason>> {
         let message = std::task::ready!(Pin::new(&mut self.receiver).poll_next(cx));
+        self.alive_at = at; // Not every carrier is known to answer pings; a lost one says nothing.
         Poll::Ready(match message {
             Some(Ok(AggregatedMessage::Text(text))) => {
-                let read = self.stream.read(text.as_bytes());
-                self.judge(read)
+                let read = self.dialect.read(text.as_bytes());
+                self.judge(read, at)
             }
-            Some(Ok(AggregatedMessage::Binary(_))) => self.judge(Err(Fault::Garbled)),
+            Some(Ok(AggregatedMessage::Binary(samples))) => {
+                let read = self.dialect.hear(&samples);
+                self.judge(read, at)
+            }
             Some(Ok(AggregatedMessage::Ping(payload))) => {
                 self.put(Message::Pong(payload), Duration::ZERO);
                 self.control(at)
             }
-            Some(Ok(AggregatedMessage::Pong(_))) => {
-                self.pong_at = at;
-                self.control(at)
-            }
-            Some(Ok(AggregatedMessage::Close(_))) | None => Err(EndReason::CarrierLost),
+            Some(Ok(AggregatedMessage::Pong(_))) => self.control(at),
+            Some(Ok(AggregatedMessage::Close(_))) => Err(self.dialect.closed()),
+            None => Err(EndReason::CarrierLost),
             // Text that is not UTF-8, a message that grew too long, or the loss of the socket:
             // what came before it, a stop perhaps, is still to be read, and a lost socket ends then.
-            Some(Err(actix_ws::ProtocolError::Io(_))) => self.judge(Err(Fault::Garbled)),
+            Some(Err(actix_ws::ProtocolError::Io(_))) => self.judge(Err(Fault::Garbled), at),
             Some(Err(_)) => Err(EndReason::CarrierGarbled),
         })
     }
 
-    fn judge(&mut self, read: Result<Event, Fault>) -> Result<Event, EndReason> {
+    fn judge(&mut self, read: Result<Event, Fault>, at: Duration) -> Result<Event, EndReason> {
         match read {
+            Ok(Event::Reply(message)) => {
+                self.put(message, Duration::ZERO);
+                self.control(at)
+            }
             Ok(event) => Ok(event),
             Err(Fault::OtherStream | Fault::WrongFormat) => Err(EndReason::CarrierGarbled),
             Err(Fault::Garbled) => {
@@ -186,22 +219,36 @@ impl MediaSocket {
     }
 
     pub fn play(&mut self, chunk: &Chunk) {
-        let message = self.stream.play(chunk);
-        self.put_text(message, chunk.duration());
+        let message = self.dialect.play(chunk);
+        self.put_some(message, chunk.duration());
     }
 
+    /// Asks to be told when everything before was played; where nobody tells, nobody asks.
     pub fn mark(&mut self, mark: Mark) {
-        let message = self.stream.mark(mark);
-        self.put_text(message, Duration::ZERO);
+        let message = self.dialect.mark(mark);
+        self.put_some(message, Duration::ZERO);
+    }
+
+    /// Shows what was said to a caller who can read it.
+    pub fn said(&mut self, who: Speaker, text: &str) {
+        let message = self.dialect.said(who, text);
+        self.put_some(message, Duration::ZERO);
+    }
+
+    /// Tells a browser how its call stands.
+    pub fn tell(&mut self, state: State, language: &Language) {
+        let message = self.dialect.tell(state, language);
+        self.put_some(message, Duration::ZERO);
     }
 
     /// Drops what was not played yet, here and at the carrier.
     pub fn clear(&mut self) {
+        let dialect = &self.dialect;
         self.outbox
-            .retain(|outgoing| matches!(outgoing.message, Message::Pong(_)));
+            .retain(|outgoing| dialect.outlives_clear(&outgoing.message));
         self.waiting = Duration::ZERO;
-        let message = self.stream.clear();
-        self.put_text(message, Duration::ZERO);
+        let message = self.dialect.clear();
+        self.put_some(message, Duration::ZERO);
     }
 
     /// Returns how much audio was dropped, in messages, because the socket took none.
@@ -214,10 +261,9 @@ impl MediaSocket {
         self.garbled
     }
 
-    fn put_text(&mut self, message: Option<Bytes>, duration: Duration) {
-        let text = message.and_then(|message| message.try_into().ok());
-        if let Some(text) = text {
-            self.put(Message::Text(text), duration);
+    fn put_some(&mut self, message: Option<Message>, duration: Duration) {
+        if let Some(message) = message {
+            self.put(message, duration);
         }
     }
 
@@ -240,7 +286,7 @@ impl MediaSocket {
             self.ping_at = at + PING_EVERY;
             self.put(Message::Ping(Bytes::new()), Duration::ZERO);
         }
-        if self.pong_at + PONG_PATIENCE <= at {
+        if self.alive_at + PONG_PATIENCE <= at {
             return Poll::Ready(EndReason::CarrierUnresponsive);
         }
         while !self.outbox.is_empty() {
@@ -271,14 +317,55 @@ impl MediaSocket {
         let blocked = self
             .blocked_since
             .map_or(Duration::MAX, |since| since + BLOCKED_FOR);
-        blocked.min(self.ping_at).min(self.pong_at + PONG_PATIENCE)
+        blocked.min(self.ping_at).min(self.alive_at + PONG_PATIENCE)
+    }
+
+    /// Plays `audio` and returns once it has been played, or the carrier has had enough.
+    pub async fn say(&mut self, mut audio: Chunk) {
+        self.clear();
+        let mut fed_until = self.now();
+        let over = fed_until + audio.duration() + ON_ITS_WAY;
+        loop {
+            let at = self.now();
+            while !audio.is_empty() && fed_until <= at + LEAD {
+                let piece = audio.split_off_front(PIECE);
+                fed_until += piece.duration();
+                self.play(&piece);
+            }
+            let again = if audio.is_empty() { over } else { at + PIECE };
+            let until = again.min(self.deadline()).saturating_sub(at);
+            let ended = std::future::poll_fn(|cx| self.poll_end(cx));
+            let ended = timeout(until.max(Duration::from_millis(1)), ended).await;
+            if ended.is_ok() || over <= self.now() {
+                return;
+            }
+        }
+    }
+
+    /// Sends what waits, and completes when the socket is of no more use.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let at = self.now();
+        if self.poll_outbox(cx, at).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            let input = std::task::ready!(self.poll_next(cx, at));
+            if let Input::End(_) | Input::CallerHungUp = input {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// Closes the socket; a carrier that takes no goodbye is not waited for.
     pub async fn close(self, reason: EndReason) {
+        self.close_as(close_code(reason), reason.as_str()).await;
+    }
+
+    /// Closes the socket with a code of its own protocol.
+    pub async fn close_as(self, code: CloseCode, description: &str) {
         let reason = CloseReason {
-            code: close_code(reason),
-            description: Some(reason.as_str().to_owned()),
+            code,
+            description: Some(description.to_owned()),
         };
         let _ = timeout(Duration::from_secs(1), self.sender.close(Some(reason))).await;
     }
@@ -296,6 +383,8 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::MediaStalled
         | EndReason::CarrierUnresponsive
         | EndReason::CarrierBlocked
+        | EndReason::AnswerFailed
+        | EndReason::StreamFailed
         | EndReason::AgentUnreachable
         | EndReason::AgentRefused
         | EndReason::AgentTooSlow

@@ -19,7 +19,9 @@ use sha2::Sha256;
 use crate::gateway::Gateway;
 
 /// Whoever may look at operators' pages; there is no other way to get one.
-pub struct Operator(());
+pub struct Operator {
+    may_change: bool,
+}
 
 /// The request is nobody's who may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +30,15 @@ pub enum Denied {
     NoToken,
     #[error("without OPS_TOKEN this page answers on loopback only")]
     NotLoopback,
+    #[error("OPS_READ_TOKEN may look, and change nothing: use OPS_TOKEN")]
+    ReadOnly,
+}
+
+impl Operator {
+    /// Tells whether they may act, and not only look.
+    pub fn may_change(&self) -> bool {
+        self.may_change
+    }
 }
 
 impl FromRequest for Operator {
@@ -38,17 +49,23 @@ impl FromRequest for Operator {
         let gateway = request.app_data::<web::Data<Gateway>>();
         let gateway = gateway.expect("every route is given the gateway");
         let tokens = &gateway.operator;
-        let mut tokens = [&tokens.token, &tokens.read_token]
-            .into_iter()
-            .flatten()
-            .peekable();
-        ready(if tokens.peek().is_none() {
+        if tokens.token.is_none() && tokens.read_token.is_none() {
             let loopback = gateway.listen.ip().is_loopback() && is_direct(request);
-            loopback.then_some(Self(())).ok_or(Denied::NotLoopback)
+            let here = Self { may_change: true };
+            return ready(loopback.then_some(here).ok_or(Denied::NotLoopback));
+        }
+        let sent = bearer(request);
+        let is = |token: &Option<SecretString>| {
+            let token = token.as_ref();
+            token.is_some_and(|token| sent.is_some_and(|sent| same(sent, token)))
+        };
+        let (operator, reader) = (is(&tokens.token), is(&tokens.read_token));
+        ready(if operator || reader {
+            Ok(Self {
+                may_change: operator,
+            })
         } else {
-            let sent = bearer(request);
-            let known = tokens.any(|token| sent.is_some_and(|sent| same(sent, token)));
-            known.then_some(Self(())).ok_or(Denied::NoToken)
+            Err(Denied::NoToken)
         })
     }
 }
@@ -57,7 +74,7 @@ impl ResponseError for Denied {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::NotLoopback => StatusCode::FORBIDDEN,
+            Self::NotLoopback | Self::ReadOnly => StatusCode::FORBIDDEN,
         }
     }
 
@@ -93,7 +110,7 @@ fn is_direct(request: &HttpRequest) -> bool {
     here && peer && !FORWARDING.iter().any(|name| headers.contains_key(*name))
 }
 
-fn bearer(request: &HttpRequest) -> Option<&str> {
+pub fn bearer(request: &HttpRequest) -> Option<&str> {
     let header = request
         .headers()
         .get(header::AUTHORIZATION)?

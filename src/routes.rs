@@ -11,7 +11,7 @@ use actix_web::{
 
 use crate::{
     bridge::call,
-    gateway::Gateway,
+    gateway::{Gateway, make_token},
     operator::{health, metrics, stats},
     webhook::twilio::{self, message, voicemail},
 };
@@ -27,7 +27,9 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/voicemail", post().to(voicemail::left))
         .route("/webhook/recording_status", post().to(voicemail::recorded))
         .route("/webhook/message_status", post().to(message::status))
-        .route("/twilio/media", get().to(call::twilio_media))
+        .route("/twilio/media", get().to(call::twilio::media))
+        .route("/web/ws", get().to(call::web::media))
+        .route("/web/tokens", post().to(make_token))
         .route("/health", get().to(health::summary))
         .route("/health/live", get().to(health::live))
         .route("/health/ready", get().to(health::ready))

@@ -24,6 +24,15 @@ impl Admission {
         self.tickets.read(ticket, carrier_call, self.clock.shared())
     }
 
+    /// Reads the call that a ticket in a media socket's address names. Whether it is still good is
+    /// seen when it is claimed.
+    ///
+    /// # Errors
+    /// If it is not ours.
+    pub fn call_of(&self, ticket: &str) -> Result<CarrierCallId, TicketError> {
+        Ok(self.tickets.open(ticket)?.carrier_call)
+    }
+
     /// Hands the call that `ticket` admitted to the media socket that brings it.
     ///
     /// # Errors

@@ -62,8 +62,8 @@ impl CallState {
         let scopes = scopes.iter().filter(|scope| scope.counts(true));
         Self {
             call_id: call,
+            carrier: carrier_call.carrier(),
             carrier_call_id: carrier_call,
-            carrier: Carrier::Twilio,
             tenant: campaign.tenant.to_string(),
             campaign: campaign.id.to_string(),
             state: Phase::Ringing,

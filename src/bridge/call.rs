@@ -1,78 +1,83 @@
-//! One media socket's life: upgrade, claim, bridge, farewell.
+//! One media socket's life after its upgrade: claim, bridge, farewell.
 //!
 //! Invariant: nothing reaches an agent before the ticket is good.
 //! Invariant: a panic in a call ends that call only, and its slot comes back.
 
+pub mod acs;
+pub mod twilio;
+pub mod web;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, ResponseError, http::StatusCode, web as extract};
 use futures_util::FutureExt;
 use tokio::time::timeout;
-use tracing::Instrument;
 
 use crate::{
     admission::{ClaimError, Claimed},
-    bridge::{AgentSeat, Bridge},
-    call::{Carrier, CarrierCallId, EndReason},
+    bridge::{AgentSeat, Bridge, Line},
+    call::{CarrierCallId, EndReason},
     campaign::Campaign,
-    chunk::Encoding,
     connections::Place,
     gateway::{Gateway, Ringing},
-    media::{MediaSocket, twilio::Start},
+    media::{MediaSocket, web::State},
     record::What,
-    session::{Follows, Session, Terms},
-    webhook::{WebhookError, twilio::Proof},
+    session::{Session, Terms},
 };
 
 /// How long a socket stays open for the store to note how its call has ended.
 const NOTED_WITHIN: Duration = Duration::from_millis(100);
 
-/// `GET /twilio/media`: the carrier brings a call's media.
-pub async fn twilio_media(
-    request: HttpRequest,
-    body: web::Payload,
-    gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, actix_web::Error> {
-    let proof = Proof::of(&request, &gateway.twilio)?;
-    if !proof.holds(&gateway.public.media, &[]) {
-        gateway.metrics.unsigned();
-        if gateway.may_warn() {
-            tracing::warn!("refused a media socket without a valid signature");
-        }
-        return Err(WebhookError::Unsigned.into());
-    }
-    if gateway.is_draining() {
-        return Ok(HttpResponse::ServiceUnavailable().body("draining"));
-    }
-    let Some(place) = gateway.connections.take_place() else {
-        return Ok(HttpResponse::ServiceUnavailable().body("connection limit reached"));
-    };
-    let (response, sender, receiver) = actix_ws::handle(&request, body)?;
-    let socket = MediaSocket::new(sender, receiver);
-    let calls = gateway.calls().clone();
-    calls.spawn_local(carry(gateway, socket, place));
-    Ok(response)
+/// Why a media socket is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    #[error("draining")]
+    Draining,
+    #[error("connection limit reached")]
+    Full,
 }
 
-async fn carry(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place) {
-    let reason = match socket.started().await {
-        Ok(start) => {
-            let span = tracing::info_span!(
-                "call",
-                call.id = tracing::field::Empty,
-                carrier_call.id = %start.call,
-                carrier = Carrier::Twilio.as_str(),
-                campaign.id = tracing::field::Empty,
-            );
-            let call = take(&gateway, &mut socket, place, start);
-            call.instrument(span).await
-        }
-        Err(reason) => {
-            tracing::warn!(reason = reason.as_str(), "a media socket brought no call");
-            reason
-        }
-    };
-    socket.close(reason).await;
+/// A call that a media socket has brought and claimed.
+struct Taken {
+    call: CarrierCallId,
+    campaign: Arc<Campaign>,
+    claimed: Claimed,
+    place: Place,
+}
+
+/// How a taken call ended, and the campaign whose words its caller is to hear now.
+struct Over {
+    reason: EndReason,
+    campaign: Arc<Campaign>,
+}
+
+impl ResponseError for NoPlace {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE // A proxy tries a sibling.
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::build(self.status_code()).body(self.to_string())
+    }
+}
+
+/// Takes a place for a media socket that is about to be upgraded.
+fn take_place(gateway: &Gateway) -> Result<Place, NoPlace> {
+    if gateway.is_draining() {
+        return Err(NoPlace::Draining);
+    }
+    gateway.connections.take_place().ok_or(NoPlace::Full)
+}
+
+/// The span that everything of a call is logged in.
+fn span(call: &CarrierCallId) -> tracing::Span {
+    tracing::info_span!(
+        "call",
+        call.id = tracing::field::Empty,
+        carrier_call.id = %call,
+        carrier = call.carrier().as_str(),
+        campaign.id = tracing::field::Empty,
+    )
 }
 
 /// Claims the call that a ticket names. Where its campaign is gone from the file since the call
@@ -80,51 +85,51 @@ async fn carry(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
 async fn claim(
     gateway: &Gateway,
     ticket: &str,
-    call: &CarrierCallId,
-) -> Result<(Arc<Campaign>, Claimed), ClaimError> {
-    let ticket = gateway.admission.read(ticket, call)?;
+    call: CarrierCallId,
+    place: Place,
+) -> Result<Taken, ClaimError> {
+    let ticket = gateway.admission.read(ticket, &call)?;
     let campaigns = gateway.campaigns.current();
     let campaign = campaigns.named(&ticket.campaign);
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
-    Ok((campaign, claimed))
-}
-
-/// Claims the call for its socket and bridges it. Returns once the slot is on its way back.
-async fn take(
-    gateway: &web::Data<Gateway>,
-    socket: &mut MediaSocket,
-    place: Place,
-    start: Start,
-) -> EndReason {
-    let ours = &gateway.twilio.account;
-    let ticket = start.parameters.get("ticket").map_or("", String::as_str);
-    if ours.as_ref().is_some_and(|ours| *ours != start.account) {
-        tracing::warn!("refused a media socket of another account");
-        return EndReason::CarrierGarbled;
-    }
-    let (campaign, claimed) = match claim(gateway, ticket, &start.call).await {
-        Ok(claimed) => claimed,
-        Err(error) => {
-            gateway.metrics.ticket_refused();
-            tracing::warn!(%error, "refused a media socket's ticket");
-            return EndReason::CarrierGarbled;
-        }
-    };
     let span = tracing::Span::current();
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
-    let call = start.call.clone();
-    let bridging = bridge(gateway, socket, place, start, claimed, &campaign);
-    let bridged = AssertUnwindSafe(bridging).catch_unwind().await;
-    let (is_back, reason) = if let Ok((place, reason)) = bridged {
+    Ok(Taken {
+        call,
+        campaign,
+        claimed,
+        place,
+    })
+}
+
+/// Claims a call for its socket and bridges it. Returns once the slot is on its way back.
+///
+/// # Errors
+/// If the ticket gives no right to the call.
+async fn carry(
+    gateway: &extract::Data<Gateway>,
+    socket: &mut MediaSocket,
+    place: Place,
+    call: CarrierCallId,
+    ticket: &str,
+) -> Result<Over, EndReason> {
+    let taken = claim(gateway, ticket, call, place).await.map_err(|error| {
+        gateway.metrics.ticket_refused();
+        tracing::warn!(%error, "refused a media socket's ticket");
+        EndReason::CarrierGarbled
+    })?;
+    let (call, campaign) = (taken.call.clone(), Arc::clone(&taken.campaign));
+    let bridged = AssertUnwindSafe(bridge(gateway, socket, taken)).catch_unwind();
+    let (is_back, reason) = if let Ok((place, reason)) = bridged.await {
         (place.leave(reason), reason)
     } else {
         tracing::error!("a call panicked: this is a bug in callgate");
         (None, EndReason::Panicked)
     };
-    gateway.ended(&call, Carrier::Twilio, reason);
+    gateway.ended(&call, reason);
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
@@ -134,36 +139,40 @@ async fn take(
         // Once the socket closes, the carrier may ask any replica what the caller hears now.
         let _ = timeout(NOTED_WITHIN, is_back).await;
     }
-    reason
+    Ok(Over { reason, campaign })
 }
 
 async fn bridge(
-    gateway: &web::Data<Gateway>,
+    gateway: &extract::Data<Gateway>,
     socket: &mut MediaSocket,
-    mut place: Place,
-    start: Start,
-    claimed: Claimed,
-    campaign: &Campaign,
+    taken: Taken,
 ) -> (Place, EndReason) {
+    let Taken {
+        call,
+        campaign,
+        claimed,
+        mut place,
+    } = taken;
+    let noted = claimed.caller.as_deref();
     let Ringing {
         caller,
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(&start.call, campaign, claimed.caller.as_deref());
-    let call = start.call;
+    } = gateway.take_ringing(&call, &campaign, noted, socket.encoding());
     let id = place.id();
-    let orders = place.enter(Carrier::Twilio, call.clone(), caller.clone(), claimed.slot);
+    let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
         return (place, EndReason::CarrierEnded);
     }
     #[cfg(test)]
-    assert!(!start.parameters.contains_key("panic"), "a test wants it");
+    assert!(call.as_str() != "CApanic", "a test wants it");
+    socket.tell(State::Connected, &campaign.language);
     let terms = Terms {
-        encoding: Encoding::Mulaw,
-        follows: Follows::Marks,
+        encoding: socket.encoding(),
+        follows: socket.follows(),
         greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
@@ -178,6 +187,7 @@ async fn bridge(
         orders,
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
+        line: Line::default(),
     };
     let (reason, agent) = bridge.run().await;
     if let Some(agent) = agent {

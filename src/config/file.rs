@@ -18,7 +18,7 @@ use std::{
 use toml::de::DeTable;
 
 use crate::{
-    campaign::{Campaigns, Name, WhenFull},
+    campaign::{AcsRefusal, Campaigns, Name, WhenFull},
     config::{
         AgentSettings, Caps,
         file::table::{Notes, Table},
@@ -57,6 +57,7 @@ pub struct Inherited {
     pub production: bool,
     pub language: Language,
     pub when_full: WhenFull,
+    pub acs_when_full: AcsRefusal,
     /// The settings that writing to callers lacks; empty if it lacks none.
     pub whatsapp_lacks: String,
     pub caps: Caps,

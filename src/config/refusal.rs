@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     call::{PhoneNumber, is_sid},
-    campaign::WhenFull,
+    campaign::{AcsRefusal, WhenFull},
     config::{
         TwilioSettings, is_free_of_secrets,
         reader::{Environment, Reader},
@@ -24,6 +24,9 @@ const LONGEST_VARIABLE: usize = 100;
 pub struct RefusalSettings {
     /// `CALLS_OVER_CAPACITY_BEHAVIOR`: `reject`, `voicemail` or `whatsapp`. Default `reject`.
     pub when_full: WhenFull,
+    /// `ACS_WHEN_FULL`: how ACS is told so: `prompt`, `reject` or a number that rings instead.
+    /// Default `prompt`.
+    pub acs_when_full: AcsRefusal,
     /// `VOICEMAIL_MAX_SECONDS`: the longest message that a caller may leave. Default 120.
     pub longest_message: Duration,
     /// How to write to callers, or what has to be set before that is possible.
@@ -87,6 +90,12 @@ impl RefusalSettings {
         }
         Self {
             when_full,
+            acs_when_full: read
+                .parsed(
+                    "ACS_WHEN_FULL",
+                    "prompt, reject or a number that rings instead",
+                )
+                .unwrap_or_default(),
             longest_message: read.seconds("VOICEMAIL_MAX_SECONDS", 120, 5..=3_600),
             whatsapp,
         }

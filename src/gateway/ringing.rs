@@ -41,14 +41,15 @@ impl RingingCalls {
 
 impl Gateway {
     /// Starts to connect the campaign's agent for a call that rings, so that it is there when the
-    /// media is.
+    /// media is, which the `carrier` encodes so.
     pub(crate) fn call_agent(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
         campaign: &Campaign,
+        carrier: Encoding,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), campaign);
+        let ringing = self.begin_ringing(call, caller.clone(), campaign, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -60,13 +61,15 @@ impl Gateway {
         call: &CarrierCallId,
         caller: CallerId,
         campaign: &Campaign,
+        carrier: Encoding,
     ) -> Ringing {
         let agent = self.campaigns.agent_of(campaign);
+        let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
         let (ours, language) = (Arc::clone(&agent), campaign.language.clone());
         let connecting = async move {
-            let connected = gateway.connect_agent(&ours, &language).await;
+            let connected = gateway.connect_agent(&ours, &language, encoding).await;
             let unwanted = match arrived.send(connected) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted,
@@ -89,9 +92,10 @@ impl Gateway {
         &self,
         agent: &Agent,
         language: &Language,
+        encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
         let began = Instant::now();
-        let connected = agent.connect(language, Encoding::Mulaw).await;
+        let connected = agent.connect(language, encoding).await;
         match &connected {
             Ok(_) => self.metrics.agent_ready(began.elapsed()),
             Err(error) => {
@@ -112,11 +116,12 @@ impl Gateway {
         call: &CarrierCallId,
         campaign: &Campaign,
         noted: Option<&str>,
+        carrier: Encoding,
     ) -> Ringing {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
-            self.begin_ringing(call, caller, campaign)
+            self.begin_ringing(call, caller, campaign, carrier)
         })
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{AT_ONCE, HEARTBEAT, TICK, ToFree, Trouble, Upkeep},
-    call::{Carrier, EndReason},
+    call::EndReason,
     gateway::Gateway,
 };
 
@@ -114,7 +114,7 @@ impl Gateway {
         }
         for call in &upkeep.never_came {
             self.dismiss_agent(call);
-            self.ended(call, Carrier::Twilio, EndReason::NoMedia);
+            self.ended(call, EndReason::NoMedia);
         }
         for call in &upkeep.gone_elsewhere {
             self.dismiss_agent(call);

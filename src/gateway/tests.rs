@@ -106,7 +106,7 @@ async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
     let mut steps = running.watch();
     let mut other = connect(&running, "CA1", ("", "")).await;
     step(&mut steps, "CA1", |what| *what == What::FirstWords).await;
-    let mut socket = connect(&running, "CA2", ("panic", "yes")).await;
+    let mut socket = connect(&running, "CApanic", ("", "")).await;
     let ended = step(&mut steps, "CA2", |what| matches!(what, What::Ended(_))).await;
     assert_eq!(ended, What::Ended(EndReason::Panicked));
     let closed = async { while let Some(Ok(_)) = socket.next().await {} };

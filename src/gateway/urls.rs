@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use actix_web::http::Uri;
 use url::Url;
 
+use crate::{answer::prompts::Prompt, language::Language};
+
 /// What carriers call us by.
 #[derive(Debug)]
 pub struct PublicUrls {
@@ -45,6 +47,32 @@ impl PublicUrls {
             message_status: under("/webhook/message_status"),
             base,
         }
+    }
+
+    /// Returns where ACS brings the media of the call that `ticket` is for.
+    pub fn acs_media(&self, ticket: &str) -> Url {
+        let mut url = self.media.clone();
+        url.set_path(&format!("{}/acs/ws/{ticket}", self.root()));
+        url
+    }
+
+    /// Returns where ACS tells what becomes of a call.
+    pub fn acs_callback(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/acs/callbacks/{path}", self.root()));
+        url
+    }
+
+    /// Returns where a sentence of ours can be fetched.
+    pub fn prompt(&self, prompt: Prompt, language: &Language) -> Url {
+        let mut url = self.base.clone();
+        let (root, language, name) = (self.root(), language.as_str(), prompt.as_str());
+        url.set_path(&format!("{root}/prompts/{language}/{name}.wav"));
+        url
+    }
+
+    fn root(&self) -> &str {
+        self.base.path().trim_end_matches('/')
     }
 
     /// Returns what the carrier called a request: never made from its headers.

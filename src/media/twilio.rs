@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::{
     call::CarrierCallId,
     chunk::{Chunk, Encoding, FRAME},
+    media::dialect::{Event, Fault, pressed_key},
     session::{Input, Mark},
     wire::Str,
 };
@@ -21,26 +22,6 @@ pub struct Start {
     pub account: String,
     /// What our TwiML put into the stream's parameters, the ticket among it.
     pub parameters: HashMap<String, String>,
-}
-
-/// What a message means.
-#[derive(Debug, PartialEq)]
-pub enum Event {
-    Started(Start),
-    Input(Input),
-    /// Nothing to act on: a greeting, a repetition, or a type of the future.
-    Ignored,
-}
-
-/// Why a message is not acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    #[error("the message is not one of a media stream")]
-    Garbled,
-    #[error("the stream's or the call's id changed within the socket")]
-    OtherStream,
-    #[error("the stream's audio is not mu-law at 8 kHz")]
-    WrongFormat,
 }
 
 /// One stream's side of the conversation: reads its messages in order and writes ours.
@@ -232,12 +213,8 @@ fn heard(name: &str) -> Event {
 }
 
 fn pressed(digit: &str) -> Result<Event, Fault> {
-    match digit.as_bytes() {
-        [key @ (b'0'..=b'9' | b'*' | b'#' | b'A'..=b'D')] => {
-            Ok(Event::Input(Input::CallerPressed(char::from(*key))))
-        }
-        _ => Err(Fault::Garbled),
-    }
+    let key = pressed_key(digit).ok_or(Fault::Garbled)?;
+    Ok(Event::Input(Input::CallerPressed(key)))
 }
 
 #[cfg(test)]

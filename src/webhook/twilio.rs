@@ -18,6 +18,7 @@ use crate::{
     answer::{Answer, CallDetails},
     call::{CallerId, CarrierCallId, Farewell},
     campaign::{Campaign, Campaigns},
+    chunk::Encoding,
     config::TwilioSettings,
     gateway::Gateway,
     record::What,
@@ -104,7 +105,7 @@ async fn admit(
                 gateway.metrics.started();
                 gateway.timeline.step(&call.id, What::Admitted);
                 if gateway.takes_media() {
-                    gateway.call_agent(&call.id, &call.from, campaign);
+                    gateway.call_agent(&call.id, &call.from, campaign, Encoding::Mulaw);
                 }
             }
             Answer::Connect {

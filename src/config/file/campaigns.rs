@@ -149,6 +149,9 @@ impl Reading<'_> {
         let when_full = table
             .entry("when_full")
             .and_then(|entry| self.when_full(&entry));
+        let acs_when_full = table
+            .entry("acs_when_full")
+            .and_then(|entry| entry.parsed("\"prompt\", \"reject\" or a number that rings instead"));
         let tenant_caps = self.tenants.get(&tenant).map(|tenant| tenant.caps);
         let campaign = Campaign {
             id,
@@ -160,6 +163,7 @@ impl Reading<'_> {
             tenant_caps: tenant_caps.unwrap_or_default(),
             agent: self.agent_of(table),
             when_full: when_full.unwrap_or(inherited.when_full),
+            acs_when_full: acs_when_full.unwrap_or_else(|| inherited.acs_when_full.clone()),
         };
         (campaign, numbers)
     }

@@ -1,0 +1,123 @@
+//! A browser calls: the socket is the call, so that it rings, is admitted and brings its media in
+//! one.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use actix_ws::CloseCode;
+use serde::Deserialize;
+use tracing::Instrument;
+
+use crate::{
+    admission::Decision,
+    answer::prompts::Prompt,
+    bridge::call::{carry, span, take_place},
+    call::{CallerId, EndReason, Farewell},
+    campaign::Campaign,
+    connections::Place,
+    gateway::{Gateway, WebPass},
+    media::{
+        MediaSocket,
+        dialect::Dialect,
+        web::{ENCODING, MediaStream, State},
+    },
+    record::What,
+};
+
+/// What the page understands beside the codes of WebSocket itself.
+const NO_ROOM: CloseCode = CloseCode::Other(4429);
+const NO_PASS: CloseCode = CloseCode::Other(4401);
+
+/// What the page asks for.
+#[derive(Deserialize)]
+pub struct Wish {
+    campaign: Option<String>,
+    token: Option<String>,
+}
+
+/// `GET /web/ws`: a browser calls.
+pub async fn media(
+    request: HttpRequest,
+    wish: web::Query<Wish>,
+    body: web::Payload,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, actix_web::Error> {
+    gateway.check_browser(&request)?;
+    let Wish { campaign, token } = wish.into_inner();
+    let Some(pass) = gateway.web_pass(token.as_deref(), campaign.as_deref()) else {
+        gateway.metrics.unsigned();
+        let (response, sender, _) = actix_ws::handle(&request, body)?;
+        let reason = actix_ws::CloseReason {
+            code: NO_PASS,
+            description: Some("the token is missing, used or expired".to_owned()),
+        };
+        let _ = sender.close(Some(reason)).await;
+        return Ok(response);
+    };
+    let seat = gateway.web_seat(&request)?;
+    let place = take_place(&gateway)?;
+    let (response, sender, receiver) = actix_ws::handle(&request, body)?;
+    let socket = MediaSocket::new(Dialect::Web(MediaStream::default()), sender, receiver);
+    let span = span(&pass.call);
+    let calls = gateway.calls().clone();
+    let serving = async move {
+        serve(gateway, socket, place, pass).await;
+        drop(seat);
+    };
+    calls.spawn_local(serving.instrument(span));
+    Ok(response)
+}
+
+async fn serve(
+    gateway: web::Data<Gateway>,
+    mut socket: MediaSocket,
+    place: Place,
+    pass: WebPass,
+) {
+    let WebPass { call, campaign } = pass;
+    let campaigns = gateway.campaigns.current();
+    let caller = CallerId::Withheld;
+    let admission = gateway
+        .admission
+        .admit(&call, &caller, &campaign, &campaigns, gateway.closed());
+    let ticket = match admission.await {
+        Decision::Admit { ticket, first, .. } if first => ticket,
+        Decision::Refuse { refusal, first } => {
+            if first {
+                let scope = refusal.scope.kind();
+                gateway.metrics.refused(scope, refusal.reason.as_str());
+                gateway.timeline.step(&call, What::Refused);
+            }
+            drop(place);
+            return refuse(&gateway, socket, &campaign).await;
+        }
+        // The token has had its call.
+        Decision::Admit { .. } | Decision::Ended => {
+            return socket.close_as(NO_PASS, "the token has been used").await;
+        }
+    };
+    gateway.metrics.started();
+    gateway.timeline.step(&call, What::Admitted);
+    gateway.call_agent(&call, &caller, &campaign, ENCODING);
+    let reason = match carry(&gateway, &mut socket, place, call, &ticket).await {
+        Ok(over) => over.reason,
+        Err(reason) => reason,
+    };
+    socket.tell(State::Ended(reason), &campaign.language);
+    let prompt = match reason.farewell() {
+        Farewell::HangUp => None,
+        Farewell::Goodbye => Some(Prompt::Goodbye),
+        Farewell::Apology if reason == EndReason::CarrierLost => None,
+        Farewell::Apology => Some(Prompt::Apology),
+    };
+    if let Some(prompt) = prompt {
+        socket.say(gateway.prompt(prompt, &campaign.language, ENCODING)).await;
+    }
+    socket.close(reason).await;
+}
+
+/// Says that there is no room, as a caller on the phone hears it.
+async fn refuse(gateway: &Gateway, mut socket: MediaSocket, campaign: &Campaign) {
+    socket.tell(State::Busy, &campaign.language);
+    let busy = gateway.prompt(Prompt::Busy, &campaign.language, ENCODING);
+    socket.say(busy).await;
+    socket.close_as(NO_ROOM, "no room").await;
+}

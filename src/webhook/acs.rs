@@ -1,0 +1,324 @@
+//! ACS's webhooks: Event Grid tells of calls that ring, Call Automation of what becomes of them.
+//!
+//! Invariant: Event Grid is never answered 400, 401, 403 or 413 for a fault of ours: what gets one
+//! of these is never sent again.
+
+pub mod callback;
+pub mod event;
+pub mod token;
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{
+    admission::Decision,
+    answer::prompts::Prompt,
+    call::{CarrierCallId, EndReason},
+    campaign::Campaign,
+    carrier::acs::ConnectionId,
+    gateway::{Acs, Errand, Gateway},
+    operator::{bearer, same},
+    record::What,
+    webhook::{
+        WebhookError,
+        acs::{
+            callback::{Callback, Kind},
+            event::Event,
+            token::TokenError,
+        },
+        read_body,
+    },
+};
+
+pub use event::IncomingCall;
+
+/// The longest body of events, as Event Grid has it; and of callbacks.
+const LONGEST_EVENTS: usize = 1 << 20;
+const LONGEST_CALLBACKS: usize = 256 << 10;
+/// How long a call rings before ACS gives it up: learn.microsoft.com/azure/communication-services/
+/// concepts/call-automation/incoming-call-notification.
+const RINGS_FOR: Duration = Duration::from_secs(30);
+/// How many calls of one delivery are decided about at once.
+const AT_ONCE: usize = 16;
+/// The header that may carry the subscription's secret, instead of the query.
+const SECRET_HEADER: &str = "x-callgate-secret";
+
+/// `OPTIONS /acs/incomingcall`: the handshake of the `CloudEvents` schema.
+pub async fn handshake(request: HttpRequest, gateway: web::Data<Gateway>) -> HttpResponse {
+    if let Err(refused) = prove(&request, &gateway).await {
+        return refused.answer(&gateway, &request);
+    }
+    let Some(consent) = event::consent(request.headers()) else {
+        return HttpResponse::BadRequest().body("WebHook-Request-Origin is not Event Grid's");
+    };
+    let mut response = HttpResponse::Ok();
+    for (name, value) in consent {
+        response.insert_header((name, value));
+    }
+    response.finish()
+}
+
+/// `POST /acs/incomingcall`: Event Grid tells of calls that ring.
+pub async fn incoming(
+    request: HttpRequest,
+    payload: web::Payload,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let began = Instant::now();
+    if let Err(refused) = prove(&request, &gateway).await {
+        return refused.answer(&gateway, &request);
+    }
+    let body = match read_body(payload.into_inner(), LONGEST_EVENTS).await {
+        Ok(body) => body,
+        Err(WebhookError::TooLong) => return HttpResponse::PayloadTooLarge().finish(),
+        Err(_) => return HttpResponse::ServiceUnavailable().finish(), // It may come again.
+    };
+    let Ok(events) = event::read(&body) else {
+        gateway.metrics.webhook("acs_malformed");
+        tracing::warn!("Event Grid sent what is no JSON of events");
+        return HttpResponse::BadRequest().body("no JSON of events");
+    };
+    let mut code = None;
+    let mut calls = Vec::new();
+    for event in events {
+        match event {
+            Event::Validation { code: sent } => {
+                gateway.metrics.webhook("acs_validation");
+                code = Some(sent);
+            }
+            Event::IncomingCall(call) => calls.push(call),
+            Event::Other { kind } => {
+                gateway.metrics.webhook("acs_other");
+                tracing::debug!(kind, "an event that is not acted on");
+            }
+            Event::Malformed { what } => {
+                gateway.metrics.webhook("acs_malformed");
+                tracing::warn!(what, "an event makes no sense");
+            }
+        }
+    }
+    let has_calls = !calls.is_empty();
+    let ringing = stream::iter(calls).for_each_concurrent(AT_ONCE, |call| rings(&gateway, *call));
+    ringing.await;
+    if has_calls {
+        gateway.metrics.answered_webhook(began.elapsed());
+    }
+    match code {
+        Some(code) => HttpResponse::Ok().json(json!({ "validationResponse": code })),
+        None => HttpResponse::Ok().finish(),
+    }
+}
+
+/// Decides about a call that rings, and sets going what ACS is told. Event Grid does not wait for
+/// that: it would send a call again that has stopped to ring.
+async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
+    gateway.metrics.webhook("incoming_call");
+    let age = incoming.age(Timestamp::now());
+    if age > RINGS_FOR {
+        gateway.metrics.webhook("acs_late");
+        tracing::warn!(seconds = age.as_secs(), "an event of a call that rings no more");
+        return;
+    }
+    let campaigns = gateway.campaigns.current();
+    let Some(campaign) = campaigns.answering(&incoming.to) else {
+        // Another gateway may answer that number of the same resource.
+        gateway.metrics.webhook("acs_not_ours");
+        tracing::info!(called = %incoming.to, "a call to a number that no campaign has");
+        return;
+    };
+    let admission = gateway.admission.admit(
+        &incoming.call,
+        &incoming.from,
+        &campaign,
+        &campaigns,
+        gateway.closed(),
+    );
+    match admission.await {
+        Decision::Admit { ticket, first, .. } if first => {
+            gateway.metrics.started();
+            gateway.timeline.step(&incoming.call, What::Admitted);
+            if let Some(acs) = gateway.acs.as_ref().filter(|_| gateway.takes_media()) {
+                let encoding = acs.settings.encoding;
+                gateway.call_agent(&incoming.call, &incoming.from, &campaign, encoding);
+            }
+            gateway.answer_acs(incoming, &campaign, &ticket);
+        }
+        Decision::Refuse { refusal, first } if first => {
+            let scope = refusal.scope.kind();
+            gateway.metrics.refused(scope, refusal.reason.as_str());
+            gateway.timeline.step(&incoming.call, What::Refused);
+            let (call, caller) = (&incoming.call, &incoming.from);
+            let answer = gateway.refuse(call, caller, &campaign, refusal.reason, first);
+            gateway.refuse_acs(incoming, &campaign, &answer);
+        }
+        Decision::Admit { .. } | Decision::Refuse { .. } | Decision::Ended => {
+            gateway.metrics.webhook("acs_repeated");
+        }
+    }
+}
+
+/// `POST /acs/callbacks/{call}`: what becomes of a call.
+pub async fn callbacks(
+    request: HttpRequest,
+    path: web::Path<String>,
+    payload: web::Payload,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let Some(acs) = &gateway.acs else {
+        return Refused::Closed.answer(&gateway, &request);
+    };
+    let token = bearer(&request).unwrap_or_default();
+    if let Err(error) = acs.tokens.verify(token).await {
+        return Refused::from(error).answer(&gateway, &request);
+    }
+    let path = gateway.read_callback_path(&path);
+    let Some((call, path)) =
+        path.and_then(|path| Some((CarrierCallId::try_from(path.call.clone()).ok()?, path)))
+    else {
+        return HttpResponse::NotFound().finish();
+    };
+    let body = match read_body(payload.into_inner(), LONGEST_CALLBACKS).await {
+        Ok(body) => body,
+        Err(WebhookError::TooLong) => return HttpResponse::PayloadTooLarge().finish(),
+        Err(_) => return HttpResponse::ServiceUnavailable().finish(),
+    };
+    let Ok(events) = callback::read(&body) else {
+        gateway.metrics.webhook("acs_malformed");
+        return HttpResponse::BadRequest().body("no JSON of events");
+    };
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.named(&path.campaign);
+    let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
+    let mut status = StatusCode::OK;
+    for event in events {
+        if !is_of(&event, &call, acs) {
+            gateway.metrics.unsigned();
+            tracing::warn!(carrier_call.id = %call, "a callback tells of another call");
+            status = StatusCode::FORBIDDEN;
+        } else if acs.is_new(&event.id) {
+            gateway.metrics.webhook("acs_callback");
+            became(&gateway, event, &call, &path.errand, &campaign).await;
+        }
+    }
+    HttpResponse::build(status).finish()
+}
+
+/// Tells whether an event is of the call that its path names: a token says who sends, not what.
+fn is_of(event: &Callback, call: &CarrierCallId, acs: &Acs) -> bool {
+    let correlation = event.correlation.as_deref();
+    let same_call = correlation.is_none_or(|it| it.eq_ignore_ascii_case(call.as_str()));
+    same_call && acs.note(call, &event.connection)
+}
+
+async fn became(
+    gateway: &Arc<Gateway>,
+    event: Callback,
+    call: &CarrierCallId,
+    errand: &Errand,
+    campaign: &Campaign,
+) {
+    let connection: ConnectionId = event.connection;
+    tracing::debug!(carrier_call.id = %call, kind = ?event.kind, code = event.code, "ACS tells");
+    match (event.kind, errand) {
+        (Kind::Connected, Errand::Hear(prompt)) => {
+            gateway.say_by_rest(call, connection, *prompt, campaign);
+        }
+        (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {
+            gateway.hang_up_acs(call); // Only last words are played.
+        }
+        (Kind::Disconnected, _) => gateway.carrier_ended(call, false).await,
+        (Kind::AnswerFailed | Kind::CreateCallFailed, _) => {
+            tracing::warn!(carrier_call.id = %call, code = event.code, subcode = event.subcode,
+                message = event.message, "ACS could not answer a call");
+            gateway.acs_failed(call, EndReason::AnswerFailed).await;
+        }
+        (Kind::MediaStreamingFailed, Errand::Talk) => {
+            tracing::warn!(carrier_call.id = %call, code = event.code, subcode = event.subcode,
+                message = event.message, details = event.streaming_details,
+                "ACS could not bring a call's media");
+            gateway.acs_failed(call, EndReason::StreamFailed).await;
+            gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
+        }
+        _ => {}
+    }
+}
+
+/// Why a request is not acted on.
+enum Refused {
+    Closed,
+    /// The proof is missing or wrong.
+    Stranger,
+    /// Nobody can tell at the moment.
+    Unknown,
+}
+
+impl From<TokenError> for Refused {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unavailable => Self::Unknown,
+            TokenError::Refused(_) => Self::Stranger,
+        }
+    }
+}
+
+impl Refused {
+    fn answer(&self, gateway: &Gateway, request: &HttpRequest) -> HttpResponse {
+        let (status, why) = match self {
+            Self::Closed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "acs is closed: set ACS_CONNECTION_STRING and EVENTGRID_SECRET to open it",
+            ),
+            Self::Stranger => (StatusCode::UNAUTHORIZED, "the proof is missing or wrong"),
+            Self::Unknown => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the keys to check tokens by cannot be had",
+            ),
+        };
+        if matches!(self, Self::Stranger) {
+            gateway.metrics.unsigned();
+        }
+        if gateway.may_warn() {
+            let route = request.match_pattern();
+            tracing::warn!(route, why, "refused a webhook of ACS");
+        }
+        HttpResponse::build(status).finish()
+    }
+}
+
+/// Checks that a request is Event Grid's, for a subscription of ours.
+async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> {
+    let Some(acs) = &gateway.acs else {
+        return Err(Refused::Closed);
+    };
+    let header = |name| request.headers().get(name).and_then(|it| it.to_str().ok());
+    let subscriptions = &acs.settings.subscriptions;
+    if !subscriptions.is_empty() {
+        let name = header("aeg-subscription-name").unwrap_or_default();
+        if !subscriptions.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
+            return Err(Refused::Stranger);
+        }
+    }
+    if let (Some(verifier), Some(token)) = (&acs.event_tokens, bearer(request)) {
+        verifier.verify(token).await?;
+        return Ok(());
+    }
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+    let in_query = query.ok().and_then(|query| {
+        let secret = query.into_inner().into_iter();
+        secret.into_iter().find(|(name, _)| name == "secret")
+    });
+    let sent = header(SECRET_HEADER).map(str::to_owned);
+    let sent = sent.or(in_query.map(|(_, secret)| secret)).unwrap_or_default();
+    let is_ours = |secret: &SecretString| same(&sent, secret) && !secret.expose_secret().is_empty();
+    if acs.settings.event_secrets.iter().any(is_ours) {
+        Ok(())
+    } else {
+        Err(Refused::Stranger)
+    }
+}
