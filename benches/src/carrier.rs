@@ -6,7 +6,7 @@
 mod media;
 mod truth;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::twilio::{self, Answer, Stream, TwimlError};
 /// What carrier and gateway trust each other by. It is no secret: all of it is on loopback.
 pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
+/// What is dialed where it does not matter.
 const CALLED: &str = "+15550000000";
 
 /// How long Twilio waits for a webhook: twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
@@ -33,6 +34,10 @@ pub struct Carrier {
     public_url: String,
     /// Where the public address leads.
     door: SocketAddr,
+    /// The number that its callers dial.
+    called: String,
+    /// Where its media sockets come from, if that is not left to the system.
+    source: Option<Ipv4Addr>,
     /// Prepared once for all sockets.
     reader: Arc<Reader>,
 }
@@ -62,8 +67,24 @@ impl Carrier {
             truth: Truth::default(),
             public_url,
             door,
+            called: CALLED.to_owned(),
+            source: None,
             reader: Arc::default(),
         }
+    }
+
+    /// Lets its callers dial this number.
+    #[must_use]
+    pub fn dialing(mut self, called: &str) -> Self {
+        called.clone_into(&mut self.called);
+        self
+    }
+
+    /// Lets its media sockets come from this address, so that they can be told from others.
+    #[must_use]
+    pub fn sending_from(mut self, source: Ipv4Addr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// Returns where Twilio itself would send everything.
@@ -81,9 +102,9 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("Caller", &from),
-            ("Called", CALLED),
+            ("Called", &self.called),
             ("CallStatus", "ringing"),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -124,7 +145,7 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("CallStatus", status),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -147,7 +168,7 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("CallStatus", "in-progress"),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -166,7 +187,7 @@ impl Carrier {
     pub async fn open(&self, sid: &str, stream: &Stream) -> Result<Media, MediaError> {
         let signature = twilio::sign(AUTH_TOKEN, &stream.url, &[]);
         let reader = Arc::clone(&self.reader);
-        Media::open(self.door, sid, stream, &signature, reader).await
+        Media::open(self.source, self.door, sid, stream, &signature, reader).await
     }
 
     async fn webhook(
