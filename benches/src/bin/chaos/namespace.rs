@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::parent_id;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
@@ -25,10 +26,13 @@ impl Network {
     /// # Errors
     /// If it is the one that is named, which is the network outside.
     pub fn enter(outside: &str) -> anyhow::Result<Self> {
-        let name = name()?;
+        let name = name_of("self")?;
+        // Whoever only says that this is another network is not believed, as far as the parent's
+        // can be read: not from a user namespace, but nothing outside of it can be changed there.
+        let parent = name_of(&parent_id().to_string()).ok();
         ensure!(
-            name != outside,
-            "this is the machine's own network, {outside}: nothing is dropped there"
+            name != outside && parent.is_none_or(|parent| parent != name),
+            "{name} is no network of this figure's own: nothing is dropped there"
         );
         run("ip", ["link", "set", "lo", "up"])?;
         Ok(Self(()))
@@ -69,7 +73,7 @@ pub fn repeat(lab: &Lab, figure: &str) -> anyhow::Result<Verdict> {
         .args(["setpriv", "--pdeathsig", "KILL"])
         .arg(std::env::current_exe()?)
         .args([figure, "--seed", &lab.seed.to_string()])
-        .args(["--outside", &name()?, "--gateway"])
+        .args(["--outside", &name_of("self")?, "--gateway"])
         .arg(&lab.gateway)
         .stderr(Stdio::inherit());
     if lab.short {
@@ -109,9 +113,10 @@ fn unshared() -> anyhow::Result<Command> {
     Ok(unshare)
 }
 
-/// Names the network that this process is in.
-fn name() -> anyhow::Result<String> {
-    let name = fs::read_link("/proc/self/ns/net").context("this is no Linux")?;
+/// Names the network that a process is in.
+fn name_of(process: &str) -> anyhow::Result<String> {
+    let name = fs::read_link(format!("/proc/{process}/ns/net"));
+    let name = name.with_context(|| format!("the network of process {process} has no name"))?;
     Ok(name.to_string_lossy().into_owned())
 }
 
