@@ -216,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{self, Frames, Opcode};
+    use crate::message::{self, FromCarrier};
     use crate::{http, upgrade};
 
     const SID: &str = "CA00000000000000000000000000000001";
@@ -305,6 +306,53 @@ mod tests {
             );
         }
         assert!(texts[1].contains(r#""ticket":"t""#), "{}", texts[1]);
+    }
+
+    #[tokio::test]
+    async fn a_caller_from_an_address_says_something_and_hears_the_agent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+        let carrier = Carrier::new(format!("http://{door}"), door).sending_from(elsewhere);
+        let stream = Stream {
+            url: format!("ws://{door}/media"),
+            ..Stream::default()
+        };
+        let gateway = async {
+            let (mut socket, from) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            let length = http::read_head(&mut socket, &mut read).await.unwrap();
+            let granted = upgrade::response(upgrade::head(&read).unwrap()).unwrap();
+            read.drain(..length);
+            socket.write_all(granted.as_bytes()).await.unwrap();
+            let mut said = Vec::new();
+            while said.is_empty() {
+                assert_ne!(socket.read_buf(&mut read).await.unwrap(), 0);
+                let mut frames = Frames::new(&mut read);
+                while let Some(frame) = frames.next().unwrap() {
+                    let text = frame.payload.to_vec();
+                    if let Some(FromCarrier::Media(audio)) = carrier.reader.carrier(&text) {
+                        said.push(audio.to_owned());
+                    }
+                }
+                let rest = frames.rest().len();
+                read.drain(..read.len() - rest);
+            }
+            let audio = message::media_prefix("MZ") + &said[0] + message::MEDIA_SUFFIX;
+            let mut out = Vec::new();
+            frame::append(&mut out, Opcode::Text, None, &[audio.as_bytes()]);
+            socket.write_all(&out).await.unwrap();
+            (from.ip(), said.swap_remove(0))
+        };
+        let said = async {
+            let mut media = carrier.open(SID, &stream).await.unwrap();
+            media.converse(PATIENCE).await
+        };
+        let ((from, said), conversed) = tokio::join!(gateway, said);
+        conversed.unwrap();
+        assert_eq!(from, elsewhere);
+        // Base64 of silence.
+        assert!(!said.starts_with("////"), "{said}");
     }
 
     async fn answer(stream: &mut TcpStream, status: &str, body: &str) {

@@ -44,7 +44,7 @@ struct Options {
     /// What everything random is made from [default: a new one, which is told]
     #[arg(long)]
     seed: Option<u64>,
-    /// Small numbers: all figures within three minutes
+    /// Small numbers: all figures within five minutes
     #[arg(long)]
     short: bool,
     /// Append the results to this file, too

@@ -134,3 +134,14 @@ fn run(
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_dropped_in_the_network_that_a_figure_was_started_from() {
+        let outside = name_of("self").unwrap();
+        assert!(Network::enter(&outside).is_err());
+    }
+}
