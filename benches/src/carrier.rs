@@ -6,7 +6,7 @@
 mod media;
 mod truth;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::twilio::{self, Answer, Stream, TwimlError};
 /// What carrier and gateway trust each other by. It is no secret: all of it is on loopback.
 pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
+/// What is dialed where it does not matter.
 const CALLED: &str = "+15550000000";
 
 /// How long Twilio waits for a webhook: twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
@@ -33,6 +34,10 @@ pub struct Carrier {
     public_url: String,
     /// Where the public address leads.
     door: SocketAddr,
+    /// The number that its callers dial.
+    called: String,
+    /// Where its media sockets come from, if that is not left to the system.
+    source: Option<Ipv4Addr>,
     /// Prepared once for all sockets.
     reader: Arc<Reader>,
 }
@@ -62,8 +67,24 @@ impl Carrier {
             truth: Truth::default(),
             public_url,
             door,
+            called: CALLED.to_owned(),
+            source: None,
             reader: Arc::default(),
         }
+    }
+
+    /// Lets its callers dial this number.
+    #[must_use]
+    pub fn dialing(mut self, called: &str) -> Self {
+        called.clone_into(&mut self.called);
+        self
+    }
+
+    /// Lets its media sockets come from this address, so that they can be told from others.
+    #[must_use]
+    pub fn sending_from(mut self, source: Ipv4Addr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// Returns where Twilio itself would send everything.
@@ -81,9 +102,9 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("Caller", &from),
-            ("Called", CALLED),
+            ("Called", &self.called),
             ("CallStatus", "ringing"),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -124,7 +145,7 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("CallStatus", status),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -147,7 +168,7 @@ impl Carrier {
             ("CallSid", sid),
             ("AccountSid", ACCOUNT_SID),
             ("From", &from),
-            ("To", CALLED),
+            ("To", &self.called),
             ("CallStatus", "in-progress"),
             ("ApiVersion", "2010-04-01"),
             ("Direction", "inbound"),
@@ -166,7 +187,7 @@ impl Carrier {
     pub async fn open(&self, sid: &str, stream: &Stream) -> Result<Media, MediaError> {
         let signature = twilio::sign(AUTH_TOKEN, &stream.url, &[]);
         let reader = Arc::clone(&self.reader);
-        Media::open(self.door, sid, stream, &signature, reader).await
+        Media::open(self.source, self.door, sid, stream, &signature, reader).await
     }
 
     async fn webhook(
@@ -195,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{self, Frames, Opcode};
+    use crate::message::{self, FromCarrier};
     use crate::{http, upgrade};
 
     const SID: &str = "CA00000000000000000000000000000001";
@@ -284,6 +306,53 @@ mod tests {
             );
         }
         assert!(texts[1].contains(r#""ticket":"t""#), "{}", texts[1]);
+    }
+
+    #[tokio::test]
+    async fn a_caller_from_an_address_says_something_and_hears_the_agent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+        let carrier = Carrier::new(format!("http://{door}"), door).sending_from(elsewhere);
+        let stream = Stream {
+            url: format!("ws://{door}/media"),
+            ..Stream::default()
+        };
+        let gateway = async {
+            let (mut socket, from) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            let length = http::read_head(&mut socket, &mut read).await.unwrap();
+            let granted = upgrade::response(upgrade::head(&read).unwrap()).unwrap();
+            read.drain(..length);
+            socket.write_all(granted.as_bytes()).await.unwrap();
+            let mut said = Vec::new();
+            while said.is_empty() {
+                assert_ne!(socket.read_buf(&mut read).await.unwrap(), 0);
+                let mut frames = Frames::new(&mut read);
+                while let Some(frame) = frames.next().unwrap() {
+                    let text = frame.payload.to_vec();
+                    if let Some(FromCarrier::Media(audio)) = carrier.reader.carrier(&text) {
+                        said.push(audio.to_owned());
+                    }
+                }
+                let rest = frames.rest().len();
+                read.drain(..read.len() - rest);
+            }
+            let audio = message::media_prefix("MZ") + &said[0] + message::MEDIA_SUFFIX;
+            let mut out = Vec::new();
+            frame::append(&mut out, Opcode::Text, None, &[audio.as_bytes()]);
+            socket.write_all(&out).await.unwrap();
+            (from.ip(), said.swap_remove(0))
+        };
+        let said = async {
+            let mut media = carrier.open(SID, &stream).await.unwrap();
+            media.converse(PATIENCE).await
+        };
+        let ((from, said), conversed) = tokio::join!(gateway, said);
+        conversed.unwrap();
+        assert_eq!(from, elsewhere);
+        // Base64 of silence.
+        assert!(!said.starts_with("////"), "{said}");
     }
 
     async fn answer(stream: &mut TcpStream, status: &str, body: &str) {

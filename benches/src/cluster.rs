@@ -210,7 +210,10 @@ fn environment(
 }
 
 /// Waits until `is_ready`.
-async fn until_ready(
+///
+/// # Errors
+/// If the process ends, or takes too long.
+pub async fn until_ready(
     process: &mut Process,
     is_ready: impl AsyncFn() -> bool,
 ) -> anyhow::Result<()> {

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::upgrade::{self, LONGEST_HEAD};
@@ -147,6 +147,19 @@ impl Http {
 /// If nobody takes it.
 pub async fn connect(address: SocketAddr) -> Result<TcpStream, HttpError> {
     let connected = TcpStream::connect(address).await;
+    let stream = connected.map_err(HttpError::Unreachable)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Opens such a connection from an address of ours, which stands for a network of its own.
+///
+/// # Errors
+/// If the address is not ours, or nobody takes the connection.
+pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Result<TcpStream, HttpError> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    let connected = socket.connect(address).await;
     let stream = connected.map_err(HttpError::Unreachable)?;
     stream.set_nodelay(true)?;
     Ok(stream)

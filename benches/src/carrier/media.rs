@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use crate::carrier::{ACCOUNT_SID, PATIENCE, Truth};
 use crate::frame::{self, FrameError, Frames, Masks, Opcode};
@@ -23,7 +23,11 @@ use crate::upgrade;
 const PIECE: Duration = Duration::from_millis(200);
 const PIECE_BYTES: usize = 1_600;
 /// Silence, in mu-law: no agent answers it.
-const SILENCE: u8 = 0xff;
+const SILENCE: [u8; 2] = [0xff; 2];
+/// A loud tone, in mu-law: what agents take for words.
+const TONE: [u8; 2] = [0x10, 0x90];
+/// How many pieces the tone is long, when something is said.
+const WORD_PIECES: u32 = 3;
 /// The close code of who has nothing more to say: RFC 6455, 7.4.1.
 const NORMAL: u16 = 1_000;
 /// How long a write may take before the other end counts as gone.
@@ -36,6 +40,8 @@ pub struct Media {
     /// What was read and is no whole frame yet.
     unread: Vec<u8>,
     sequence: u32,
+    /// How many pieces of audio were sent.
+    pieces: u32,
     masks: Masks,
     reader: Arc<Reader>,
 }
@@ -76,18 +82,20 @@ impl From<io::Error> for MediaError {
 
 impl Media {
     pub(super) async fn open(
+        source: Option<Ipv4Addr>,
         door: SocketAddr,
         sid: &str,
         stream: &Stream,
         signature: &str,
         reader: Arc<Reader>,
     ) -> Result<Self, MediaError> {
-        let opening = Self::open_patiently(door, sid, stream, signature, reader);
+        let opening = Self::open_patiently(source, door, sid, stream, signature, reader);
         let opened = timeout(PATIENCE, opening).await;
         opened.map_err(|_| MediaError::TooSlow(PATIENCE))?
     }
 
     async fn open_patiently(
+        source: Option<Ipv4Addr>,
         door: SocketAddr,
         sid: &str,
         stream: &Stream,
@@ -98,7 +106,10 @@ impl Media {
         let slash = rest.find('/').unwrap_or(rest.len());
         let (host, path) = rest.split_at(slash);
         let request = upgrade::request(host, path, &[("X-Twilio-Signature", signature)]);
-        let mut socket = http::connect(door).await?;
+        let mut socket = match source {
+            Some(source) => http::connect_from(source, door).await?,
+            None => http::connect(door).await?,
+        };
         socket.write_all(request.as_bytes()).await?;
         let mut unread = Vec::new();
         let length = http::read_head(&mut socket, &mut unread).await?;
@@ -116,6 +127,7 @@ impl Media {
             },
             unread,
             sequence: 1,
+            pieces: 0,
             masks: Masks::default(),
             reader,
         };
@@ -125,16 +137,38 @@ impl Media {
         Ok(media)
     }
 
+    /// Says something and waits until the agent says something, too. Where it was not to speak
+    /// first, audio goes both ways then. [`Self::talk`] has to go on from there.
+    ///
+    /// # Errors
+    /// If the socket breaks, or the agent says nothing within `patience`.
+    pub async fn converse(&mut self, patience: Duration) -> io::Result<()> {
+        let conversing = async {
+            let mut pieces = pieces();
+            while !self.listen().await? {
+                tokio::select! {
+                    read = self.socket.read_buf(&mut self.unread) => if read? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    },
+                    _ = pieces.tick() => {
+                        let says = self.pieces < WORD_PIECES;
+                        self.speak(if says { TONE } else { SILENCE }).await?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        timeout(patience, conversing).await?
+    }
+
     /// Is silent for `time`, as callers are who have nothing to say, and leaves. The call is struck
     /// from `truth` before the gateway can know that it has ended.
     pub async fn talk(mut self, time: Duration, ending: Ending, truth: &Truth) -> Over {
         let sid = self.side.call_sid.clone();
         let until = Instant::now() + time;
-        let mut pieces = interval_at(Instant::now() + PIECE, PIECE);
-        pieces.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut piece = 0;
+        let mut pieces = pieces();
         // Something may have come with the upgrade already.
-        let mut stepped = self.listen().await;
+        let mut stepped = self.listen().await.map(drop);
         let spoken = loop {
             if let Err(error) = stepped {
                 break Err(error);
@@ -148,12 +182,9 @@ impl Media {
             };
             stepped = match step {
                 Step::Read(Ok(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
-                Step::Read(Ok(_)) => self.listen().await,
+                Step::Read(Ok(_)) => self.listen().await.map(drop),
                 Step::Read(Err(error)) => break Err(error),
-                Step::Speak => {
-                    piece += 1;
-                    self.speak(piece).await
-                }
+                Step::Speak => self.speak(SILENCE).await,
             };
         };
         truth.ended(&sid);
@@ -170,9 +201,12 @@ impl Media {
         }
     }
 
-    async fn speak(&mut self, piece: u32) -> io::Result<()> {
+    /// Sends a piece of audio that repeats `samples`.
+    async fn speak(&mut self, samples: [u8; 2]) -> io::Result<()> {
         self.sequence += 1;
-        let (sequence, stream_sid) = (self.sequence, &self.side.stream_sid);
+        self.pieces += 1;
+        let (sequence, piece) = (self.sequence, self.pieces);
+        let stream_sid = &self.side.stream_sid;
         let at = u128::from(piece) * PIECE.as_millis();
         let mut text = String::new();
         write!(
@@ -180,25 +214,27 @@ impl Media {
             r#"{{"event":"media","sequenceNumber":"{sequence}","streamSid":"{stream_sid}","media":{{"track":"inbound","chunk":"{piece}","timestamp":"{at}","payload":""#
         )
         .expect("a string takes any text");
-        STANDARD.encode_string([SILENCE; PIECE_BYTES], &mut text);
+        STANDARD.encode_string(samples.repeat(PIECE_BYTES / samples.len()), &mut text);
         text.push_str(MEDIA_SUFFIX);
         self.send(Opcode::Text, &text).await
     }
 
-    /// Answers what asks for an answer: marks and pings.
-    async fn listen(&mut self) -> io::Result<()> {
+    /// Answers what asks for an answer: marks and pings. Tells whether the agent was heard.
+    async fn listen(&mut self) -> io::Result<bool> {
         let mut replies = Vec::new();
         let mut frames = Frames::new(&mut self.unread);
-        let mut closed = false;
+        let (mut closed, mut heard) = (false, false);
         while let Some(frame) = frames.next().map_err(garbled)? {
             match frame.opcode {
-                Opcode::Text => {
-                    if let Some(FromCarrier::Mark(name)) = self.reader.carrier(frame.payload) {
+                Opcode::Text => match self.reader.carrier(frame.payload) {
+                    Some(FromCarrier::Mark(name)) => {
                         self.sequence += 1;
                         let mark = self.side.mark(self.sequence, name);
                         replies.push((Opcode::Text, mark.into_bytes()));
                     }
-                }
+                    Some(FromCarrier::Media(_)) => heard = true,
+                    Some(FromCarrier::Start { .. }) | None => {}
+                },
                 Opcode::Ping => replies.push((Opcode::Pong, frame.payload.to_vec())),
                 Opcode::Close => closed = true,
                 Opcode::Binary | Opcode::Pong => {}
@@ -212,7 +248,7 @@ impl Media {
         if closed {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        Ok(())
+        Ok(heard)
     }
 
     async fn send(&mut self, opcode: Opcode, text: &str) -> io::Result<()> {
@@ -224,6 +260,13 @@ impl Media {
         frame::append(&mut bytes, opcode, Some(self.masks.next_mask()), &[payload]);
         timeout(WRITE_PATIENCE, self.socket.write_all(&bytes)).await?
     }
+}
+
+/// Says when the next piece of audio is due.
+fn pieces() -> Interval {
+    let mut pieces = interval_at(Instant::now() + PIECE, PIECE);
+    pieces.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pieces
 }
 
 enum Step {

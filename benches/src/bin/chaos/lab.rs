@@ -7,6 +7,7 @@ use callgate_benches::cluster::{Cluster, Options};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How many replicas a cluster has.
@@ -18,9 +19,12 @@ pub struct Lab {
     pub short: bool,
     pub memory: bool,
     pub gateway: PathBuf,
+    /// The network outside, where this is a figure's own one.
+    pub outside: Option<String>,
 }
 
 /// What a figure came to.
+#[derive(Serialize, Deserialize)]
 pub struct Verdict {
     pub passed: bool,
     /// For people.
