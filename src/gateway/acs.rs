@@ -134,7 +134,7 @@ impl Gateway {
             let answering = Answering {
                 context: &incoming.context,
                 callback: &callback,
-                media: Some((&media, acs.settings.encoding)),
+                media: Some((&media, acs.settings.audio.encoding())),
             };
             match acs.client.answer(&answering, ANSWER_WITHIN).await {
                 Ok(connection) => {

@@ -144,7 +144,7 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
             gateway.metrics.started();
             gateway.timeline.step(&incoming.call, What::Admitted);
             if let Some(acs) = gateway.acs.as_ref().filter(|_| gateway.takes_media()) {
-                let encoding = acs.settings.encoding;
+                let encoding = acs.settings.audio.encoding();
                 gateway.call_agent(&incoming.call, &incoming.from, &campaign, encoding);
             }
             gateway.answer_acs(incoming, &campaign, &ticket);
@@ -297,7 +297,7 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
         return Err(Refused::Closed);
     };
     let header = |name| request.headers().get(name).and_then(|it| it.to_str().ok());
-    let subscriptions = &acs.settings.subscriptions;
+    let subscriptions = &acs.settings.event_grid.subscriptions;
     if !subscriptions.is_empty() {
         let name = header("aeg-subscription-name").unwrap_or_default();
         if !subscriptions.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
@@ -316,7 +316,7 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
     let sent = header(SECRET_HEADER).map(str::to_owned);
     let sent = sent.or(in_query.map(|(_, secret)| secret)).unwrap_or_default();
     let is_ours = |secret: &SecretString| same(&sent, secret) && !secret.expose_secret().is_empty();
-    if acs.settings.event_secrets.iter().any(is_ours) {
+    if acs.settings.event_grid.secrets.iter().any(is_ours) {
         Ok(())
     } else {
         Err(Refused::Stranger)

@@ -8,7 +8,7 @@ use crate::{
     bridge::call::{Over, carry, span, take_place},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     carrier::acs::ConnectionId,
-    config::WsJwt,
+    config::SocketToken,
     connections::Place,
     gateway::{Acs, Gateway},
     media::{MediaSocket, acs::MediaStream, dialect::Dialect},
@@ -46,7 +46,7 @@ pub async fn media(
         return Ok(HttpResponse::Forbidden().body("the connection is another call's"));
     }
     let place = take_place(&gateway)?;
-    let dialect = Dialect::Acs(MediaStream::new(acs.settings.encoding));
+    let dialect = Dialect::Acs(MediaStream::new(acs.settings.audio.encoding()));
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
     let socket = MediaSocket::new(dialect, sender, receiver);
     let span = span(&call);
@@ -66,14 +66,14 @@ async fn prove(
     let call = gateway.admission.call_of(ticket).ok();
     let call = call.filter(|call| call.carrier() == Carrier::Acs);
     let call = call.ok_or(StatusCode::FORBIDDEN)?;
-    match (bearer(request), acs.settings.ws_jwt) {
+    match (bearer(request), acs.settings.socket_token) {
         (Some(token), _) => match acs.tokens.verify(token).await {
             Ok(_) => {}
             Err(TokenError::Unavailable) => return Err(StatusCode::SERVICE_UNAVAILABLE),
             Err(TokenError::Refused(_)) => return Err(StatusCode::UNAUTHORIZED),
         },
-        (None, WsJwt::Required) => return Err(StatusCode::UNAUTHORIZED),
-        (None, WsJwt::IfPresent) => {}
+        (None, SocketToken::Required) => return Err(StatusCode::UNAUTHORIZED),
+        (None, SocketToken::IfPresent) => {}
     }
     let correlation = request.headers().get("x-ms-call-correlation-id");
     let correlation = correlation.and_then(|it| it.to_str().ok());
