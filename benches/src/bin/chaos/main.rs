@@ -7,6 +7,8 @@
 mod arrivals;
 mod dataloss;
 mod duplicates;
+mod failover;
+mod health;
 mod lab;
 mod leaks;
 mod life;
@@ -69,6 +71,8 @@ enum Choice {
     Dataloss,
     /// R6: calls beyond the cap, and calls turned away for nothing, while Redis is away
     Outage,
+    /// F7: calls that Redis forgets, or keeps too long, when its copy takes over
+    Failover,
     /// How long webhooks take: over Redis, with Redis hung, and without it
     Webhooks,
     /// R11: slots, answers and ends of calls whose webhooks come more than once
@@ -76,7 +80,7 @@ enum Choice {
 }
 
 impl Choice {
-    const FIGURES: [Self; 7] = [
+    const FIGURES: [Self; 8] = [
         Self::Overadmission,
         Self::Duplicates,
         Self::Webhooks,
@@ -84,6 +88,7 @@ impl Choice {
         Self::Reclaim,
         Self::Dataloss,
         Self::Outage,
+        Self::Failover,
     ];
 
     fn name(self) -> String {
@@ -95,7 +100,12 @@ impl Choice {
     fn works_in_memory(self) -> bool {
         match self {
             Self::All | Self::Overadmission | Self::Webhooks => true,
-            Self::Leaks | Self::Reclaim | Self::Dataloss | Self::Outage | Self::Duplicates => false,
+            Self::Leaks
+            | Self::Reclaim
+            | Self::Dataloss
+            | Self::Outage
+            | Self::Failover
+            | Self::Duplicates => false,
         }
     }
 
@@ -103,8 +113,8 @@ impl Choice {
     fn bound(self, short: bool) -> Duration {
         let minutes = match self {
             _ if short => 4,
-            Self::Overadmission | Self::Webhooks | Self::Dataloss | Self::Outage => 20,
-            Self::All | Self::Leaks | Self::Reclaim | Self::Duplicates => 40,
+            Self::Overadmission | Self::Webhooks | Self::Dataloss | Self::Failover => 20,
+            Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -116,6 +126,7 @@ impl Choice {
             Self::Reclaim => reclaim::run(lab).await,
             Self::Dataloss => dataloss::run(lab).await,
             Self::Outage => outage::run(lab).await,
+            Self::Failover => failover::run(lab).await,
             Self::Webhooks => webhooks::run(lab).await,
             Self::Duplicates => duplicates::run(lab).await,
             Self::All => unreachable!("it stands for the others"),
