@@ -41,9 +41,10 @@ impl Proxy {
     pub(super) fn start(to: SocketAddr) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         let (way, ways) = watch::channel(Way::To(to));
+        // Bound here, so that whoever is told the address can use it.
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        // The first one is bound here, so that whoever is told the address can use it.
-        let listener = runtime.block_on(TcpListener::bind(address))?;
         thread::Builder::new()
             .name("proxy".to_owned())
             .spawn(move || runtime.block_on(serve(listener, address, ways)))
@@ -61,7 +62,12 @@ impl Proxy {
 }
 
 /// Ends with the proxy.
-async fn serve(mut listener: TcpListener, address: SocketAddr, mut ways: watch::Receiver<Way>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    mut ways: watch::Receiver<Way>,
+) {
+    let mut listener = TcpListener::from_std(listener).expect("it does not block");
     let mut refusals = ways.clone();
     loop {
         let mut connections = JoinSet::new();

@@ -13,7 +13,7 @@ use callgate_benches::cluster::{Cluster, Proxied, Redis, Way};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::arrivals::Arrivals;
 use crate::health::{RECOVERY, until_recovered};
@@ -28,6 +28,10 @@ const OVERLOAD: f64 = 3.0;
 const LAG: Duration = Duration::from_secs(2);
 /// How long it may take until Redis knows every live call again: a heartbeat and a tick.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(6);
+
+/// How long after one failover the next one may begin: a replica puts up the gate every 15 s at
+/// most, and would be well again no sooner.
+const REST: Duration = Duration::from_secs(15);
 
 /// What one failover came to.
 struct Seen {
@@ -81,12 +85,18 @@ async fn measure(lab: &Lab, cluster: &mut Cluster, goals: &Goals) -> anyhow::Res
     let bar = lab.bar(failovers, "failover");
     sleep(mean * 2).await; // The house fills.
     let mut all = Vec::new();
+    let mut rested = Instant::now();
     for _ in 0..failovers {
         copy.follow(cluster.redis()?).await?;
+        sleep_until(rested).await;
         // At any moment between two heartbeats.
-        sleep(Duration::from_millis(random.random_range(0..3_000))).await;
+        sleep(Duration::from_millis(
+            random.random_range(0..lab.or_short(5_000, 500)),
+        ))
+        .await;
         // As long as whoever decides takes to see that a primary is dead.
-        let gap = Duration::from_millis(random.random_range(0..2_000));
+        let gap = Duration::from_millis(random.random_range(0..lab.or_short(2_000, 500)));
+        rested = Instant::now() + REST;
         all.push(fail_over(cluster, &mut copy, &world, gap, goals).await?);
         copy.restart().await?;
         bar.inc(1);
