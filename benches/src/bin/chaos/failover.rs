@@ -29,8 +29,8 @@ const LAG: Duration = Duration::from_secs(2);
 /// How long it may take until Redis knows every live call again: a heartbeat and a tick.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(6);
 
-/// How long after one failover the next one may begin: a replica puts up the gate every 15 s at
-/// most, and would be well again no sooner.
+/// How long after there is a primary again the next failover may begin: a replica puts up the gate
+/// every 15 s at most, and would be well again no sooner.
 const REST: Duration = Duration::from_secs(15);
 
 /// What one failover came to.
@@ -96,7 +96,7 @@ async fn measure(lab: &Lab, cluster: &mut Cluster, goals: &Goals) -> anyhow::Res
         .await;
         // As long as whoever decides takes to see that a primary is dead.
         let gap = Duration::from_millis(random.random_range(0..lab.or_short(2_000, 500)));
-        rested = Instant::now() + REST;
+        rested = Instant::now() + LAG + gap + REST;
         all.push(fail_over(cluster, &mut copy, &world, gap, goals).await?);
         copy.restart().await?;
         bar.inc(1);

@@ -37,6 +37,9 @@ use crate::lab::{Lab, Verdict};
 
 /// Measures what a cluster of callgate stands, with real processes on loopback
 #[derive(Parser)]
+#[command(
+    after_help = "By scripts/chaos there is one figure more, `store`: what slots cost a Redis."
+)]
 struct Options {
     /// Which figure, or all of them, one after the other
     #[arg(value_enum)]
@@ -44,7 +47,7 @@ struct Options {
     /// What everything random is made from [default: a new one, which is told]
     #[arg(long)]
     seed: Option<u64>,
-    /// Small numbers: all figures within three minutes
+    /// Small numbers: all figures within five minutes
     #[arg(long)]
     short: bool,
     /// Append the results to this file, too
