@@ -57,6 +57,9 @@ impl Redis {
                 // One that follows another gets everything at once, and not after 5 s.
                 "--repl-diskless-sync-delay",
                 "0",
+                // What it got is not read by whoever is started here next.
+                "--rdb-del-sync-files",
+                "yes",
             ]);
             let mut redis = Self { process, port };
             match redis.restart().await {

@@ -70,7 +70,8 @@ async fn until(
     Err(last)
 }
 
-/// Compares a registry that nobody writes to now with the calls that are live.
+/// Compares what is written down at this moment with the calls that are live, those on their way
+/// included.
 pub async fn compare(redis: &Redis, truth: &Truth) -> anyhow::Result<Difference> {
     let live = truth.live_since(Instant::now());
     Ok(difference(&redis.leased().await?, &live, &live))

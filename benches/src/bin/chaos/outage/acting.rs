@@ -15,7 +15,7 @@ use crate::arrivals::Arrivals;
 use crate::health::{RECOVERY, degraded, until_recovered};
 use crate::lab::Lab;
 use crate::life::{Life, Media, Ring, World};
-use crate::registry::{Difference, until_true};
+use crate::registry::{Difference, compare, until_true};
 use crate::sampler::{Sampler, Seen};
 use crate::statistics::number;
 
@@ -47,6 +47,9 @@ pub struct Observed {
     /// While it lasted, without the time in which the house filled.
     pub full: Seen,
     pub degraded_replicas: usize,
+    /// How Redis differed from what was so just before it was back, where it answers meanwhile:
+    /// its ghosts are slots that nobody uses.
+    pub differed: Option<Difference>,
     /// How long it took until no replica was degraded.
     pub recovered: Option<Duration>,
     /// How long it took until Redis knew exactly the live calls.
@@ -108,6 +111,7 @@ pub async fn measure(
     let degraded_replicas = degraded(&cluster.replicas).await?;
     sleep(case.length.saturating_sub(rising)).await;
     let full = full.stop()?;
+    let differed = differs(cluster, &world, case.fault).await?;
     let back = world.began.elapsed();
     end(cluster, case.fault).await?;
     let redis = cluster.redis.as_ref().context("there is no Redis")?;
@@ -133,6 +137,7 @@ pub async fn measure(
         seen: whole.stop()?,
         full,
         degraded_replicas,
+        differed,
         recovered,
         registry,
         rings: world.rings(),
@@ -150,6 +155,19 @@ async fn holdings(cluster: &Cluster) -> anyhow::Result<Holdings> {
         all: redis.leased().await?.len(),
         first: redis.held_by(first).await?,
     })
+}
+
+async fn differs(
+    cluster: &Cluster,
+    world: &World,
+    fault: Fault,
+) -> anyhow::Result<Option<Difference>> {
+    match (fault, &cluster.redis) {
+        (Fault::CutOff | Fault::CutOffRefused, Some(redis)) => {
+            Ok(Some(compare(redis, &world.carrier.truth).await?))
+        }
+        (Fault::Killed | Fault::Hung | Fault::ColdStart, _) | (_, None) => Ok(None),
+    }
 }
 
 async fn begin(cluster: &mut Cluster, fault: Fault) -> anyhow::Result<()> {
