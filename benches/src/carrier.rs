@@ -98,21 +98,9 @@ impl Carrier {
     /// If the caller gets nothing that Twilio could obey.
     pub async fn ring(&self, to: SocketAddr, sid: &str) -> Result<Rung, WebhookError> {
         let from = caller(sid);
-        let fields = [
-            ("CallSid", sid),
-            ("AccountSid", ACCOUNT_SID),
-            ("From", &from),
-            ("To", &self.called),
-            ("Caller", &from),
-            ("Called", &self.called),
-            ("CallStatus", "ringing"),
-            ("ApiVersion", "2010-04-01"),
-            ("Direction", "inbound"),
-        ];
-        let reply = self.webhook(to, "/webhook/incoming_call", &fields).await?;
-        if reply.status != 200 {
-            return Err(WebhookError::Status(reply.status));
-        }
+        let more = [("Caller", from.as_str()), ("Called", self.called.as_str())];
+        let path = "/webhook/incoming_call";
+        let reply = self.webhook(to, path, sid, "ringing", &more).await?;
         let answer = Answer::read(&reply.body)?;
         if matches!(answer, Answer::Connect(_)) {
             self.truth.admitted(sid);
@@ -140,21 +128,9 @@ impl Carrier {
         if is_final {
             self.truth.ended(sid);
         }
-        let from = caller(sid);
-        let fields = [
-            ("CallSid", sid),
-            ("AccountSid", ACCOUNT_SID),
-            ("From", &from),
-            ("To", &self.called),
-            ("CallStatus", status),
-            ("ApiVersion", "2010-04-01"),
-            ("Direction", "inbound"),
-        ];
-        let reply = self.webhook(to, "/webhook/call_status", &fields).await?;
-        match reply.status {
-            200 | 204 => Ok(()),
-            status => Err(WebhookError::Status(status)),
-        }
+        self.webhook(to, "/webhook/call_status", sid, status, &[])
+            .await?;
+        Ok(())
     }
 
     /// Asks what the caller of an ended stream hears. The stream is over: so is its slot.
@@ -163,20 +139,8 @@ impl Carrier {
     /// If the caller gets nothing that Twilio could obey.
     pub async fn stream_ended(&self, to: SocketAddr, sid: &str) -> Result<Answer, WebhookError> {
         self.truth.ended(sid);
-        let from = caller(sid);
-        let fields = [
-            ("CallSid", sid),
-            ("AccountSid", ACCOUNT_SID),
-            ("From", &from),
-            ("To", &self.called),
-            ("CallStatus", "in-progress"),
-            ("ApiVersion", "2010-04-01"),
-            ("Direction", "inbound"),
-        ];
-        let reply = self.webhook(to, "/webhook/stream_ended", &fields).await?;
-        if reply.status != 200 {
-            return Err(WebhookError::Status(reply.status));
-        }
+        let path = "/webhook/stream_ended";
+        let reply = self.webhook(to, path, sid, "in-progress", &[]).await?;
         Ok(Answer::read(&reply.body)?)
     }
 
@@ -190,14 +154,32 @@ impl Carrier {
         Media::open(self.source, self.door, sid, stream, &signature, reader).await
     }
 
+    /// Posts what Twilio says of a call with every webhook, and `more`.
     async fn webhook(
         &self,
         to: SocketAddr,
         path: &str,
-        fields: &[(&str, &str)],
-    ) -> Result<Reply, HttpError> {
-        let request = twilio::webhook(AUTH_TOKEN, &self.public_url, path, fields);
-        self.http.exchange(to, &request, PATIENCE).await
+        sid: &str,
+        status: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Reply, WebhookError> {
+        let from = caller(sid);
+        let common = [
+            ("CallSid", sid),
+            ("AccountSid", ACCOUNT_SID),
+            ("From", &from),
+            ("To", &self.called),
+            ("CallStatus", status),
+            ("ApiVersion", "2010-04-01"),
+            ("Direction", "inbound"),
+        ];
+        let fields = [&common, more].concat();
+        let request = twilio::webhook(AUTH_TOKEN, &self.public_url, path, &fields);
+        let reply = self.http.exchange(to, &request, PATIENCE).await?;
+        match reply.status {
+            200 | 204 => Ok(reply),
+            status => Err(WebhookError::Status(status)),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod ports;
 mod process;
+mod proxy;
 mod redis;
 mod replica;
 
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 pub use process::{Process, Signal};
+pub use proxy::{Proxy, Way};
 pub use redis::{Key, Redis};
 pub use replica::Replica;
 
@@ -39,13 +41,25 @@ pub struct Options {
     pub replicas: usize,
     /// Without it each replica keeps its slots in memory.
     pub redis: bool,
+    pub proxied: Proxied,
     /// Settings of all replicas, beside those that make them a cluster.
     pub settings: Vec<(String, String)>,
+}
+
+/// Who reaches Redis by a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    Nobody,
+    /// The first replica alone.
+    One,
+    Everybody,
 }
 
 /// A running cluster.
 pub struct Cluster {
     pub redis: Option<Redis>,
+    /// The way to Redis of those that reach it by a proxy.
+    pub proxy: Option<Proxy>,
     pub replicas: Vec<Replica>,
     pub nginx: Process,
     /// Where nginx listens.
@@ -60,6 +74,7 @@ impl Options {
             gateway,
             replicas,
             redis: true,
+            proxied: Proxied::Nobody,
             settings: Vec::new(),
         }
     }
@@ -67,6 +82,12 @@ impl Options {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Display) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    #[must_use]
+    pub fn by_proxy(mut self, proxied: Proxied) -> Self {
+        self.proxied = proxied;
         self
     }
 
@@ -88,16 +109,29 @@ impl Cluster {
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("callgate-cluster-")?;
         let redis = if options.redis {
-            Some(Redis::start(directory.path()).await?)
+            Some(Redis::start(directory.path(), "redis").await?)
         } else {
             None
+        };
+        let proxy = match (&redis, options.proxied) {
+            (None, _) | (_, Proxied::Nobody) => None,
+            (Some(redis), Proxied::One | Proxied::Everybody) => {
+                Some(Proxy::start(redis.address())?)
+            }
         };
         // Below the ports of outgoing connections, and tried: nginx is started last, so that it is
         // given the replicas that there are.
         let door = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let mut replicas = Vec::new();
         for number in 1..=options.replicas {
-            let environment = environment(options, redis.as_ref(), door);
+            let by_proxy = proxy.as_ref().filter(|_| match options.proxied {
+                Proxied::Nobody => false,
+                Proxied::One => number == 1,
+                Proxied::Everybody => true,
+            });
+            let direct = redis.as_ref().map(Redis::address);
+            let store = by_proxy.map(Proxy::address).or(direct);
+            let environment = environment(options, store, door);
             let gateway = &options.gateway;
             replicas
                 .push(Replica::start_new(number, gateway, environment, directory.path()).await?);
@@ -109,6 +143,7 @@ impl Cluster {
         }
         Ok(Self {
             redis,
+            proxy,
             replicas,
             nginx,
             door,
@@ -133,6 +168,22 @@ impl Cluster {
     /// If the cluster was started without one.
     pub fn redis(&mut self) -> anyhow::Result<&mut Redis> {
         self.redis.as_mut().context("this cluster has no Redis")
+    }
+
+    /// Returns the proxy before Redis.
+    ///
+    /// # Errors
+    /// If the cluster was started without one.
+    pub fn proxy(&self) -> anyhow::Result<&Proxy> {
+        self.proxy.as_ref().context("this cluster has no proxy")
+    }
+
+    /// Starts a second Redis, which no replica knows of.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_second_redis(&self) -> anyhow::Result<Redis> {
+        Redis::start(self.directory.path(), "redis-2").await
     }
 
     /// Keeps logs and configurations, and returns where they are.
@@ -187,7 +238,7 @@ async fn start_nginx(
 
 fn environment(
     options: &Options,
-    redis: Option<&Redis>,
+    store: Option<SocketAddr>,
     door: SocketAddr,
 ) -> Vec<(String, String)> {
     let mut environment: Vec<(String, String)> = [
@@ -200,9 +251,9 @@ fn environment(
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    if let Some(redis) = redis {
+    if let Some(store) = store {
         let replicas = options.replicas.to_string();
-        environment.push(("REDIS_URL".to_owned(), redis.url()));
+        environment.push(("REDIS_URL".to_owned(), redis::url(store)));
         environment.push(("EXPECTED_REPLICAS".to_owned(), replicas));
     }
     environment.extend_from_slice(&options.settings);

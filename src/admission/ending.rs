@@ -1,6 +1,6 @@
 //! Slots come back, and the store hears why: at once, or when it answers again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::join_all;
 
@@ -81,6 +81,17 @@ impl Lately {
             self.0.pop_front();
         }
         self.0.push_back((now, call, reason));
+    }
+}
+
+impl Debt {
+    /// Returns the call whose end this tells, if it tells one.
+    fn ends(&self) -> Option<&CarrierCallId> {
+        match self {
+            Self::Release { lease, .. } => Some(&lease.call),
+            Self::End { call, .. } => Some(call),
+            Self::Refusal { .. } | Self::Note(..) => None,
+        }
     }
 }
 
@@ -210,11 +221,14 @@ impl Admission {
     /// Has the store told once more of what has ended lately: it may have lost that.
     pub(super) fn tell_again(&self, book: &mut Book) {
         let since = self.clock.local().saturating_sub(millis(SETUP));
-        let ends = book.lately.0.iter().filter(|(at, ..)| *at >= since);
-        let ends: Vec<_> = ends.cloned().collect();
-        for (_, call, reason) in ends {
-            book.owed.push(Debt::End {
-                call,
+        let Book { lately, owed, .. } = book;
+        let known: HashSet<CarrierCallId> = owed.0.iter().filter_map(Debt::ends).cloned().collect();
+        let ends = lately.0.iter().filter(|(at, ..)| *at >= since);
+        // What is owed already is told anyway: a burst of the same words would hold up new ones.
+        for (_, call, reason) in ends.filter(|(_, call, _)| !known.contains(call)) {
+            let reason = *reason;
+            owed.push(Debt::End {
+                call: call.clone(),
                 ended: Ended {
                     live: reason,
                     waiting: reason,

@@ -1,6 +1,7 @@
 //! A Redis of our own, without a disk: one that is started again is empty.
 
 use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ pub struct Key {
 }
 
 impl Redis {
-    pub(super) async fn start(directory: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn start(directory: &Path, name: &str) -> anyhow::Result<Self> {
         let mut attempt = 1;
         loop {
             let port = ports::free()?;
             let port_text = port.to_string();
-            let process = Process::new("redis", "redis-server", directory).arguments([
+            let process = Process::new(name, "redis-server", directory).arguments([
                 "--bind",
                 "127.0.0.1",
                 "--port",
@@ -53,6 +54,12 @@ impl Redis {
                 // What it did in which time is read after a run.
                 "--slowlog-log-slower-than",
                 "10000",
+                // One that follows another gets everything at once, and not after 5 s.
+                "--repl-diskless-sync-delay",
+                "0",
+                // What it got is not read by whoever is started here next.
+                "--rdb-del-sync-files",
+                "yes",
             ]);
             let mut redis = Self { process, port };
             match redis.restart().await {
@@ -65,8 +72,12 @@ impl Redis {
         }
     }
 
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    fn url(&self) -> String {
+        url(self.address())
     }
 
     /// Kills it, with all it knew, and waits until it is dead.
@@ -111,6 +122,52 @@ impl Redis {
     /// If it does not answer.
     pub async fn flush(&self) -> anyhow::Result<()> {
         self.ask(cmd("FLUSHALL")).await
+    }
+
+    /// Makes it a copy of `primary` that follows what that one does, and waits until it is one.
+    ///
+    /// # Errors
+    /// If it is none in time.
+    pub async fn follow(&self, primary: &Self) -> anyhow::Result<()> {
+        let mut follow = cmd("REPLICAOF");
+        follow
+            .arg(primary.address().ip().to_string())
+            .arg(primary.port);
+        self.ask::<()>(follow).await?;
+        let began = Instant::now();
+        let mut replication = cmd("INFO");
+        replication.arg("replication");
+        loop {
+            let says: String = self.ask(replication.clone()).await?;
+            if says.contains("master_link_status:up") {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < SETTLING, "it does not follow: {says}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Makes it follow nobody, with what it knows by now.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn promote(&self) -> anyhow::Result<()> {
+        let mut promote = cmd("REPLICAOF");
+        promote.arg("NO").arg("ONE");
+        self.ask(promote).await
+    }
+
+    /// Counts the leases that the replica of this name looks after.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn held_by(&self, replica: &str) -> anyhow::Result<usize> {
+        let calls = self.leased().await?.into_iter();
+        let owners: Vec<String> = calls.map(|call| format!("calls:active:{call}")).collect();
+        let owners = self.get_all(&owners).await?.into_iter().flatten();
+        // An epoch, and who has it.
+        let owners = owners.filter_map(|it| it.split_once(' ').map(|(_, owner)| owner == replica));
+        Ok(owners.filter(|is_its| *is_its).count())
     }
 
     /// Waits until the replicas of a new cluster have found each other: an empty Redis is not
@@ -206,6 +263,11 @@ impl Redis {
     async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> anyhow::Result<T> {
         ask(&self.url(), command).await
     }
+}
+
+/// Returns what a replica has to be told to reach a Redis there.
+pub(super) fn url(address: SocketAddr) -> String {
+    format!("redis://{address}/0")
 }
 
 /// Asks on a connection of its own: one that is kept would not survive what is done to Redis here.

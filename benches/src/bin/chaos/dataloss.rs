@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use callgate_benches::carrier::Ending;
 use callgate_benches::cluster::Cluster;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -14,8 +13,8 @@ use tokio::time::sleep;
 
 use crate::arrivals::Arrivals;
 use crate::lab::{Lab, Verdict, conclude};
-use crate::life::{Life, Media, SHORTEST, World, around, sid};
-use crate::registry::{Difference, until_true};
+use crate::life::{Life, World};
+use crate::registry::until_true;
 use crate::sampler::Sampler;
 use crate::statistics::{milliseconds, number};
 
@@ -57,12 +56,8 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
     let rate = OVERLOAD * number(cap) / mean.as_secs_f64();
     let calls = StdRng::from_rng(&mut random);
     let door = world.carrier.door();
-    let arrivals = Arrivals::start(&world, rate, calls, move |random| Life {
-        sid: sid(random),
-        rings_at: vec![door],
-        media: Media::Talks(around(random, mean).max(SHORTEST), Ending::HangsUp),
-        finals: 1,
-        rings_again: false,
+    let arrivals = Arrivals::start(&world, rate, calls, move |random| {
+        Life::talking(random, door, mean)
     });
     let bar = lab.bar(losses.len() as u64, "dataloss");
     sleep(mean * 2).await; // The house fills.
@@ -80,9 +75,7 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
         let waited = until_true(cluster.redis()?, &world.carrier.truth, GOAL * 2).await;
         match waited {
             Ok(after) => healed.push(after),
-            Err(Difference { missing, ghosts }) => {
-                never_healed.push(json!({"missing": missing, "ghosts": ghosts}));
-            }
+            Err(difference) => never_healed.push(difference),
         }
         // The gate is up for three seconds; the next loss comes before or after its end.
         sleep(Duration::from_millis(random.random_range(0..5_000))).await;

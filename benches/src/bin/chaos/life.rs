@@ -33,6 +33,8 @@ pub struct Ring {
     pub at: Duration,
     pub took: Duration,
     pub admitted: bool,
+    /// Whether its media comes if it is admitted.
+    pub has_media: bool,
 }
 
 impl Ring {
@@ -60,6 +62,19 @@ pub enum Media {
     Talks(Duration, Ending),
     /// The media never comes; the caller is gone after this time.
     NeverComes(Duration),
+}
+
+impl Life {
+    /// A caller who rings at `door`, talks for a random time of this mean, and hangs up.
+    pub fn talking(random: &mut StdRng, door: SocketAddr, mean: Duration) -> Self {
+        Self {
+            sid: sid(random),
+            rings_at: vec![door],
+            media: Media::Talks(around(random, mean).max(SHORTEST), Ending::HangsUp),
+            finals: 1,
+            rings_again: false,
+        }
+    }
 }
 
 impl World {
@@ -124,6 +139,7 @@ impl World {
             at: began,
             took: first.took,
             admitted: matches!(first.answer, Answer::Connect(_)),
+            has_media: matches!(life.media, Media::Talks(..)),
         });
         if rung.any(|other| other.answer != first.answer) {
             self.count("copies_answered_differently");

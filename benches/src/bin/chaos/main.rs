@@ -7,6 +7,8 @@
 mod arrivals;
 mod dataloss;
 mod duplicates;
+mod failover;
+mod health;
 mod halfopen;
 mod lab;
 mod leaks;
@@ -37,6 +39,9 @@ use crate::lab::{Lab, Verdict};
 
 /// Measures what a cluster of callgate stands, with real processes on loopback
 #[derive(Parser)]
+#[command(
+    after_help = "By scripts/chaos there is one figure more, `store`: what slots cost a Redis."
+)]
 struct Options {
     /// Which figure, or all of them, one after the other
     #[arg(value_enum)]
@@ -74,6 +79,8 @@ enum Choice {
     Dataloss,
     /// R6: calls beyond the cap, and calls turned away for nothing, while Redis is away
     Outage,
+    /// F7: calls that Redis forgets, or keeps too long, when its copy takes over
+    Failover,
     /// How long webhooks take: over Redis, with Redis hung, and without it
     Webhooks,
     /// R11: slots, answers and ends of calls whose webhooks come more than once
@@ -92,6 +99,7 @@ impl Choice {
         Self::Halfopen,
         Self::Dataloss,
         Self::Outage,
+        Self::Failover,
     ];
 
     fn name(self) -> String {
@@ -107,6 +115,7 @@ impl Choice {
             | Self::Reclaim
             | Self::Dataloss
             | Self::Outage
+            | Self::Failover
             | Self::Duplicates
             | Self::Halfopen => false,
         }
@@ -119,9 +128,9 @@ impl Choice {
             Self::Overadmission
             | Self::Webhooks
             | Self::Dataloss
-            | Self::Outage
+            | Self::Failover
             | Self::Halfopen => 20,
-            Self::All | Self::Leaks | Self::Reclaim | Self::Duplicates => 40,
+            Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -144,6 +153,7 @@ impl Choice {
             Self::Reclaim => reclaim::run(lab).await,
             Self::Dataloss => dataloss::run(lab).await,
             Self::Outage => outage::run(lab).await,
+            Self::Failover => failover::run(lab).await,
             Self::Webhooks => webhooks::run(lab).await,
             Self::Duplicates => duplicates::run(lab).await,
             Self::Halfopen => halfopen::run(lab).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use callgate_benches::carrier::Truth;
 use callgate_benches::cluster::{Key, Redis};
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 /// How long a call may take to be written down, or struck out, while all is well: requests on their
@@ -13,7 +14,7 @@ const ON_THE_WAY: Duration = Duration::from_millis(1_500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How a registry differs from the truth.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Calls that are live and not written down.
     pub missing: usize,
@@ -27,6 +28,24 @@ pub async fn until_true(
     redis: &Redis,
     truth: &Truth,
     patience: Duration,
+) -> Result<Duration, Difference> {
+    until(redis, truth, patience, |it| *it == Difference::default()).await
+}
+
+/// Waits until every live call is written down, whatever else is.
+pub async fn until_complete(
+    redis: &Redis,
+    truth: &Truth,
+    patience: Duration,
+) -> Result<Duration, Difference> {
+    until(redis, truth, patience, |it| it.missing == 0).await
+}
+
+async fn until(
+    redis: &Redis,
+    truth: &Truth,
+    patience: Duration,
+    is_enough: impl Fn(&Difference) -> bool,
 ) -> Result<Duration, Difference> {
     let began = Instant::now();
     let mut last = Difference {
@@ -42,13 +61,20 @@ pub async fn until_true(
                 &truth.live_since(earlier),
                 &truth.known_since(earlier),
             );
-            if last == Difference::default() {
+            if is_enough(&last) {
                 return Ok(began.elapsed());
             }
         }
         sleep(PAUSE).await;
     }
     Err(last)
+}
+
+/// Compares what is written down at this moment with the calls that are live, those on their way
+/// included.
+pub async fn compare(redis: &Redis, truth: &Truth) -> anyhow::Result<Difference> {
+    let live = truth.live_since(Instant::now());
+    Ok(difference(&redis.leased().await?, &live, &live))
 }
 
 /// Compares a registry with the calls that have to be in it, and with those that may be.
