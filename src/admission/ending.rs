@@ -102,6 +102,11 @@ impl Owed {
         }
         self.0.push_back(debt);
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Admission {

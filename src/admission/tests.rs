@@ -252,3 +252,22 @@ async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
     admission.release(freed.try_recv().unwrap()).await;
     assert_eq!(admission.occupancy().active, 0);
 }
+
+#[tokio::test]
+async fn an_end_that_is_owed_already_is_not_owed_twice() {
+    let (admission, _freed) = without_store("4");
+    let lost = Ended {
+        live: EndReason::CarrierEnded,
+        waiting: EndReason::CarrierEnded,
+        unanswered: false,
+    };
+    for id in ["CA1", "CA2"] {
+        admission.end(&call(id), lost).await;
+    }
+    let owed = |admission: &Admission| admission.book().owed.len();
+    assert_eq!(owed(&admission), 2);
+    for _ in 0..3 {
+        admission.tell_again(&mut admission.book());
+        assert_eq!(owed(&admission), 2);
+    }
+}
