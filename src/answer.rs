@@ -5,6 +5,7 @@
 
 mod escape;
 mod origin;
+pub mod prompts;
 mod trial;
 mod twiml;
 mod xml;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use url::Url;
 
+pub use prompts::{PromptError, Prompts};
 pub use twiml::{TemplateError, TemplateFlaw, Templates};
 
 /// What a carrier is told to do with a call.

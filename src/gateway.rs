@@ -1,5 +1,6 @@
 //! Wires the parts, starts them, and ends them in order.
 
+mod acs;
 mod book;
 mod browser;
 mod drain;
@@ -22,15 +23,20 @@ use std::{
 };
 
 use actix_web::{dev::ServerHandle, web};
+use bytes::Bytes;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{Admission, Ended, Flaw, Reason, StoreError},
-    answer::{TemplateError, Templates},
+    answer::{
+        PromptError, Prompts, TemplateError, Templates,
+        prompts::{PROMPT_RATE, Prompt},
+    },
     call::{CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
     carrier::Invitations,
+    chunk::{Chunk, Encoding},
     config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
@@ -41,11 +47,14 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
+    language::Language,
     record::{Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
+    transcode,
 };
 
+pub use acs::{Acs, Errand};
 pub use book::CampaignBook;
 pub use browser::{WebPass, make_token};
 pub use farewells::Farewells;
@@ -58,6 +67,9 @@ pub struct Gateway {
     pub(crate) twilio: TwilioSettings,
     pub(crate) operator: OperatorSettings,
     pub(crate) campaigns: CampaignBook,
+    /// `None` where ACS is closed.
+    pub(crate) acs: Option<Acs>,
+    prompts: Prompts,
     pub(crate) web: WebSettings,
     web_seats: WebSeats,
     pub(crate) seal: Seal,
@@ -101,6 +113,8 @@ pub struct Running {
 pub enum StartError {
     #[error(transparent)]
     Templates(#[from] TemplateError),
+    #[error(transparent)]
+    Prompts(#[from] PromptError),
     #[error("the slot store cannot be used (REDIS_URL)")]
     Store(#[source] StoreError),
     #[error("{0} (REDIS_URL)")]
@@ -124,6 +138,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Templates(_)
+            | Self::Prompts(_)
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
@@ -141,6 +156,7 @@ impl Gateway {
     /// If a template, a certificate or an address is not usable; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let templates = Templates::load(config.templates.as_deref())?;
+        let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
         let file = config.campaigns;
         let draft = if let Some(file) = &file {
@@ -170,6 +186,7 @@ impl Gateway {
         let invitations =
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
+        let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
         let agents = metrics.agents.clone();
@@ -184,6 +201,8 @@ impl Gateway {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
             twilio: config.twilio,
+            acs,
+            prompts,
             web: config.web,
             web_seats: WebSeats::default(),
             seal: Seal::new(config.ticket_secret.as_ref()),
@@ -286,6 +305,16 @@ impl Gateway {
         } else {
             tracing::warn!("twilio is closed: set TWILIO_AUTH_TOKEN to open it");
         }
+        if self.acs.is_some() {
+            tracing::info!("acs is open");
+        } else {
+            tracing::info!(
+                "acs is closed: set ACS_CONNECTION_STRING and EVENTGRID_SECRET to open it"
+            );
+        }
+        if self.web.open {
+            tracing::info!(page = %self.public.base, "browsers may call");
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -322,6 +351,16 @@ impl Gateway {
             Some(0) => (siblings.places == 0).then_some(Reason::Connections),
             Some(_) => None,
         }
+    }
+
+    /// Returns a sentence of ours as a carrier can play it.
+    pub(crate) fn prompt(&self, prompt: Prompt, language: &Language, encoding: Encoding) -> Chunk {
+        transcode::encode_at(self.prompts.samples(prompt, language), PROMPT_RATE, encoding)
+    }
+
+    /// Returns a sentence of ours as a WAV file.
+    pub(crate) fn prompt_file(&self, prompt: Prompt, language: &Language) -> Bytes {
+        self.prompts.wav(prompt, language).clone()
     }
 
     /// Notes that a call's stream is over though the call is not. A bridge that has not noticed

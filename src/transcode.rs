@@ -39,6 +39,16 @@ impl Transcoder {
     }
 }
 
+/// Encodes all of a recording at once.
+pub fn encode_at(samples: &[i16], rate: u32, encoding: Encoding) -> Chunk {
+    if rate == encoding.rate() {
+        return encode(samples, encoding);
+    }
+    let mut resampled = Vec::new();
+    Resampler::new(rate, encoding.rate()).push(samples, &mut resampled);
+    encode(&resampled, encoding)
+}
+
 fn decode(chunk: &Chunk) -> Vec<i16> {
     let bytes = chunk.samples();
     match chunk.encoding() {

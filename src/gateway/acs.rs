@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
@@ -18,11 +19,17 @@ use crate::{
     answer::{Answer, prompts::Prompt},
     call::{Carrier, CarrierCallId, EndReason},
     campaign::{AcsRefusal, Campaign},
-    carrier::acs::{AcsError, Answering, CallAutomation, ConnectionId},
-    config::AcsSettings,
+    carrier::acs::{
+        AcsError, CallAutomation, CallConnectionId,
+        request::{self, Media, Play, Redirect, Reject, RejectReason},
+    },
+    config::{AcsAudio, AcsSettings, SocketToken},
     gateway::Gateway,
     recent::Recent,
-    webhook::acs::{IncomingCall, token::TokenVerifier},
+    webhook::acs::{
+        IncomingCall,
+        token::{TokenError, TokenVerifier},
+    },
 };
 
 /// How long answering may take, further tries included: the caller hears it ring meanwhile.
@@ -40,14 +47,18 @@ const PURPOSE: &str = "acs call";
 
 /// ACS's side of a gateway.
 pub struct Acs {
-    pub settings: AcsSettings,
     pub client: CallAutomation,
-    /// Who ACS is, in callbacks and media sockets.
-    pub tokens: TokenVerifier,
+    pub audio: AcsAudio,
+    pub socket_token: SocketToken,
+    /// What Event Grid's subscriptions carry, and which of them count; any if there are none.
+    pub event_secrets: Vec<SecretString>,
+    pub subscriptions: Vec<String>,
+    /// Who ACS is, in callbacks and media sockets; `None` where its resource is not known.
+    tokens: Option<TokenVerifier>,
     /// Who Event Grid is, if its subscription sends tokens.
     pub event_tokens: Option<TokenVerifier>,
     started: Instant,
-    connections: Mutex<Recent<CarrierCallId, ConnectionId>>,
+    connections: Mutex<Recent<CarrierCallId, CallConnectionId>>,
     events: Mutex<Recent<String, ()>>,
 }
 
@@ -70,25 +81,51 @@ pub struct CallbackPath {
 }
 
 impl Acs {
-    pub fn new(
-        settings: AcsSettings,
-        client: CallAutomation,
-        tokens: TokenVerifier,
-        event_tokens: Option<TokenVerifier>,
-    ) -> Self {
-        Self {
-            settings,
+    /// Prepares to reach ACS and to know its tokens; `None` where the settings leave it closed.
+    ///
+    /// # Errors
+    /// If there is no TLS to be had.
+    pub(super) fn open(settings: AcsSettings) -> Result<Option<Self>, reqwest::Error> {
+        if !settings.is_open() {
+            return Ok(None);
+        }
+        let Some(api) = settings.api else {
+            return Ok(None);
+        };
+        let client = CallAutomation::new(api, &settings.api_version, &settings.login)?;
+        let resource = settings.resource;
+        let tokens = resource.map(|it| TokenVerifier::of_acs(it, &settings.openid));
+        let event_grid = settings.event_grid;
+        let application = event_grid.entra.as_ref();
+        let event_tokens = application.map(|it| TokenVerifier::of_event_grid(it, &settings.login));
+        Ok(Some(Self {
             client,
-            tokens,
-            event_tokens,
+            audio: settings.audio,
+            socket_token: settings.socket_token,
+            event_secrets: event_grid.secrets,
+            subscriptions: event_grid.subscriptions,
+            tokens: tokens.transpose()?,
+            event_tokens: event_tokens.transpose()?,
             started: Instant::now(),
             connections: Mutex::default(),
             events: Mutex::default(),
+        }))
+    }
+
+    /// Checks that a token is ACS's, for our resource. Where no resource is set nothing can be
+    /// checked by it, and what is unguessable in the address has to do.
+    ///
+    /// # Errors
+    /// If it is not, or nobody can tell.
+    pub async fn verify(&self, token: &str) -> Result<(), TokenError> {
+        match &self.tokens {
+            Some(tokens) => tokens.verify(token).await.map(drop),
+            None => Ok(()),
         }
     }
 
     /// Notes which connection carries a call; tells whether that is the one that was known.
-    pub fn note(&self, call: &CarrierCallId, connection: &ConnectionId) -> bool {
+    pub fn note(&self, call: &CarrierCallId, connection: &CallConnectionId) -> bool {
         let now = self.now();
         let mut known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(now, call) {
@@ -98,7 +135,7 @@ impl Acs {
         true
     }
 
-    pub fn connection(&self, call: &CarrierCallId) -> Option<ConnectionId> {
+    pub fn connection(&self, call: &CarrierCallId) -> Option<CallConnectionId> {
         let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(self.now(), call).cloned()
     }
@@ -130,17 +167,24 @@ impl Gateway {
     ) {
         let callback = self.callback_url(&incoming.call, campaign, &Errand::Talk);
         let media = self.public.acs_media(ticket);
-        self.act(&incoming.call.clone(), async move |gateway, acs| {
-            let answering = Answering {
+        let gateway = Arc::clone(self);
+        self.act(&incoming.call.clone(), async move {
+            let Some(acs) = &gateway.acs else { return };
+            let answer = request::Answer {
                 context: &incoming.context,
                 callback: &callback,
-                media: Some((&media, acs.settings.audio.encoding())),
+                operation_context: "talk",
+                media: Some(Media {
+                    socket: &media,
+                    audio: acs.audio,
+                }),
             };
-            match acs.client.answer(&answering, ANSWER_WITHIN).await {
-                Ok(connection) => {
-                    acs.note(&incoming.call, &connection);
+            match acs.client.answer(&answer, soon(ANSWER_WITHIN)).await {
+                Ok(connecting) => {
+                    acs.note(&incoming.call, &connecting.connection);
                     if gateway.admission.has_ended(&incoming.call) {
-                        hang_up(acs, &connection).await; // It ended while it was answered.
+                        // It ended while it was answered.
+                        hang_up(acs, &connecting.connection).await;
                     }
                 }
                 Err(error) => gateway.not_answered(&incoming.call, &error).await,
@@ -161,22 +205,31 @@ impl Gateway {
         };
         let way = campaign.acs_when_full.clone();
         let callback = self.callback_url(&incoming.call, campaign, &Errand::Hear(prompt));
-        self.act(&incoming.call.clone(), async move |_, acs| {
+        let gateway = Arc::clone(self);
+        self.act(&incoming.call.clone(), async move {
+            let Some(acs) = &gateway.acs else { return };
             let context = &incoming.context;
+            let deadline = soon(ANSWER_WITHIN);
             let turned = match &way {
-                AcsRefusal::Reject => acs.client.reject(context, ANSWER_WITHIN).await,
-                AcsRefusal::Redirect(number) => {
-                    acs.client.redirect(context, number, ANSWER_WITHIN).await
+                AcsRefusal::Reject => {
+                    let reason = RejectReason::Busy;
+                    let reject = Reject { context, reason };
+                    acs.client.reject(&reject, deadline).await
+                }
+                AcsRefusal::Redirect(to) => {
+                    let redirect = Redirect { context, to };
+                    acs.client.redirect(&redirect, deadline).await
                 }
                 AcsRefusal::Prompt => {
-                    let answering = Answering {
+                    let answer = request::Answer {
                         context,
                         callback: &callback,
+                        operation_context: "hear",
                         media: None,
                     };
-                    let answered = acs.client.answer(&answering, ANSWER_WITHIN).await;
-                    answered.map(|connection| {
-                        acs.note(&incoming.call, &connection);
+                    let answered = acs.client.answer(&answer, deadline).await;
+                    answered.map(|connecting| {
+                        acs.note(&incoming.call, &connecting.connection);
                     })
                 }
             };
@@ -196,13 +249,19 @@ impl Gateway {
     pub(crate) fn say_by_rest(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        connection: ConnectionId,
+        connection: CallConnectionId,
         prompt: Prompt,
         campaign: &Campaign,
     ) {
         let file = self.public.prompt(prompt, &campaign.language);
-        self.act(call, async move |_, acs| {
-            match acs.client.play(&connection, &file, ACT_WITHIN).await {
+        let gateway = Arc::clone(self);
+        self.act(call, async move {
+            let Some(acs) = &gateway.acs else { return };
+            let play = Play {
+                file: &file,
+                operation_context: "last words",
+            };
+            match acs.client.play(&connection, &play, soon(ACT_WITHIN)).await {
                 // The end of the sentence is told by a callback, if nothing is lost.
                 Ok(()) => sleep(SAID_WITHIN).await,
                 Err(error) => tracing::warn!(%error, "ACS did not play a sentence"),
@@ -216,10 +275,13 @@ impl Gateway {
         if call.carrier() != Carrier::Acs {
             return;
         }
-        let call = call.clone();
-        self.act(&call.clone(), async move |_, acs| match acs.connection(&call) {
-            Some(connection) => hang_up(acs, &connection).await,
-            None => tracing::debug!("no connection is known to end"),
+        let (gateway, ended) = (Arc::clone(self), call.clone());
+        self.act(call, async move {
+            let Some(acs) = &gateway.acs else { return };
+            match acs.connection(&ended) {
+                Some(connection) => hang_up(acs, &connection).await,
+                None => tracing::warn!("a call may be left to itself: its connection is not known"),
+            }
         });
     }
 
@@ -258,24 +320,18 @@ impl Gateway {
     }
 
     /// Runs what takes ACS's time, in the span of its call; draining waits for it.
-    fn act(
-        self: &Arc<Self>,
-        call: &CarrierCallId,
-        action: impl AsyncFnOnce(&Arc<Self>, &Acs) + 'static,
-    ) {
-        let gateway = Arc::clone(self);
-        let acting = async move {
-            if let Some(acs) = &gateway.acs {
-                action(&gateway, acs).await;
-            }
-        };
+    fn act(&self, call: &CarrierCallId, acting: impl Future<Output = ()> + Send + 'static) {
         let span = tracing::info_span!("call", carrier_call.id = %call);
-        self.calls.spawn_local(acting.instrument(span));
+        self.calls.spawn(acting.instrument(span));
     }
 }
 
-async fn hang_up(acs: &Acs, connection: &ConnectionId) {
-    if let Err(error) = acs.client.hang_up(connection, ACT_WITHIN).await {
+fn soon(within: Duration) -> Instant {
+    Instant::now() + within
+}
+
+async fn hang_up(acs: &Acs, connection: &CallConnectionId) {
+    if let Err(error) = acs.client.hang_up(connection, soon(ACT_WITHIN)).await {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "a call could not be ended at ACS");
     }

@@ -115,6 +115,7 @@ impl Gateway {
         for call in &upkeep.never_came {
             self.dismiss_agent(call);
             self.ended(call, EndReason::NoMedia);
+            self.hang_up_acs(call);
         }
         for call in &upkeep.gone_elsewhere {
             self.dismiss_agent(call);

@@ -66,7 +66,7 @@ impl PublicUrls {
     /// Returns where a sentence of ours can be fetched.
     pub fn prompt(&self, prompt: Prompt, language: &Language) -> Url {
         let mut url = self.base.clone();
-        let (root, language, name) = (self.root(), language.as_str(), prompt.as_str());
+        let (root, language, name) = (self.root(), language.as_str(), prompt.name());
         url.set_path(&format!("{root}/prompts/{language}/{name}.wav"));
         url
     }

@@ -21,7 +21,7 @@ use crate::{
     answer::prompts::Prompt,
     call::{CarrierCallId, EndReason},
     campaign::Campaign,
-    carrier::acs::ConnectionId,
+    carrier::acs::CallConnectionId,
     gateway::{Acs, Errand, Gateway},
     operator::{bearer, same},
     record::What,
@@ -76,7 +76,7 @@ pub async fn incoming(
     }
     let body = match read_body(payload.into_inner(), LONGEST_EVENTS).await {
         Ok(body) => body,
-        Err(WebhookError::TooLong) => return HttpResponse::PayloadTooLarge().finish(),
+        Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
         Err(_) => return HttpResponse::ServiceUnavailable().finish(), // It may come again.
     };
     let Ok(events) = event::read(&body) else {
@@ -144,7 +144,7 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
             gateway.metrics.started();
             gateway.timeline.step(&incoming.call, What::Admitted);
             if let Some(acs) = gateway.acs.as_ref().filter(|_| gateway.takes_media()) {
-                let encoding = acs.settings.audio.encoding();
+                let encoding = acs.audio.encoding();
                 gateway.call_agent(&incoming.call, &incoming.from, &campaign, encoding);
             }
             gateway.answer_acs(incoming, &campaign, &ticket);
@@ -174,7 +174,7 @@ pub async fn callbacks(
         return Refused::Closed.answer(&gateway, &request);
     };
     let token = bearer(&request).unwrap_or_default();
-    if let Err(error) = acs.tokens.verify(token).await {
+    if let Err(error) = acs.verify(token).await {
         return Refused::from(error).answer(&gateway, &request);
     }
     let path = gateway.read_callback_path(&path);
@@ -185,7 +185,7 @@ pub async fn callbacks(
     };
     let body = match read_body(payload.into_inner(), LONGEST_CALLBACKS).await {
         Ok(body) => body,
-        Err(WebhookError::TooLong) => return HttpResponse::PayloadTooLarge().finish(),
+        Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
         Err(_) => return HttpResponse::ServiceUnavailable().finish(),
     };
     let Ok(events) = callback::read(&body) else {
@@ -223,7 +223,7 @@ async fn became(
     errand: &Errand,
     campaign: &Campaign,
 ) {
-    let connection: ConnectionId = event.connection;
+    let connection: CallConnectionId = event.connection;
     tracing::debug!(carrier_call.id = %call, kind = ?event.kind, code = event.code, "ACS tells");
     match (event.kind, errand) {
         (Kind::Connected, Errand::Hear(prompt)) => {
@@ -297,7 +297,7 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
         return Err(Refused::Closed);
     };
     let header = |name| request.headers().get(name).and_then(|it| it.to_str().ok());
-    let subscriptions = &acs.settings.event_grid.subscriptions;
+    let subscriptions = &acs.subscriptions;
     if !subscriptions.is_empty() {
         let name = header("aeg-subscription-name").unwrap_or_default();
         if !subscriptions.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
@@ -316,7 +316,7 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
     let sent = header(SECRET_HEADER).map(str::to_owned);
     let sent = sent.or(in_query.map(|(_, secret)| secret)).unwrap_or_default();
     let is_ours = |secret: &SecretString| same(&sent, secret) && !secret.expose_secret().is_empty();
-    if acs.settings.event_grid.secrets.iter().any(is_ours) {
+    if acs.event_secrets.iter().any(is_ours) {
         Ok(())
     } else {
         Err(Refused::Stranger)

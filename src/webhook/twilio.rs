@@ -22,15 +22,12 @@ use crate::{
     config::TwilioSettings,
     gateway::Gateway,
     record::What,
-    webhook::WebhookError,
-    webhook::twilio::signature::Key,
+    webhook::{WebhookError, read_body, twilio::signature::Key},
 };
 
 /// The longest form that is read; Twilio's have one to three kilobytes.
 pub const LONGEST_FORM: usize = 64 << 10;
 pub const MOST_FIELDS: usize = 256;
-/// How long a form may take to arrive.
-const FORM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A form whose signature has been checked; there is no other way to get one.
 pub struct Signed<T>(T);
@@ -286,8 +283,7 @@ async fn read_signed<T: FromForm>(
     payload: Payload,
 ) -> Result<T, WebhookError> {
     let proof = Proof::of(request, &gateway.twilio)?; // Before any work on the body.
-    let body = timeout(FORM_PATIENCE, read_body(payload)).await;
-    let body = body.map_err(|_| WebhookError::TooSlow)??;
+    let body = read_body(payload, LONGEST_FORM).await?;
     let url = gateway.public.of(request.uri());
     let form = Form::read(&body)?;
     if !(proof.holds(&url, &form.0) && signature::covers_body(&url, &body)) {
@@ -301,18 +297,6 @@ async fn read_signed<T: FromForm>(
         return Err(WebhookError::OtherAccount);
     }
     T::from_form(&form)
-}
-
-async fn read_body(mut payload: Payload) -> Result<Bytes, WebhookError> {
-    let mut body = web::BytesMut::new();
-    while let Some(part) = payload.next().await {
-        let part = part.map_err(|_| WebhookError::BrokenOff)?;
-        if body.len() + part.len() > LONGEST_FORM {
-            return Err(WebhookError::TooLong);
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(body.freeze())
 }
 
 /// The signature that came with a request, and the keys that may have made it.

@@ -7,7 +7,7 @@ use crate::{
     answer::prompts::Prompt,
     bridge::call::{Over, carry, span, take_place},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
-    carrier::acs::ConnectionId,
+    carrier::acs::CallConnectionId,
     config::SocketToken,
     connections::Place,
     gateway::{Acs, Gateway},
@@ -38,7 +38,7 @@ pub async fn media(
         }
     };
     let header = request.headers().get("x-ms-call-connection-id");
-    let connection = header.and_then(|it| ConnectionId::read(it.to_str().ok()?));
+    let connection = header.and_then(|it| it.to_str().ok()?.parse::<CallConnectionId>().ok());
     if let Some(connection) = &connection
         && !acs.note(&call, connection)
     {
@@ -46,7 +46,7 @@ pub async fn media(
         return Ok(HttpResponse::Forbidden().body("the connection is another call's"));
     }
     let place = take_place(&gateway)?;
-    let dialect = Dialect::Acs(MediaStream::new(acs.settings.audio.encoding()));
+    let dialect = Dialect::Acs(MediaStream::new(acs.audio.encoding()));
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
     let socket = MediaSocket::new(dialect, sender, receiver);
     let span = span(&call);
@@ -66,8 +66,8 @@ async fn prove(
     let call = gateway.admission.call_of(ticket).ok();
     let call = call.filter(|call| call.carrier() == Carrier::Acs);
     let call = call.ok_or(StatusCode::FORBIDDEN)?;
-    match (bearer(request), acs.settings.socket_token) {
-        (Some(token), _) => match acs.tokens.verify(token).await {
+    match (bearer(request), acs.socket_token) {
+        (Some(token), _) => match acs.verify(token).await {
             Ok(_) => {}
             Err(TokenError::Unavailable) => return Err(StatusCode::SERVICE_UNAVAILABLE),
             Err(TokenError::Refused(_)) => return Err(StatusCode::UNAUTHORIZED),
