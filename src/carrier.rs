@@ -3,6 +3,11 @@
 //! Invariant: no caller waits for it; requests are bounded in number, time and length.
 //! Invariant: what may have been done already is never asked for again.
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "its webhooks and media sockets follow")
+)]
+pub mod acs;
 mod twilio;
 mod whatsapp;
 

@@ -20,10 +20,7 @@ use crate::{
     language::Language,
 };
 
-pub use acs::{
-    AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, EventGridSettings,
-    SocketToken,
-};
+pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication};
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};

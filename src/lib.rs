@@ -32,6 +32,8 @@ mod webhook;
 mod call;
 mod chunk;
 mod language;
+#[cfg(test)]
+mod loopback;
 mod recent;
 mod telemetry;
 mod wire;
