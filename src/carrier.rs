@@ -3,6 +3,7 @@
 //! Invariant: no caller waits for it; requests are bounded in number, time and length.
 //! Invariant: what may have been done already is never asked for again.
 
+pub mod acs;
 mod twilio;
 mod whatsapp;
 

@@ -1,5 +1,6 @@
 //! Every setting, with its default and its unit: environment variables, read once.
 
+mod acs;
 mod agent;
 mod caps;
 mod file;
@@ -7,6 +8,7 @@ mod reader;
 mod refusal;
 mod store;
 mod twilio;
+mod vendor;
 mod web;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -19,6 +21,7 @@ use crate::{
     language::Language,
 };
 
+pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, SocketToken};
 pub use agent::{AgentKind, AgentSettings, TurnDetection};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
@@ -54,6 +57,7 @@ pub struct Config {
     /// `LOG_FORMAT`: `text` or `json`. Default `text`.
     pub log_format: LogFormat,
     pub twilio: TwilioSettings,
+    pub acs: AcsSettings,
     pub web: WebSettings,
     pub agent: AgentSettings,
     pub caps: Caps,
@@ -115,6 +119,7 @@ impl Config {
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
+            acs: AcsSettings::load(&read, production),
             agent: AgentSettings::load(&read, production),
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),

@@ -41,6 +41,8 @@ mod webhook;
 mod call;
 mod chunk;
 mod language;
+#[cfg(test)]
+mod loopback;
 mod recent;
 mod resample;
 mod seal;

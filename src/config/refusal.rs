@@ -9,9 +9,9 @@ use crate::{
     call::{PhoneNumber, is_sid},
     campaign::{AcsRefusal, WhenFull},
     config::{
-        TwilioSettings, is_free_of_secrets,
+        TwilioSettings,
         reader::{Environment, Reader},
-        shown,
+        vendor,
     },
 };
 
@@ -139,7 +139,13 @@ impl ApiSettings {
         unset: &mut Vec<(&'static str, &'static str)>,
     ) -> Option<Self> {
         const KEY: (&str, &str) = ("TWILIO_API_KEY_SID", "TWILIO_API_KEY_SECRET");
-        let base = api_base(read, production);
+        let base = vendor::url(
+            read,
+            "TWILIO_API_BASE",
+            "https://api.twilio.com",
+            &["twilio.com"],
+            production,
+        );
         let key = (sid(read, KEY.0, "SK"), read.secret(KEY.1));
         let account = twilio.account.clone();
         if account.is_none() {
@@ -176,30 +182,6 @@ impl fmt::Display for Unset {
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
         f.write_str(&names.join(", "))
     }
-}
-
-fn api_base(read: &Reader<impl Environment>, production: bool) -> Url {
-    const DEFAULT: &str = "https://api.twilio.com";
-    let rule = if production {
-        "an https address of twilio.com, without user, password or query"
-    } else {
-        "an https or http address, without user, password or query"
-    };
-    let Some(url) = read.parsed::<Url>("TWILIO_API_BASE", rule) else {
-        return Url::parse(DEFAULT).expect("a literal URL");
-    };
-    let host = url.host_str().unwrap_or_default();
-    let is_twilios = host == "twilio.com" || host.ends_with(".twilio.com");
-    let is_allowed = match url.scheme() {
-        "https" => is_twilios || !production,
-        "http" => !production,
-        _ => false,
-    };
-    let plain = url.query().is_none() && url.fragment().is_none() && is_free_of_secrets(&url);
-    if !(is_allowed && plain && url.has_host()) {
-        read.mistake("TWILIO_API_BASE", shown(&url), rule);
-    }
-    url
 }
 
 fn sender(read: &Reader<impl Environment>) -> Option<Sender> {

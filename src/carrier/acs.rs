@@ -1,0 +1,225 @@
+//! The REST API of Azure Communication Services for calls, as far as it is used.
+//!
+//! Source: learn.microsoft.com/rest/api/communication/callautomation.
+//!
+//! Invariant: a request is made again only where it cannot have been done, or where ACS knows it
+//! again by its id; never after the deadline of whoever asks.
+//! Invariant: no ticket, no address with one and no number is in an error.
+
+mod access;
+mod error;
+mod problem;
+pub mod request;
+mod signature;
+mod transport;
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    call::{CarrierCallId, NameError},
+    carrier::acs::{
+        access::http_date,
+        request::{Answer, NewCall, Play, Redirect, Reject, Transfer},
+        transport::{Operation, Transport},
+    },
+    config::AcsApi,
+};
+
+pub use error::AcsError;
+pub use problem::{Problem, tamed};
+
+/// Calls of one resource of ACS's.
+pub struct CallAutomation {
+    transport: Transport,
+    endpoint: String,
+    version: String,
+}
+
+/// ACS's name for our leg of a call, known from the answer on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CallConnectionId(String); // Invariant: 1 to 64 ASCII letters, digits and hyphens.
+
+/// A call that ACS connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connecting {
+    pub connection: CallConnectionId,
+    pub call: Option<CarrierCallId>,
+}
+
+/// What ACS says of a call.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties {
+    call_connection_id: String,
+    #[serde(default)]
+    correlation_id: Option<String>,
+}
+
+impl CallAutomation {
+    /// # Errors
+    /// If there is no TLS to be had.
+    pub fn new(api: AcsApi, version: &str, login: &Url) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            transport: Transport::new(api.credentials, login)?,
+            endpoint: api.endpoint.as_str().trim_end_matches('/').to_owned(),
+            version: version.to_owned(),
+        })
+    }
+
+    /// Answers a call that rings; it is connected once an event says so.
+    ///
+    /// # Errors
+    /// If it is not answered by the deadline, or nobody knows.
+    pub async fn answer(
+        &self,
+        answer: &Answer<'_>,
+        deadline: Instant,
+    ) -> Result<Connecting, AcsError> {
+        let operation = self.once(":answer", Some(answer));
+        connecting(&self.transport.ask(&operation, deadline).await?)
+    }
+
+    /// Rejects a call that rings.
+    ///
+    /// # Errors
+    /// If it is not rejected by the deadline, or nobody knows.
+    pub async fn reject(&self, reject: &Reject<'_>, deadline: Instant) -> Result<(), AcsError> {
+        let operation = self.once(":reject", Some(reject));
+        self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Sends a call that rings to another number.
+    ///
+    /// # Errors
+    /// If it is not sent there by the deadline, or nobody knows.
+    pub async fn redirect(
+        &self,
+        redirect: &Redirect<'_>,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.once(":redirect", Some(redirect));
+        self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Places a call; it is connected once an event says so.
+    ///
+    /// # Errors
+    /// If it is not placed by the deadline, or nobody knows.
+    pub async fn create_call(
+        &self,
+        call: &NewCall<'_>,
+        deadline: Instant,
+    ) -> Result<Connecting, AcsError> {
+        let operation = self.once("", Some(call));
+        connecting(&self.transport.ask(&operation, deadline).await?)
+    }
+
+    /// Ends a call for everybody in it. One that has ended already is as well.
+    ///
+    /// # Errors
+    /// If it is not ended by the deadline, or nobody knows.
+    pub async fn hang_up(
+        &self,
+        call: &CallConnectionId,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.once(&format!("/{call}:terminate"), None::<&()>);
+        match self.transport.ask(&operation, deadline).await {
+            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(()),
+            ended => ended.map(drop),
+        }
+    }
+
+    /// Hands a call over to a number; events say what became of it.
+    ///
+    /// # Errors
+    /// If ACS does not take it up by the deadline, or nobody knows.
+    pub async fn transfer(
+        &self,
+        call: &CallConnectionId,
+        transfer: &Transfer<'_>,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.once(&format!("/{call}:transferToParticipant"), Some(transfer));
+        self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Plays a file to everybody in a call; events say when it is over.
+    ///
+    /// # Errors
+    /// If ACS does not take it up by the deadline, or nobody knows.
+    pub async fn play(
+        &self,
+        call: &CallConnectionId,
+        play: &Play<'_>,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.operation(&format!("/{call}:play"), Some(play));
+        self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Returns an operation that ACS does once, however often it is asked for it.
+    fn once(&self, path: &str, body: Option<&impl Serialize>) -> Operation {
+        let known_by = (Uuid::new_v4().to_string(), http_date(Timestamp::now()));
+        Operation {
+            repeatability: Some(known_by),
+            ..self.operation(path, body)
+        }
+    }
+
+    fn operation(&self, path: &str, body: Option<&impl Serialize>) -> Operation {
+        let Self {
+            endpoint, version, ..
+        } = self;
+        let url = format!("{endpoint}/calling/callConnections{path}?api-version={version}");
+        let json = |body| serde_json::to_vec(body).expect("texts make JSON");
+        Operation {
+            url: url.parse().expect("plain text goes into a path"),
+            body: body.map(json).unwrap_or_default(),
+            repeatability: None,
+        }
+    }
+}
+
+impl CallConnectionId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CallConnectionId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        // Both names go into paths, and so both are as plain.
+        let plain = CarrierCallId::try_from(text.to_owned())?;
+        Ok(Self(plain.as_str().to_owned()))
+    }
+}
+
+impl fmt::Display for CallConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn connecting(answer: &[u8]) -> Result<Connecting, AcsError> {
+    let garbled = || AcsError::Garbled { status: 200 };
+    let properties: Properties = serde_json::from_slice(answer).map_err(|_| garbled())?;
+    let connection = properties.call_connection_id.parse();
+    Ok(Connecting {
+        connection: connection.map_err(|_| garbled())?,
+        call: properties
+            .correlation_id
+            .and_then(|call| call.try_into().ok()),
+    })
+}
+
+#[cfg(test)]
+mod tests;
