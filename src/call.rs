@@ -447,9 +447,18 @@ mod tests {
     #[test]
     fn a_name_tells_whose_call_it_is() {
         let carrier = |id: &str| CarrierCallId::try_from(id.to_owned()).unwrap().carrier();
-        assert_eq!(carrier("CA0123456789abcdef0123456789abcdef"), Carrier::Twilio);
-        assert_eq!(carrier("0b1c2d3e-1111-4222-8333-444455556666"), Carrier::Acs);
-        assert_eq!(carrier("CAFE2D3E-1111-4222-8333-444455556666"), Carrier::Acs);
+        assert_eq!(
+            carrier("CA0123456789abcdef0123456789abcdef"),
+            Carrier::Twilio
+        );
+        assert_eq!(
+            carrier("0b1c2d3e-1111-4222-8333-444455556666"),
+            Carrier::Acs
+        );
+        assert_eq!(
+            carrier("CAFE2D3E-1111-4222-8333-444455556666"),
+            Carrier::Acs
+        );
         assert_eq!(CarrierCallId::of_browser().carrier(), Carrier::Web);
     }
 }

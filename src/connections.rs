@@ -174,12 +174,7 @@ impl Place {
     }
 
     /// Enters the call that the socket has brought; from here on the entry holds its slot.
-    pub fn enter(
-        &mut self,
-        call: CarrierCallId,
-        caller: CallerId,
-        slot: Slot,
-    ) -> Orders {
+    pub fn enter(&mut self, call: CarrierCallId, caller: CallerId, slot: Slot) -> Orders {
         let (order, orders) = oneshot::channel();
         let mut inner = self.manager.lock();
         let line = format!(

@@ -355,7 +355,11 @@ impl Gateway {
 
     /// Returns a sentence of ours as a carrier can play it.
     pub(crate) fn prompt(&self, prompt: Prompt, language: &Language, encoding: Encoding) -> Chunk {
-        transcode::encode_at(self.prompts.samples(prompt, language), PROMPT_RATE, encoding)
+        transcode::encode_at(
+            self.prompts.samples(prompt, language),
+            PROMPT_RATE,
+            encoding,
+        )
     }
 
     /// Returns a sentence of ours as a WAV file.

@@ -27,14 +27,6 @@ mod recording;
 mod session;
 mod simulate;
 mod slots;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        clippy::unused_async,
-        reason = "its routes come with the browser's socket"
-    )
-)]
 mod web;
 mod webhook;
 

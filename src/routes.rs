@@ -4,6 +4,7 @@ use actix_web::{
     Error, HttpResponse,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
+    guard::{GuardContext, fn_guard},
     http::Method,
     middleware::Next,
     web::{self, Data, ServiceConfig, get, post},
@@ -13,13 +14,19 @@ use crate::{
     bridge::call,
     gateway::{Gateway, make_token},
     operator::{health, metrics, stats},
-    webhook::twilio::{self, message, voicemail},
+    web::{css, js, page},
+    webhook::{
+        acs,
+        twilio::{self, message, voicemail},
+    },
 };
 
-/// Every route. Webhooks and media sockets are signed, operators' pages are guarded by
-/// [`crate::operator::Operator`], and these three are public: `/health`, `/health/live` and
-/// `/health/ready`.
+/// Every route. Webhooks and media sockets are proven to be their carriers', operators' pages are
+/// guarded by [`crate::operator::Operator`], and these are public: `/health`, `/health/live`,
+/// `/health/ready`, the sentences under `/prompts`, and, where browsers may call, their page with
+/// its files.
 pub fn table(routes: &mut ServiceConfig) {
+    let open = || get().guard(fn_guard(browsers_may_call));
     routes
         .route("/webhook/incoming_call", post().to(twilio::ringing))
         .route("/webhook/call_status", post().to(twilio::status))
@@ -28,6 +35,20 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/recording_status", post().to(voicemail::recorded))
         .route("/webhook/message_status", post().to(message::status))
         .route("/twilio/media", get().to(call::twilio::media))
+        .route("/acs/incomingcall", post().to(acs::incoming))
+        .route(
+            "/acs/incomingcall",
+            web::method(Method::OPTIONS).to(acs::handshake),
+        )
+        .route("/acs/callbacks/{call}", post().to(acs::callbacks))
+        .route("/acs/ws/{ticket}", get().to(call::acs::media))
+        .route(
+            "/prompts/{language}/{name}.wav",
+            get().to(acs::prompt::prompt),
+        )
+        .route("/", open().to(page))
+        .route("/web/web.css", open().to(css))
+        .route("/web/web.js", open().to(js))
         .route("/web/ws", get().to(call::web::media))
         .route("/web/tokens", post().to(make_token))
         .route("/health", get().to(health::summary))
@@ -38,6 +59,11 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/metrics", get().to(metrics::prometheus))
         .route("/metrics.json", get().to(metrics::json))
         .default_service(web::to(HttpResponse::NotFound));
+}
+
+fn browsers_may_call(context: &GuardContext<'_>) -> bool {
+    let gateway = context.app_data::<Data<Gateway>>();
+    gateway.is_some_and(|gateway| gateway.web.open)
 }
 
 /// Counts each request by the pattern of its route.

@@ -55,7 +55,9 @@ fn decode(chunk: &Chunk) -> Vec<i16> {
         Encoding::Mulaw => bytes.into_iter().map(decode_ulaw).collect(),
         Encoding::Pcm16k | Encoding::Pcm24k => {
             let pairs = bytes.chunks_exact(2);
-            pairs.map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+            pairs
+                .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
+                .collect()
         }
     }
 }
@@ -63,9 +65,10 @@ fn decode(chunk: &Chunk) -> Vec<i16> {
 fn encode(samples: &[i16], encoding: Encoding) -> Chunk {
     let bytes: Vec<u8> = match encoding {
         Encoding::Mulaw => samples.iter().map(|&sample| encode_ulaw(sample)).collect(),
-        Encoding::Pcm16k | Encoding::Pcm24k => {
-            samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
-        }
+        Encoding::Pcm16k | Encoding::Pcm24k => samples
+            .iter()
+            .flat_map(|sample| sample.to_le_bytes())
+            .collect(),
     };
     Chunk::encode(&bytes, encoding)
 }

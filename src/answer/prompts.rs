@@ -20,6 +20,8 @@ use std::{
 use bytes::Bytes;
 
 use self::sound::{LARGEST, Sound};
+use serde::{Deserialize, Serialize};
+
 use crate::language::Language;
 
 pub use sound::PROMPT_RATE;
@@ -68,7 +70,8 @@ pub struct Prompts {
 }
 
 /// What a caller is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Prompt {
     Busy,
     Voicemail,

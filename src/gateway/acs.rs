@@ -127,7 +127,10 @@ impl Acs {
     /// Notes which connection carries a call; tells whether that is the one that was known.
     pub fn note(&self, call: &CarrierCallId, connection: &CallConnectionId) -> bool {
         let now = self.now();
-        let mut known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(now, call) {
             return known == connection;
         }
@@ -136,7 +139,10 @@ impl Acs {
     }
 
     pub fn connection(&self, call: &CarrierCallId) -> Option<CallConnectionId> {
-        let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         known.get(self.now(), call).cloned()
     }
 
@@ -235,7 +241,10 @@ impl Gateway {
             };
             if let Err(error) = turned {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a refused call rings on: ACS did not take our answer");
+                tracing::warn!(
+                    error,
+                    "a refused call rings on: ACS did not take our answer"
+                );
             } else if way == AcsRefusal::Prompt {
                 sleep(SAID_WITHIN).await;
                 if let Some(connection) = acs.connection(&incoming.call) {
@@ -300,8 +309,10 @@ impl Gateway {
     }
 
     async fn not_answered(&self, call: &CarrierCallId, error: &AcsError) {
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "ACS did not take our answer to a call");
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            "ACS did not take our answer to a call"
+        );
         self.acs_failed(call, EndReason::AnswerFailed).await;
     }
 

@@ -1,6 +1,6 @@
 //! The tasks that look after slots and the agents of calls that ring.
 
-use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::web;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -105,7 +105,7 @@ pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
 
 impl Gateway {
     /// Tells the calls that a renewal concerns.
-    fn look_after(&self, upkeep: &Upkeep) {
+    fn look_after(self: &Arc<Self>, upkeep: &Upkeep) {
         for slot in &upkeep.taken_over {
             self.connections.end_lost(*slot, EndReason::TakenOver);
         }

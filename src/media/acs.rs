@@ -103,7 +103,10 @@ impl MediaStream {
                 self.describe(&wire.audio_metadata.ok_or(Fault::Garbled)?)
             }
             "DtmfData" | "dtmfData" => {
-                let key = wire.dtmf_data.as_ref().and_then(|dtmf| pressed_key(&dtmf.data));
+                let key = wire
+                    .dtmf_data
+                    .as_ref()
+                    .and_then(|dtmf| pressed_key(&dtmf.data));
                 let key = key.ok_or(Fault::Garbled)?;
                 Ok(Event::Input(Input::CallerPressed(key)))
             }
@@ -153,7 +156,9 @@ impl MediaStream {
         let since = Duration::try_from(time.duration_since(began));
         // Times go forward; and a jump of the clock is no hole in what was said.
         let longest = self.expected_at + Duration::from_secs(60);
-        since.map_or(self.expected_at, |since| since.clamp(self.expected_at, longest))
+        since.map_or(self.expected_at, |since| {
+            since.clamp(self.expected_at, longest)
+        })
     }
 
     /// Returns the message that plays `chunk` to the caller.

@@ -5,6 +5,7 @@
 
 pub mod callback;
 pub mod event;
+pub mod prompt;
 pub mod token;
 
 use std::{sync::Arc, time::Duration};
@@ -122,7 +123,10 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
     let age = incoming.age(Timestamp::now());
     if age > RINGS_FOR {
         gateway.metrics.webhook("acs_late");
-        tracing::warn!(seconds = age.as_secs(), "an event of a call that rings no more");
+        tracing::warn!(
+            seconds = age.as_secs(),
+            "an event of a call that rings no more"
+        );
         return;
     }
     let campaigns = gateway.campaigns.current();
@@ -300,7 +304,10 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
     let subscriptions = &acs.subscriptions;
     if !subscriptions.is_empty() {
         let name = header("aeg-subscription-name").unwrap_or_default();
-        if !subscriptions.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
+        if !subscriptions
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(name))
+        {
             return Err(Refused::Stranger);
         }
     }
@@ -314,7 +321,9 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
         secret.into_iter().find(|(name, _)| name == "secret")
     });
     let sent = header(SECRET_HEADER).map(str::to_owned);
-    let sent = sent.or(in_query.map(|(_, secret)| secret)).unwrap_or_default();
+    let sent = sent
+        .or(in_query.map(|(_, secret)| secret))
+        .unwrap_or_default();
     let is_ours = |secret: &SecretString| same(&sent, secret) && !secret.expose_secret().is_empty();
     if acs.event_secrets.iter().any(is_ours) {
         Ok(())

@@ -4,13 +4,10 @@ pub mod message;
 pub mod signature;
 pub mod voicemail;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use actix_web::{
-    FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header, web, web::Bytes,
-};
-use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header, web};
+use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
 use crate::{

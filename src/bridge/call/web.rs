@@ -66,18 +66,14 @@ pub async fn media(
     Ok(response)
 }
 
-async fn serve(
-    gateway: web::Data<Gateway>,
-    mut socket: MediaSocket,
-    place: Place,
-    pass: WebPass,
-) {
+async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place, pass: WebPass) {
     let WebPass { call, campaign } = pass;
     let campaigns = gateway.campaigns.current();
     let caller = CallerId::Withheld;
-    let admission = gateway
-        .admission
-        .admit(&call, &caller, &campaign, &campaigns, gateway.closed());
+    let admission =
+        gateway
+            .admission
+            .admit(&call, &caller, &campaign, &campaigns, gateway.closed());
     let ticket = match admission.await {
         Decision::Admit { ticket, first, .. } if first => ticket,
         Decision::Refuse { refusal, first } => {
@@ -109,7 +105,9 @@ async fn serve(
         Farewell::Apology => Some(Prompt::Apology),
     };
     if let Some(prompt) = prompt {
-        socket.say(gateway.prompt(prompt, &campaign.language, ENCODING)).await;
+        socket
+            .say(gateway.prompt(prompt, &campaign.language, ENCODING))
+            .await;
     }
     socket.close(reason).await;
 }

@@ -149,9 +149,9 @@ impl Reading<'_> {
         let when_full = table
             .entry("when_full")
             .and_then(|entry| self.when_full(&entry));
-        let acs_when_full = table
-            .entry("acs_when_full")
-            .and_then(|entry| entry.parsed("\"prompt\", \"reject\" or a number that rings instead"));
+        let acs_when_full = table.entry("acs_when_full").and_then(|entry| {
+            entry.parsed("\"prompt\", \"reject\" or a number that rings instead")
+        });
         let tenant_caps = self.tenants.get(&tenant).map(|tenant| tenant.caps);
         let campaign = Campaign {
             id,

@@ -87,7 +87,13 @@ fn times_tell_a_hole_where_they_are_fine_enough() {
 
 #[test]
 fn keys_come_as_characters_or_as_words() {
-    for (sent, key) in [("3", '3'), ("#", '#'), ("*", '*'), ("pound", '#'), ("Asterisk", '*')] {
+    for (sent, key) in [
+        ("3", '3'),
+        ("#", '#'),
+        ("*", '*'),
+        ("pound", '#'),
+        ("Asterisk", '*'),
+    ] {
         let message = format!(
             r#"{{"kind":"DtmfData","dtmfData":{{"data":"{sent}","timestamp":"2026-01-06T10:20:40Z","participantRawID":"4:+14255550123"}}}}"#
         );
@@ -104,11 +110,23 @@ fn what_makes_no_sense_is_told_apart() {
         ("{}", Err(Fault::Garbled)),
         (r#"{"kind":7}"#, Err(Fault::Garbled)),
         (r#"{"kind":"AudioData"}"#, Err(Fault::Garbled)),
-        (r#"{"kind":"AudioData","audioData":{"data":7}}"#, Err(Fault::Garbled)),
-        (r#"{"kind":"AudioData","audioData":{"data":"no base64!"}}"#, Err(Fault::Garbled)),
+        (
+            r#"{"kind":"AudioData","audioData":{"data":7}}"#,
+            Err(Fault::Garbled),
+        ),
+        (
+            r#"{"kind":"AudioData","audioData":{"data":"no base64!"}}"#,
+            Err(Fault::Garbled),
+        ),
         // Three bytes end within a sample.
-        (r#"{"kind":"AudioData","audioData":{"data":"AAAA"}}"#, Err(Fault::Garbled)),
-        (r#"{"kind":"DtmfData","dtmfData":{"data":"??"}}"#, Err(Fault::Garbled)),
+        (
+            r#"{"kind":"AudioData","audioData":{"data":"AAAA"}}"#,
+            Err(Fault::Garbled),
+        ),
+        (
+            r#"{"kind":"DtmfData","dtmfData":{"data":"??"}}"#,
+            Err(Fault::Garbled),
+        ),
         (r#"{"kind":"TranscriptionData"}"#, Ok(Event::Ignored)),
         (
             r#"{"kind":"AudioMetadata","audioMetadata":{"encoding":"PCM","sampleRate":16000,"channels":1,"length":640}}"#,
@@ -118,7 +136,10 @@ fn what_makes_no_sense_is_told_apart() {
             r#"{"kind":"AudioMetadata","audioMetadata":{"encoding":"PCM","sampleRate":24000,"channels":2}}"#,
             Err(Fault::WrongFormat),
         ),
-        (r#"{"kind":"AudioMetadata","audioMetadata":{}}"#, Err(Fault::Garbled)),
+        (
+            r#"{"kind":"AudioMetadata","audioMetadata":{}}"#,
+            Err(Fault::Garbled),
+        ),
     ] {
         assert_eq!(read(&mut stream(), message), expected, "{message}");
     }
@@ -131,7 +152,10 @@ fn our_messages_are_those_that_the_service_takes() {
         stream().play(&chunk),
         r#"{"kind":"AudioData","audioData":{"data":"AAAAAAAA"}}"#
     );
-    assert_eq!(MediaStream::clear(), r#"{"kind":"StopAudio","stopAudio":{}}"#);
+    assert_eq!(
+        MediaStream::clear(),
+        r#"{"kind":"StopAudio","stopAudio":{}}"#
+    );
 }
 
 proptest! {

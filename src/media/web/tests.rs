@@ -11,7 +11,10 @@ fn binary_messages_are_audio_in_order() {
         assert_eq!(heard, Ok(expected));
     }
     assert_eq!(stream.hear(&Bytes::new()), Ok(Event::Ignored));
-    assert_eq!(stream.hear(&Bytes::from_static(b"odd")), Err(Fault::Garbled));
+    assert_eq!(
+        stream.hear(&Bytes::from_static(b"odd")),
+        Err(Fault::Garbled)
+    );
 }
 
 #[test]
