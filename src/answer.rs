@@ -5,6 +5,11 @@
 
 mod escape;
 mod origin;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "carriers that are played prompts come next")
+)]
+mod prompts;
 mod trial;
 mod twiml;
 mod xml;
@@ -13,6 +18,7 @@ use std::fmt;
 
 use url::Url;
 
+pub use prompts::{PromptError, Prompts};
 pub use twiml::{TemplateError, TemplateFlaw, Templates};
 
 /// What a carrier is told to do with a call.

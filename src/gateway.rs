@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{Admission, Ended, Flaw, Reason, StoreError},
-    answer::{TemplateError, Templates},
+    answer::{PromptError, Prompts, TemplateError, Templates},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
     carrier::Invitations,
@@ -94,6 +94,8 @@ pub struct Running {
 pub enum StartError {
     #[error(transparent)]
     Templates(#[from] TemplateError),
+    #[error(transparent)]
+    Prompts(#[from] PromptError),
     #[error("the slot store cannot be used (REDIS_URL)")]
     Store(#[source] StoreError),
     #[error("{0} (REDIS_URL)")]
@@ -117,6 +119,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Templates(_)
+            | Self::Prompts(_)
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
@@ -131,9 +134,10 @@ impl Gateway {
     /// Starts a gateway that serves until [`Running::drain`].
     ///
     /// # Errors
-    /// If a template, a certificate or an address is not usable; nothing is left running then.
+    /// If a template, a prompt, a certificate or an address is not usable; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let templates = Templates::load(config.templates.as_deref())?;
+        Prompts::load(config.templates.as_deref())?; // Before the first call needs one.
         let inherited = config.inherited();
         let file = config.campaigns;
         let draft = if let Some(file) = &file {
