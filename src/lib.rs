@@ -33,6 +33,11 @@ mod call;
 mod chunk;
 mod language;
 mod recent;
+#[cfg_attr(
+    not(any(test, feature = "bench")),
+    expect(dead_code, reason = "carriers and agents of different rates come next")
+)]
+mod resample;
 mod telemetry;
 mod wire;
 
