@@ -1,5 +1,7 @@
 use std::io::Cursor;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::{
     sound::{LONGEST, WANTED},
     *,
@@ -170,4 +172,21 @@ fn every_file_that_no_carrier_would_play_is_named_with_what_is_wrong() {
 fn the_longest_prompt_is_a_minute() {
     let minute = wav(WANTED, LONGEST * Prompts::RATE);
     assert!(load(&[("en-US/busy.wav", &minute)]).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn no_file_stops_the_start_without_a_reason(
+        damage in vec((0_usize..60, any::<u8>()), 1..6),
+        length in 0_usize..=60,
+    ) {
+        let mut file = wav(WANTED, 8);
+        for (at, byte) in damage {
+            file[at] = byte;
+        }
+        file.truncate(length);
+        if let Ok(sound) = Sound::read(Bytes::from(file)) {
+            prop_assert!((1..=8).contains(&sound.samples.len()));
+        }
+    }
 }
