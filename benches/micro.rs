@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use callgate::bench::{Call, Door, Signatures};
+use callgate::bench::{Call, Door, Resampler, Signatures};
 use divan::Bencher;
 
 fn main() {
@@ -75,4 +75,20 @@ fn a_call_is_admitted_and_ends_beside(bencher: Bencher, live: u64) {
 fn a_call_is_refused_beside(bencher: Bencher, live: u64) {
     let mut door = Door::new(live, live);
     bencher.bench_local(|| door.ring());
+}
+
+/// A second of a call in frames of 20 ms.
+#[divan::bench(args = [(8, 24), (24, 8), (16, 24), (24, 16), (8, 16), (16, 8)])]
+fn a_second_of_audio_changes_its_rate_in_khz(bencher: Bencher, (from, to): (u32, u32)) {
+    let mut resampler = Resampler::new(from * 1_000, to * 1_000);
+    let sawtooth = (0..).map(|at| at % 40 * 400);
+    let frame: Vec<i16> = sawtooth.take(from as usize * 20).collect();
+    let mut out = Vec::new();
+    bencher.bench_local(|| {
+        for _ in 0..50 {
+            out.clear();
+            resampler.push(&frame, &mut out);
+        }
+        assert_eq!(out.len(), to as usize * 20);
+    });
 }

@@ -19,7 +19,7 @@ use crate::{
     webhook::twilio::signature::{Key, is_valid},
 };
 
-pub use crate::admission::bench::Slots;
+pub use crate::{admission::bench::Slots, resample::Resampler};
 
 /// A call's codecs and session, as they stand in the middle of a conversation.
 pub struct Call {

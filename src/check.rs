@@ -15,7 +15,7 @@ use url::Host;
 
 use crate::{
     admission::{RedisStore, StoreError},
-    answer::{TemplateError, Templates},
+    answer::{PromptError, Prompts, TemplateError, Templates},
     campaign::Name,
     config::{AgentKind, AgentSettings, CampaignFile, Config},
     telemetry::CapacityMetrics,
@@ -56,6 +56,7 @@ pub async fn check(environment: impl Fn(&str) -> Option<String>) -> Vec<Finding>
     let (file, mut agents) = campaigns(&config);
     findings.extend(file);
     findings.extend(templates(&config));
+    findings.extend(prompts(&config));
     findings.push(address(config.listen));
     findings.push(public_url(&config));
     findings.push(twilio(&config));
@@ -117,6 +118,18 @@ fn templates(config: &Config) -> Vec<Finding> {
             .map(|flaw| error_in(ABOUT, flaw.to_string()))
             .collect(),
         Err(error @ TemplateError::Unreadable { .. }) => vec![error_in(ABOUT, chain(&error))],
+    }
+}
+
+fn prompts(config: &Config) -> Vec<Finding> {
+    const ABOUT: &str = "prompts";
+    match Prompts::load(config.templates.as_deref()) {
+        Ok(_) => vec![ok(ABOUT, "every one can be played".to_owned())],
+        Err(PromptError::Flawed { flaws }) => flaws
+            .iter()
+            .map(|flaw| error_in(ABOUT, flaw.to_string()))
+            .collect(),
+        Err(error @ PromptError::Unreadable { .. }) => vec![error_in(ABOUT, chain(&error))],
     }
 }
 

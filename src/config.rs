@@ -46,7 +46,7 @@ pub struct Config {
     pub workers: usize,
     /// `DEFAULT_LANGUAGE`: what callers are told in. Default `he-IL`.
     pub language: Language,
-    /// `TEMPLATES_DIR`: texts of the operator's own, in place of the embedded ones.
+    /// `TEMPLATES_DIR`: texts and prompts of the operator's own, in place of the embedded ones.
     pub templates: Option<PathBuf>,
     /// `CALLGATE_CONFIG`: the file of tenants, campaigns and agents. Default: one campaign.
     pub campaigns: Option<PathBuf>,

@@ -31,7 +31,7 @@ use crate::{
     admission::{Admission, Ended, Flaw, Reason, StoreError},
     answer::{
         PromptError, Prompts, TemplateError, Templates,
-        prompts::{PROMPT_RATE, Prompt},
+        prompts::Prompt,
     },
     call::{CarrierCallId, EndReason, Farewell},
     campaign::Campaigns,
@@ -153,7 +153,7 @@ impl Gateway {
     /// Starts a gateway that serves until [`Running::drain`].
     ///
     /// # Errors
-    /// If a template, a certificate or an address is not usable; nothing is left running then.
+    /// If a template, a prompt, a certificate or an address is not usable; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
@@ -357,7 +357,7 @@ impl Gateway {
     pub(crate) fn prompt(&self, prompt: Prompt, language: &Language, encoding: Encoding) -> Chunk {
         transcode::encode_at(
             self.prompts.samples(prompt, language),
-            PROMPT_RATE,
+            Prompts::RATE,
             encoding,
         )
     }

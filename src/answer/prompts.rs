@@ -19,12 +19,10 @@ use std::{
 
 use bytes::Bytes;
 
-use self::sound::{LARGEST, Sound};
+use self::sound::{LARGEST, PROMPT_RATE, Sound};
 use serde::{Deserialize, Serialize};
 
 use crate::language::Language;
-
-pub use sound::PROMPT_RATE;
 
 /// A prompt, its language, and its file as of the build.
 macro_rules! embedded {
@@ -99,6 +97,9 @@ pub struct PromptFlaw {
 }
 
 impl Prompts {
+    /// Samples a second of every prompt.
+    pub const RATE: u32 = PROMPT_RATE;
+
     /// Reads the prompts, those in `dir` in place of the embedded ones.
     ///
     /// # Errors
@@ -143,7 +144,7 @@ impl Prompts {
         &self.nearest(prompt, language).wav
     }
 
-    /// Returns the samples of what [`Prompts::wav`] returns, [`PROMPT_RATE`] of them a second.
+    /// Returns the samples of what [`Prompts::wav`] returns, [`Prompts::RATE`] of them a second.
     pub fn samples(&self, prompt: Prompt, language: &Language) -> &[i16] {
         &self.nearest(prompt, language).samples
     }

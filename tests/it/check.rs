@@ -61,6 +61,7 @@ async fn what_is_right_is_said_in_a_line_each() {
         "ok       settings: ",
         "ok       campaign file: 1 campaigns of 1 tenants, 2 numbers, 1 agents",
         "ok       templates: ",
+        "ok       prompts: ",
         "ok       LISTEN: ",
         "ok       PUBLIC_URL: https://voice.example.com/",
         "ok       twilio: open",
@@ -70,12 +71,12 @@ async fn what_is_right_is_said_in_a_line_each() {
     ] {
         line(&told, start);
     }
-    assert_eq!(told.lines().count(), 9, "{told}");
+    assert_eq!(told.lines().count(), 10, "{told}");
     let (code, told) = check(&settings, &["--json"]).await;
     assert_eq!(code, Some(0), "{told}");
     let report: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(report["ok"], true);
-    assert_eq!(report["findings"].as_array().unwrap().len(), 9);
+    assert_eq!(report["findings"].as_array().unwrap().len(), 10);
     assert_eq!(report["findings"][0]["level"], "ok");
     assert_eq!(report["findings"][0]["about"], "settings");
     agent.stop().await;
@@ -134,6 +135,8 @@ async fn what_does_not_work_fails_the_check_with_its_place() {
     fs::write(&file, "[campaigns.a]\nmax_calls = \"many\"\n").unwrap();
     fs::create_dir_all(folder.path().join("twiml/en-US")).unwrap();
     fs::write(folder.path().join("twiml/en-US/busy.xml"), "<Response>").unwrap();
+    fs::create_dir_all(folder.path().join("prompts/en-US")).unwrap();
+    fs::write(folder.path().join("prompts/en-US/busy.wav"), "ID3").unwrap();
     let settings = [
         ("LISTEN", listen.as_str()),
         ("AGENT", "openai"),
@@ -151,6 +154,7 @@ async fn what_does_not_work_fails_the_check_with_its_place() {
     );
     assert!(line(&told, "error    campaign file: ").contains("callgate.toml:1:12: "));
     assert!(line(&told, "error    templates: ").contains("busy.xml:1"));
+    assert!(line(&told, "error    prompts: ").contains("busy.wav: it is no WAV file"));
     line(&told, &format!("error    LISTEN: {listen} cannot be used"));
     line(
         &told,

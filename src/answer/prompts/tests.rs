@@ -1,5 +1,7 @@
 use std::io::Cursor;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::{
     sound::{LONGEST, WANTED},
     *,
@@ -51,7 +53,7 @@ fn every_shipped_prompt_is_loud_and_starts_and_ends_with_its_words() {
         let prompts = shipped();
         assert_eq!(prompts.wav(prompt, &language(tag)), wav, "{what}");
         let samples = prompts.samples(prompt, &language(tag));
-        let seconds = samples.len() / PROMPT_RATE as usize;
+        let seconds = samples.len() / Prompts::RATE as usize;
         assert!((2..15).contains(&seconds), "{what}: {seconds} s");
         let peak = samples.iter().map(|sample| sample.unsigned_abs()).max();
         // -3 dBFS, as near as sox comes to it.
@@ -62,7 +64,7 @@ fn every_shipped_prompt_is_loud_and_starts_and_ends_with_its_words() {
         let speaks = |sample: &i16| sample.unsigned_abs() > SILENT;
         let first = samples.iter().position(speaks).unwrap();
         let last = samples.iter().rev().position(speaks).unwrap();
-        let longest = PROMPT_RATE as usize / 5;
+        let longest = Prompts::RATE as usize / 5;
         assert!(first < longest && last < longest, "{what}: {first}, {last}");
     }
 }
@@ -144,7 +146,7 @@ fn every_file_that_no_carrier_would_play_is_named_with_what_is_wrong() {
         ("en-US/goodbye.wav", &wav(WANTED, 0)),
         (
             "en-US/not_in_service.wav",
-            &wav(WANTED, LONGEST * PROMPT_RATE + 1),
+            &wav(WANTED, LONGEST * Prompts::RATE + 1),
         ),
         ("en-US/voicemail.wav", b"ID3 is another format"),
         ("en-US/voicemail_thanks.wav", &whole[..whole.len() - 1]),
@@ -168,6 +170,23 @@ fn every_file_that_no_carrier_would_play_is_named_with_what_is_wrong() {
 
 #[test]
 fn the_longest_prompt_is_a_minute() {
-    let minute = wav(WANTED, LONGEST * PROMPT_RATE);
+    let minute = wav(WANTED, LONGEST * Prompts::RATE);
     assert!(load(&[("en-US/busy.wav", &minute)]).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn no_file_stops_the_start_without_a_reason(
+        damage in vec((0_usize..60, any::<u8>()), 1..6),
+        length in 0_usize..=60,
+    ) {
+        let mut file = wav(WANTED, 8);
+        for (at, byte) in damage {
+            file[at] = byte;
+        }
+        file.truncate(length);
+        if let Ok(sound) = Sound::read(Bytes::from(file)) {
+            prop_assert!((1..=8).contains(&sound.samples.len()));
+        }
+    }
 }
