@@ -7,6 +7,7 @@ mod reader;
 mod refusal;
 mod store;
 mod twilio;
+mod voice_live;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,13 +19,14 @@ use crate::{
     language::Language,
 };
 
-pub use agent::{AgentKind, AgentSettings, TurnDetection};
+pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
+pub use voice_live::{EntraSettings, NOISE_SUPPRESSION, VoiceLiveAccess};
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub log_format: LogFormat,
     pub twilio: TwilioSettings,
     pub agent: AgentSettings,
+    /// For agents of Voice Live in the campaign file, whatever `AGENT` is.
+    pub voice_live: VoiceLiveAccess,
     pub caps: Caps,
     pub store: StoreSettings,
     pub refusal: RefusalSettings,
@@ -96,6 +100,7 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
         let twilio = TwilioSettings::load(&read, production);
+        let voice_live = VoiceLiveAccess::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
@@ -112,7 +117,8 @@ impl Config {
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
-            agent: AgentSettings::load(&read, production),
+            agent: AgentSettings::load(&read, production, &voice_live),
+            voice_live,
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
@@ -141,6 +147,7 @@ impl Config {
             },
             caps: self.caps.clone(),
             agent: self.agent.clone(),
+            voice_live: self.voice_live.clone(),
         }
     }
 }

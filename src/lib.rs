@@ -31,6 +31,7 @@ mod webhook;
 
 mod call;
 mod chunk;
+mod entra;
 mod language;
 mod recent;
 mod telemetry;

@@ -215,7 +215,7 @@ async fn a_hanging_agent_costs_no_more_than_the_budget() {
 async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     let gone = settings("ws://127.0.0.1:1/", None);
     let mut other = gone.clone();
-    other.voice = "other".to_owned();
+    other.voice = Some("other".to_owned());
     let named = [("gone", &gone), ("other", &other)];
     let before = agents(other.clone(), &named, None);
     let campaign = |agent: &str| Campaign {
