@@ -15,12 +15,12 @@ use super::*;
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 const GOOD: &str = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"eyJ0.e30.c2ln"}"#;
 
-/// A login host that answers every request alike. Dropping `_tasks` stops it.
+/// A login host that answers every request alike. Dropping it stops it.
 struct Login {
     entra: Entra,
     asked: Arc<AtomicUsize>,
     last: Arc<std::sync::Mutex<String>>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 async fn login(status: u16, body: &'static str) -> Login {
@@ -56,7 +56,7 @@ async fn login(status: u16, body: &'static str) -> Login {
         entra: Entra::new(settings, http_client().unwrap()),
         asked,
         last,
-        _tasks: tasks,
+        tasks,
     }
 }
 
@@ -125,7 +125,7 @@ async fn what_goes_wrong_is_told_apart_and_shows_no_secret() {
         assert_eq!(format!("{error:?}"), expected);
     }
     let mut login = login(200, GOOD).await;
-    login._tasks.shutdown().await;
+    login.tasks.shutdown().await;
     let error = login.entra.token(SCOPE).await.err().unwrap();
     assert!(matches!(error, EntraError::Unreachable(_)), "{error:?}");
     assert!(!format!("{error:?} {:?}", login.entra.settings).contains("secret &"));
