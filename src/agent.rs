@@ -32,7 +32,7 @@ use crate::{
     call::EndReason,
     campaign::{Campaign, Name},
     chunk::Encoding,
-    config::{AgentKind, AgentSettings},
+    config::{AgentKind, AgentSettings, EntraSettings},
     entra::{self, Entra, EntraError},
     language::Language,
     session::Input,
@@ -139,8 +139,8 @@ pub struct Agents {
 /// The certificates that agents are believed by; agents that trust the same share them.
 pub struct Trust {
     configs: HashMap<Option<PathBuf>, Arc<ClientConfig>>,
-    /// Asks for tokens.
-    http: reqwest::Client,
+    /// Asks for tokens, if an agent wants any.
+    http: Option<reqwest::Client>,
 }
 
 impl Trust {
@@ -162,9 +162,11 @@ impl Trust {
         let trusting = configs
             .into_iter()
             .map(|(ca, roots)| Ok((ca, Arc::new(trusting(roots)?))));
+        let wants_tokens = agents.iter().any(|agent| credentials(agent).is_some());
+        let http = wants_tokens.then(entra::http_client).transpose();
         Ok(Self {
             configs: trusting.collect::<io::Result<_>>()?,
-            http: entra::http_client().map_err(io::Error::other)?,
+            http: http.map_err(io::Error::other)?,
         })
     }
 
@@ -201,13 +203,12 @@ impl Agents {
                     _,
                 ) => settings.url.clone(),
             };
-            let entra = match (settings.kind, &settings.voice_live.entra, known) {
-                (AgentKind::VoiceLive, Some(_), Some(known)) => known.entra.clone(),
-                (AgentKind::VoiceLive, Some(entra), None) => {
-                    Some(Arc::new(Entra::new(entra.clone(), trust.http.clone())))
-                }
-                (AgentKind::VoiceLive, None, _)
-                | (AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi, _, _) => None,
+            let entra = match known {
+                Some(known) => known.entra.clone(),
+                None => credentials(&settings).map(|credentials| {
+                    let http = trust.http.clone().expect("trust is made of all agents");
+                    Arc::new(Entra::new(credentials.clone(), http))
+                }),
             };
             Arc::new(Agent {
                 name,
@@ -417,6 +418,14 @@ pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
         Ok(Event::Input(input)) => Some(input),
         Ok(Event::Created | Event::Updated { .. } | Event::Limits(_) | Event::Complaint(_))
         | Err(Garbled) => None,
+    }
+}
+
+/// Returns what an agent's tokens are asked for with, if it wants any.
+fn credentials(agent: &AgentSettings) -> Option<&EntraSettings> {
+    match agent.kind {
+        AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => None,
+        AgentKind::VoiceLive => agent.voice_live.entra.as_ref(),
     }
 }
 

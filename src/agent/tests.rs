@@ -298,6 +298,30 @@ async fn a_session_in_pcm_is_agreed_on_and_what_is_said_comes_back() {
     }
 }
 
+#[tokio::test]
+async fn an_agent_whose_token_cannot_be_had_is_unreachable() {
+    let config = Config::load(|name| {
+        let value = match name {
+            "AGENT" => "voice_live",
+            "VOICE_LIVE_URL" => "ws://127.0.0.1:1/voice-live/realtime",
+            "VOICE_LIVE_TENANT_ID" | "VOICE_LIVE_CLIENT_ID" => "an-id",
+            "VOICE_LIVE_CLIENT_SECRET" => "a-secret",
+            "ENTRA_LOGIN_URL" => "http://127.0.0.1:1",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    });
+    let agents = agents(config.unwrap().agent, &[], None);
+    let language = Language::default();
+    let connected = agents.default_agent().connect(&language, Encoding::Mulaw);
+    let error = connected.await.err().unwrap();
+    assert!(matches!(
+        error,
+        AgentError::NoToken(EntraError::Unreachable(_))
+    ));
+    assert_eq!(error.end_reason(), EndReason::AgentUnreachable);
+}
+
 #[test]
 fn an_agent_is_asked_for_what_it_can_speak() {
     let openai = agent("ws://127.0.0.1:1/", None);
