@@ -8,6 +8,7 @@ mod openai;
 pub mod parrot;
 mod socket;
 mod stream;
+mod voice_live;
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -18,7 +19,7 @@ use std::{
 };
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::{
     Connector, client_async_tls_with_config,
@@ -31,7 +32,8 @@ use crate::{
     call::EndReason,
     campaign::{Campaign, Name},
     chunk::Encoding,
-    config::{AgentKind, AgentSettings},
+    config::{AgentKind, AgentSettings, EntraSettings},
+    entra::{self, Entra, EntraError},
     language::Language,
     session::Input,
     telemetry::AgentMetrics,
@@ -49,6 +51,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(150);
 const LONGEST_MESSAGE: usize = 4 << 20;
 /// What may wait to be sent: about four seconds of the caller's audio.
 const LONGEST_OUTBOX: usize = 64 << 10;
+
+/// How an agent's messages are worded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    OpenAi,
+    VoiceLive,
+}
 
 /// What a message of the agent's means.
 #[derive(Debug, PartialEq)]
@@ -89,6 +98,8 @@ pub enum AgentError {
     Unreachable(#[source] tungstenite::Error),
     #[error("the agent's server refused with status {0}")]
     Refused(u16),
+    #[error("there is no token to show the agent's server")]
+    NoToken(#[source] EntraError),
     #[error("the agent was not ready within {BUDGET:?}")]
     TooSlow,
     #[error("the agent closed the connection before it was ready")]
@@ -111,6 +122,8 @@ pub struct Agent {
     settings: AgentSettings,
     url: Url,
     tls: Arc<ClientConfig>,
+    /// Where tokens come from, if it wants any.
+    entra: Option<Arc<Entra>>,
     breaker: Arc<Breaker>,
     metrics: AgentMetrics,
 }
@@ -124,7 +137,11 @@ pub struct Agents {
 }
 
 /// The certificates that agents are believed by; agents that trust the same share them.
-pub struct Trust(HashMap<Option<PathBuf>, Arc<ClientConfig>>);
+pub struct Trust {
+    configs: HashMap<Option<PathBuf>, Arc<ClientConfig>>,
+    /// Asks for tokens, if an agent wants any.
+    http: Option<reqwest::Client>,
+}
 
 impl Trust {
     /// # Errors
@@ -145,12 +162,17 @@ impl Trust {
         let trusting = configs
             .into_iter()
             .map(|(ca, roots)| Ok((ca, Arc::new(trusting(roots)?))));
-        trusting.collect::<io::Result<_>>().map(Self)
+        let wants_tokens = agents.iter().any(|agent| credentials(agent).is_some());
+        let http = wants_tokens.then(entra::http_client).transpose();
+        Ok(Self {
+            configs: trusting.collect::<io::Result<_>>()?,
+            http: http.map_err(io::Error::other)?,
+        })
     }
 
     /// Returns how to connect to an agent, which was among those that this was made of.
     pub fn of_agent(&self, agent: &AgentSettings) -> Arc<ClientConfig> {
-        let config = self.0.get(&agent.extra_ca);
+        let config = self.configs.get(&agent.extra_ca);
         Arc::clone(config.expect("trust is made of all agents"))
     }
 }
@@ -173,14 +195,26 @@ impl Agents {
             let breaker = known.map(|known| Arc::clone(&known.breaker));
             let url = match (settings.kind, parrot) {
                 (AgentKind::Parrot, Some(parrot)) => parrot.clone(),
-                (AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi, _) => {
-                    settings.url.clone()
-                }
+                (
+                    AgentKind::Parrot
+                    | AgentKind::OpenAi
+                    | AgentKind::AzureOpenAi
+                    | AgentKind::VoiceLive,
+                    _,
+                ) => settings.url.clone(),
+            };
+            let entra = match known {
+                Some(known) => known.entra.clone(),
+                None => credentials(&settings).map(|credentials| {
+                    let http = trust.http.clone().expect("trust is made of all agents");
+                    Arc::new(Entra::new(credentials.clone(), http))
+                }),
             };
             Arc::new(Agent {
                 name,
                 url,
                 tls: trust.of_agent(&settings),
+                entra,
                 settings,
                 breaker: breaker.unwrap_or_default(),
                 metrics: metrics.clone(),
@@ -241,9 +275,10 @@ impl Agent {
 
     /// Returns how its audio is best encoded for a carrier's: alike, wherever it can be.
     pub fn encoding_for(&self, carrier: Encoding) -> Encoding {
-        match carrier {
-            Encoding::Mulaw => Encoding::Mulaw,
-            Encoding::Pcm16k | Encoding::Pcm24k => Encoding::Pcm24k,
+        match (Dialect::of(self.kind()), carrier) {
+            (_, Encoding::Mulaw) => Encoding::Mulaw,
+            (Dialect::VoiceLive, Encoding::Pcm16k) => Encoding::Pcm16k,
+            (Dialect::OpenAi, Encoding::Pcm16k) | (_, Encoding::Pcm24k) => Encoding::Pcm24k,
         }
     }
 
@@ -285,6 +320,7 @@ impl Agent {
         language: &Language,
         encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
+        let request = self.request().await?;
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or(443);
         let tcp = Movable::connect(host.trim_matches(['[', ']']), port).await;
@@ -296,7 +332,6 @@ impl Agent {
             .max_message_size(Some(LONGEST_MESSAGE))
             .max_frame_size(Some(LONGEST_MESSAGE));
         let tls = Connector::Rustls(Arc::clone(&self.tls));
-        let request = self.request();
         let upgraded = client_async_tls_with_config(request, tcp, Some(limits), Some(tls)).await;
         let (socket, _) = upgraded.map_err(|error| {
             if let tungstenite::Error::Http(response) = error {
@@ -309,23 +344,52 @@ impl Agent {
         AgentSocket::ready(socket, &self.settings, language, encoding, metrics).await
     }
 
-    fn request(&self) -> ClientRequestBuilder {
+    async fn request(&self) -> Result<ClientRequestBuilder, AgentError> {
         let mut url = self.url.clone();
-        if self.settings.kind != AgentKind::Parrot {
-            url.query_pairs_mut()
-                .append_pair("model", &self.settings.model);
+        match self.settings.kind {
+            AgentKind::Parrot => {}
+            AgentKind::OpenAi | AgentKind::AzureOpenAi => {
+                url.query_pairs_mut()
+                    .append_pair("model", &self.settings.model);
+            }
+            AgentKind::VoiceLive => {
+                let mut query = url.query_pairs_mut();
+                let settings = &self.settings.voice_live;
+                query.append_pair("api-version", &settings.api_version);
+                match &settings.foundry {
+                    Some(agent) => query
+                        .append_pair("agent-name", &agent.name)
+                        .append_pair("agent-project-name", &agent.project),
+                    None => query.append_pair("model", &self.settings.model),
+                };
+            }
         }
         let uri = url.as_str().parse().expect("a URL with a host is a URI");
         let request = ClientRequestBuilder::new(uri);
-        match (&self.settings.key, self.settings.kind) {
-            (Some(key), AgentKind::OpenAi) => {
-                request.with_header("Authorization", format!("Bearer {}", key.expose_secret()))
-            }
+        Ok(match (&self.settings.key, self.settings.kind) {
+            (Some(key), AgentKind::OpenAi) => request.with_header("Authorization", bearer(key)),
             // An API key as Bearer is redirected by some of Azure's hosts: the header decides.
-            (Some(key), AgentKind::AzureOpenAi) => {
+            (Some(key), AgentKind::AzureOpenAi | AgentKind::VoiceLive) => {
                 request.with_header("api-key", key.expose_secret())
             }
-            (_, AgentKind::Parrot) | (None, _) => request,
+            (None, AgentKind::VoiceLive) => match &self.entra {
+                Some(entra) => {
+                    let token = entra.token(voice_live::SCOPE).await;
+                    let token = token.map_err(AgentError::NoToken)?;
+                    request.with_header("Authorization", bearer(&token))
+                }
+                None => request,
+            },
+            (_, AgentKind::Parrot) | (None, AgentKind::OpenAi | AgentKind::AzureOpenAi) => request,
+        })
+    }
+}
+
+impl Dialect {
+    fn of(kind: AgentKind) -> Self {
+        match kind {
+            AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => Self::OpenAi,
+            AgentKind::VoiceLive => Self::VoiceLive,
         }
     }
 }
@@ -334,7 +398,10 @@ impl AgentError {
     pub fn end_reason(&self) -> EndReason {
         match self {
             Self::Unreachable(_) | Self::Resting | Self::Lost => EndReason::AgentUnreachable,
-            Self::Refused(_) => EndReason::AgentRefused,
+            Self::Refused(_) | Self::NoToken(EntraError::Refused { .. }) => EndReason::AgentRefused,
+            Self::NoToken(EntraError::Unreachable(_) | EntraError::Garbled) => {
+                EndReason::AgentUnreachable
+            }
             Self::TooSlow => EndReason::AgentTooSlow,
             Self::Closed => EndReason::AgentClosed,
             Self::Garbled => EndReason::AgentGarbled,
@@ -347,11 +414,23 @@ impl AgentError {
 /// Reads a message as a bridge does, for the benchmarks.
 #[cfg(feature = "bench")]
 pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
-    match openai::decode(message, Encoding::Mulaw) {
+    match openai::decode(message, Dialect::OpenAi, Encoding::Mulaw) {
         Ok(Event::Input(input)) => Some(input),
         Ok(Event::Created | Event::Updated { .. } | Event::Limits(_) | Event::Complaint(_))
         | Err(Garbled) => None,
     }
+}
+
+/// Returns what an agent's tokens are asked for with, if it wants any.
+fn credentials(agent: &AgentSettings) -> Option<&EntraSettings> {
+    match agent.kind {
+        AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => None,
+        AgentKind::VoiceLive => agent.voice_live.entra.as_ref(),
+    }
+}
+
+fn bearer(secret: &SecretString) -> String {
+    format!("Bearer {}", secret.expose_secret())
 }
 
 /// Returns the system's certificates and those of a file.

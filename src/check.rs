@@ -252,7 +252,7 @@ async fn agent((name, settings): &(Name, AgentSettings)) -> Finding {
     let about = format!("agent {name}");
     match settings.kind {
         AgentKind::Parrot => ok(&about, "the parrot within callgate".to_owned()),
-        AgentKind::OpenAi | AgentKind::AzureOpenAi => {
+        AgentKind::OpenAi | AgentKind::AzureOpenAi | AgentKind::VoiceLive => {
             let mut at = settings.url.clone();
             at.set_query(None); // Whatever it carries, nobody needs to see it.
             match reach::reach(settings).await {

@@ -248,6 +248,7 @@ mod tests {
         for (encoding, bytes) in [(ALL[0], 160), (ALL[1], 640), (ALL[2], 960)] {
             let frame = Chunk::encode(&vec![7; bytes], encoding);
             assert_eq!(frame.duration(), FRAME, "{encoding:?}");
+            assert_eq!(frame.encoding(), encoding);
         }
     }
 
@@ -267,7 +268,7 @@ mod tests {
                 heard.extend(piece.samples());
             }
             assert_eq!(heard, samples);
-            assert!(whole - lasted <= Duration::from_micros(1)); // Each piece is rounded.
+            assert!(whole.abs_diff(lasted) <= Duration::from_micros(1)); // Each piece is rounded.
         }
     }
 

@@ -9,6 +9,7 @@ mod refusal;
 mod store;
 mod twilio;
 mod vendor;
+mod voice_live;
 mod web;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -22,13 +23,14 @@ use crate::{
 };
 
 pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, SocketToken};
-pub use agent::{AgentKind, AgentSettings, TurnDetection};
+pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
+pub use voice_live::{EntraSettings, NOISE_SUPPRESSION, VoiceLiveAccess};
 pub use web::WebSettings;
 
 /// The settings of one gateway. Secrets in it show as `[REDACTED]`.
@@ -60,6 +62,8 @@ pub struct Config {
     pub acs: AcsSettings,
     pub web: WebSettings,
     pub agent: AgentSettings,
+    /// For agents of Voice Live in the campaign file, whatever `AGENT` is.
+    pub voice_live: VoiceLiveAccess,
     pub caps: Caps,
     pub store: StoreSettings,
     pub refusal: RefusalSettings,
@@ -103,6 +107,7 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
         let twilio = TwilioSettings::load(&read, production);
+        let voice_live = VoiceLiveAccess::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
@@ -120,7 +125,8 @@ impl Config {
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
             acs: AcsSettings::load(&read, production),
-            agent: AgentSettings::load(&read, production),
+            agent: AgentSettings::load(&read, production, &voice_live),
+            voice_live,
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
@@ -151,6 +157,7 @@ impl Config {
             },
             caps: self.caps.clone(),
             agent: self.agent.clone(),
+            voice_live: self.voice_live.clone(),
         }
     }
 }

@@ -31,7 +31,8 @@ enum Command {
     Simulate(Box<SimulateOptions>),
     /// Look at the slots that replicas share, and take one back
     Slots(SlotsOptions),
-    /// Serve the built-in agent, which says back what it hears
+    /// Serve the built-in agent, which says back what it hears, as OpenAI's agents speak, or as
+    /// Azure Voice Live's do to a client that asks for /voice-live/realtime
     Parrot(ParrotOptions),
 }
 
@@ -182,6 +183,7 @@ async fn parrot(options: ParrotOptions) -> anyhow::Result<ExitCode> {
     let parrot = Parrot::start(options).await;
     let parrot = parrot.with_context(|| format!("cannot listen on {listen} (--listen)"))?;
     println!("the parrot listens on {}", parrot.url());
+    println!("and, as Voice Live, on {}", parrot.voice_live_url());
     first.await;
     parrot.stop().await;
     Ok(ExitCode::SUCCESS)

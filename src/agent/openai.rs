@@ -1,5 +1,5 @@
 //! The messages of the OpenAI Realtime protocol (GA), which Azure OpenAI and the parrot speak too.
-//! No IO.
+//! What Azure Voice Live says differently is in [`voice_live`]. No IO.
 //!
 //! Source: developers.openai.com/api/docs/guides/realtime, and the types of OpenAI's own SDK.
 
@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Complaint, Event, Garbled, Limit},
+    agent::{Complaint, Dialect, Event, Garbled, Limit, voice_live},
     chunk::{Chunk, Encoding},
-    config::{AgentSettings, TurnDetection},
+    config::{AgentSettings, Detector},
     language::Language,
     session::{Answered, Input, Interrupted, ItemId, Speaker},
     wire::Str,
@@ -39,16 +39,18 @@ const FATAL: [&str; 7] = [
 
 /// Returns the message that sets up a session for a call in `language`.
 pub fn session_update(settings: &AgentSettings, language: &Language, encoding: Encoding) -> String {
-    let turn_detection = match settings.turn_detection {
-        TurnDetection::Server { threshold, silence } => json!({
+    let turns = &settings.turn_detection;
+    let turn_detection = match settings.detector() {
+        // The last one is unknown here, and settings do not let it come so far.
+        Detector::Server | Detector::AzureSemantic => json!({
             "type": "server_vad",
-            "threshold": threshold,
+            "threshold": turns.threshold,
             "prefix_padding_ms": 300,
-            "silence_duration_ms": u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+            "silence_duration_ms": u64::try_from(turns.silence.as_millis()).unwrap_or(u64::MAX),
             "create_response": true,
             "interrupt_response": true,
         }),
-        TurnDetection::Semantic => json!({
+        Detector::Semantic => json!({
             "type": "semantic_vad",
             "create_response": true,
             "interrupt_response": true,
@@ -59,7 +61,7 @@ pub fn session_update(settings: &AgentSettings, language: &Language, encoding: E
         "turn_detection": turn_detection,
     });
     // Left out where nobody writes anything down: the vendor's types know no null here.
-    if let Some(model) = &settings.transcription_model {
+    if let Some(model) = settings.transcription_model() {
         input["transcription"] = json!({"model": model, "language": language.primary()});
     }
     let update = json!({
@@ -70,7 +72,7 @@ pub fn session_update(settings: &AgentSettings, language: &Language, encoding: E
             "output_modalities": ["audio"],
             "audio": {
                 "input": input,
-                "output": {"format": format(encoding), "voice": settings.voice},
+                "output": {"format": format(encoding), "voice": settings.voice(language)},
             },
         },
     });
@@ -186,9 +188,13 @@ struct WireStatus {
     error: Option<WireError>,
 }
 
+/// The session of either dialect.
 #[derive(Deserialize)]
 struct WireSession {
     audio: Option<WireAudio>,
+    input_audio_format: Option<String>,
+    input_audio_sampling_rate: Option<u32>,
+    output_audio_format: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -211,8 +217,10 @@ struct WireFormat {
 ///
 /// # Errors
 /// If it is not JSON of the protocol's shape, or its audio is not base64.
-pub fn decode(message: &Bytes, encoding: Encoding) -> Result<Event, Garbled> {
-    let wire: Wire<'_> = serde_json::from_slice(message).map_err(|_| Garbled)?;
+pub fn decode(message: &Bytes, dialect: Dialect, encoding: Encoding) -> Result<Event, Garbled> {
+    let Ok(wire) = serde_json::from_slice::<Wire<'_>>(message) else {
+        return voice_live::of_another_shape(message);
+    };
     let item = |id: Option<Str<'_>>| match id {
         Some(Str(id)) if id.len() > LONGEST_ID => Err(Garbled),
         Some(Str(Cow::Borrowed(id))) => Ok(ItemId::new(message.slice_ref(id.as_bytes()))),
@@ -242,9 +250,9 @@ pub fn decode(message: &Bytes, encoding: Encoding) -> Result<Event, Garbled> {
         },
         "session.created" => return Ok(Event::Created),
         "session.updated" => {
-            return Ok(Event::Updated {
-                fits: fits(wire.session.as_ref(), encoding),
-            });
+            let session = wire.session.as_ref();
+            let fits = session.is_some_and(|session| session.fits(dialect, encoding));
+            return Ok(Event::Updated { fits });
         }
         "rate_limits.updated" => {
             return Ok(Event::Limits(limits(&wire.rate_limits.unwrap_or_default())));
@@ -256,13 +264,25 @@ pub fn decode(message: &Bytes, encoding: Encoding) -> Result<Event, Garbled> {
     Ok(Event::Input(input))
 }
 
-fn fits(session: Option<&WireSession>, encoding: Encoding) -> bool {
-    let fits = |direction: &Option<WireDirection>| {
-        let format = direction.as_ref().and_then(|it| it.format.as_ref());
-        format.is_some_and(|format| format.r#type == name(encoding))
-    };
-    let audio = session.and_then(|session| session.audio.as_ref());
-    audio.is_some_and(|audio| fits(&audio.input) && fits(&audio.output))
+impl WireSession {
+    fn fits(&self, dialect: Dialect, encoding: Encoding) -> bool {
+        match dialect {
+            Dialect::OpenAi => {
+                let fits = |direction: &Option<WireDirection>| {
+                    let format = direction.as_ref().and_then(|it| it.format.as_ref());
+                    format.is_some_and(|format| format.r#type == name(encoding))
+                };
+                let audio = self.audio.as_ref();
+                audio.is_some_and(|audio| fits(&audio.input) && fits(&audio.output))
+            }
+            Dialect::VoiceLive => voice_live::fits(
+                self.input_audio_format.as_deref(),
+                self.input_audio_sampling_rate,
+                self.output_audio_format.as_deref(),
+                encoding,
+            ),
+        }
+    }
 }
 
 fn limits(limits: &[WireLimit]) -> Vec<(Limit, u64)> {

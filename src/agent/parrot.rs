@@ -1,6 +1,6 @@
 //! The parrot: an agent of our own, for tests, demos and benchmarks. It greets with a tune and
-//! says back what it hears, as a real server of the OpenAI Realtime GA protocol over WebSocket;
-//! on request it plays a [`Fault`].
+//! says back what it hears, as a real server of the OpenAI Realtime GA protocol over WebSocket, or
+//! of Azure Voice Live's where a client asks for its path; on request it plays a [`Fault`].
 //!
 //! Invariant: at most [`MOST_SESSIONS`] connections are served at a time; others wait.
 //! Invariant: [`Parrot::stop`] returns when every task has ended.
@@ -8,8 +8,10 @@
 mod client;
 mod conversation;
 mod detection;
+mod edge;
 mod faults;
 mod hearing;
+mod resample;
 mod session;
 mod socket;
 mod speech;
@@ -132,9 +134,14 @@ impl Parrot {
         self.address
     }
 
-    /// Returns the URL of its realtime endpoint; any other path does as well.
+    /// Returns the URL of its realtime endpoint; any other path but Voice Live's does as well.
     pub fn url(&self) -> String {
         format!("ws://{}/v1/realtime", self.address)
+    }
+
+    /// Returns the URL at which it speaks as Voice Live does.
+    pub fn voice_live_url(&self) -> String {
+        format!("ws://{}{}", self.address, socket::VOICE_LIVE_PATH)
     }
 
     /// Returns how many connections it serves.
@@ -195,14 +202,14 @@ async fn serve(stream: TcpStream, cage: &Cage, stop: CancellationToken) {
         return;
     }
     let upgrade = socket::upgrade(stream, cage.manner.delay, cage.manner.fault);
-    let Some(Some(socket)) = stop.run_until_cancelled(upgrade).await else {
+    let Some(Some((socket, dialect))) = stop.run_until_cancelled(upgrade).await else {
         return;
     };
     let record = cage.record.as_ref().map(File::try_clone).transpose();
     let tag = &Uuid::new_v4().simple().to_string()[..12];
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let expires_at = (now.unwrap_or_default() + LONGEST_SESSION).as_secs();
-    let session = Session::new(cage.manner.clone(), format!("{tag}_"), expires_at);
+    let session = Session::new(cage.manner.clone(), dialect, format!("{tag}_"), expires_at);
     tracing::debug!(session = tag, "parrot session began");
     match record {
         Ok(record) => match socket::converse(socket, session, record, stop).await {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::{
@@ -19,7 +19,9 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    agent::{AgentError, Complaint, Event, Garbled, Limit, openai, stream::Movable},
+    agent::{
+        AgentError, Complaint, Dialect, Event, Garbled, Limit, openai, stream::Movable, voice_live,
+    },
     call::EndReason,
     chunk::{Chunk, Encoding},
     config::AgentSettings,
@@ -36,7 +38,10 @@ const MOST_GARBLED: u32 = 20;
 /// One call's connection to its agent, ready to talk.
 pub struct AgentSocket {
     socket: WebSocketStream<MaybeTlsStream<Movable>>,
+    dialect: Dialect,
     encoding: Encoding,
+    /// It cuts an interrupted answer itself, and must not be told to as well.
+    cuts_itself: bool,
     outgoing: BytesMut,
     greeting: Option<String>,
     unsent: bool,
@@ -59,9 +64,15 @@ impl AgentSocket {
         encoding: Encoding,
         metrics: AgentMetrics,
     ) -> Result<Self, AgentError> {
+        let dialect = Dialect::of(settings.kind);
         let mut agent = Self {
             socket,
+            dialect,
             encoding,
+            cuts_itself: match dialect {
+                Dialect::OpenAi => false,
+                Dialect::VoiceLive => settings.voice_live.auto_truncate,
+            },
             outgoing: BytesMut::new(),
             greeting: settings.greeting.clone(),
             unsent: false,
@@ -82,7 +93,11 @@ impl AgentSocket {
         loop {
             match self.next_event().await? {
                 Event::Created => {
-                    let update = openai::session_update(settings, language, self.encoding);
+                    let session_update = match self.dialect {
+                        Dialect::OpenAi => openai::session_update,
+                        Dialect::VoiceLive => voice_live::session_update,
+                    };
+                    let update = session_update(settings, language, self.encoding);
                     let sent = self.socket.send(Message::text(update)).await;
                     sent.map_err(AgentError::Unreachable)?;
                 }
@@ -101,7 +116,7 @@ impl AgentSocket {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    let decoded = openai::decode(text.as_ref(), self.encoding);
+                    let decoded = self.decode(text.as_ref());
                     return decoded.map_err(|_| AgentError::Garbled);
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -149,8 +164,11 @@ impl AgentSocket {
         self.send(openai::answer().into());
     }
 
+    /// Tells the agent what was heard of an answer, unless it sees to that itself.
     pub fn truncate(&mut self, interrupted: &Interrupted) {
-        self.send(openai::truncate(interrupted).into());
+        if !self.cuts_itself {
+            self.send(openai::truncate(interrupted).into());
+        }
     }
 
     pub fn pressed(&mut self, key: char) {
@@ -211,7 +229,7 @@ impl AgentSocket {
                 Poll::Pending => return Poll::Pending,
             };
             let decoded = match message {
-                Some(Ok(Message::Text(text))) => openai::decode(text.as_ref(), self.encoding),
+                Some(Ok(Message::Text(text))) => self.decode(text.as_ref()),
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => Err(Garbled),
                 Some(Ok(Message::Ping(_))) => {
                     self.unsent = true; // The answer to it waits in the outbox.
@@ -231,6 +249,10 @@ impl AgentSocket {
             };
             return Poll::Ready(self.input(decoded));
         }
+    }
+
+    fn decode(&self, message: &Bytes) -> Result<Event, Garbled> {
+        openai::decode(message, self.dialect, self.encoding)
     }
 
     fn input(&mut self, decoded: Result<Event, Garbled>) -> Input {

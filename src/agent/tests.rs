@@ -66,9 +66,13 @@ fn worker() -> Runtime {
 /// Lets the agent hear a frame and returns how many of the same come back.
 async fn echoes(agent: &mut AgentSocket, frames: usize) -> usize {
     let chunk = Chunk::encode(&[0x31; 160], Encoding::Mulaw);
+    echoes_of(&chunk, agent, frames).await
+}
+
+async fn echoes_of(chunk: &Chunk, agent: &mut AgentSocket, frames: usize) -> usize {
     let mut heard = 0;
     for _ in 0..frames {
-        agent.hear(&chunk);
+        agent.hear(chunk);
     }
     let at = Duration::ZERO;
     while heard < frames {
@@ -79,7 +83,7 @@ async fn echoes(agent: &mut AgentSocket, frames: usize) -> usize {
             agent.poll_next(cx)
         });
         match timeout(Duration::from_secs(10), input).await.unwrap() {
-            Input::AgentAudio { chunk: echo, .. } if echo == chunk => heard += 1,
+            Input::AgentAudio { chunk: echo, .. } if echo == *chunk => heard += 1,
             Input::AgentAnswering | Input::AgentAlive => {}
             other => panic!("an echo expected, not {other:?}"),
         }
@@ -215,7 +219,7 @@ async fn a_hanging_agent_costs_no_more_than_the_budget() {
 async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     let gone = settings("ws://127.0.0.1:1/", None);
     let mut other = gone.clone();
-    other.voice = "other".to_owned();
+    other.voice = Some("other".to_owned());
     let named = [("gone", &gone), ("other", &other)];
     let before = agents(other.clone(), &named, None);
     let campaign = |agent: &str| Campaign {
@@ -242,6 +246,87 @@ async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     assert_eq!(changed.all().count(), 2);
     let later = agents(other, &[], Some(&changed));
     assert_eq!(later.of(&campaign("other")).name().as_str(), "default");
+}
+
+#[tokio::test]
+async fn a_session_in_pcm_is_agreed_on_and_what_is_said_comes_back() {
+    for (kind, name, encodings) in [
+        (
+            "openai",
+            "agent-client-events-pcm.jsonl",
+            &[Encoding::Pcm24k][..],
+        ),
+        (
+            "voice_live",
+            "voice-live-client-events-pcm.jsonl",
+            &[Encoding::Pcm16k, Encoding::Pcm24k],
+        ),
+    ] {
+        // `tests/official/check` looks for it there.
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/official");
+        std::fs::create_dir_all(&folder).unwrap();
+        let record = folder.join(name);
+        let _ = std::fs::remove_file(&record); // It may not be there.
+        let parrot = parrot(ParrotOptions {
+            echo: true,
+            record: Some(record),
+            ..ParrotOptions::default()
+        })
+        .await;
+        let config = Config::load(|name| {
+            let value = match name {
+                "AGENT" => kind.to_owned(),
+                "OPENAI_API_KEY" | "VOICE_LIVE_API_KEY" => "a-key".to_owned(),
+                "OPENAI_REALTIME_URL" => parrot.url(),
+                "VOICE_LIVE_URL" => parrot.voice_live_url(),
+                _ => return None,
+            };
+            Some(value)
+        });
+        let agents = agents(config.unwrap().agent, &[], None);
+        let agent = agents.default_agent();
+        for &encoding in encodings {
+            assert_eq!(agent.encoding_for(encoding), encoding);
+            let connected = agent.connect(&Language::default(), encoding).await;
+            let mut socket = connected.unwrap();
+            assert_eq!(socket.encoding(), encoding);
+            let frame = Chunk::encode(&vec![0x31; encoding.rate() as usize / 25], encoding);
+            assert_eq!(echoes_of(&frame, &mut socket, 5).await, 5);
+            socket.close().await;
+        }
+        parrot.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_token_cannot_be_had_is_unreachable() {
+    let config = Config::load(|name| {
+        let value = match name {
+            "AGENT" => "voice_live",
+            "VOICE_LIVE_URL" => "ws://127.0.0.1:1/voice-live/realtime",
+            "VOICE_LIVE_TENANT_ID" | "VOICE_LIVE_CLIENT_ID" => "an-id",
+            "VOICE_LIVE_CLIENT_SECRET" => "a-secret",
+            "ENTRA_LOGIN_URL" => "http://127.0.0.1:1",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    });
+    let agents = agents(config.unwrap().agent, &[], None);
+    let language = Language::default();
+    let connected = agents.default_agent().connect(&language, Encoding::Mulaw);
+    let error = connected.await.err().unwrap();
+    assert!(matches!(
+        error,
+        AgentError::NoToken(EntraError::Unreachable(_))
+    ));
+    assert_eq!(error.end_reason(), EndReason::AgentUnreachable);
+}
+
+#[test]
+fn an_agent_is_asked_for_what_it_can_speak() {
+    let openai = agent("ws://127.0.0.1:1/", None);
+    assert_eq!(openai.encoding_for(Encoding::Mulaw), Encoding::Mulaw);
+    assert_eq!(openai.encoding_for(Encoding::Pcm16k), Encoding::Pcm24k);
 }
 
 type Certified = (rcgen::Certificate, KeyPair);

@@ -5,10 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::config::{
-    is_free_of_secrets,
-    reader::{Environment, Reader},
-    shown,
+use crate::{
+    config::{
+        is_free_of_secrets,
+        reader::{Environment, Reader},
+        shown,
+        voice_live::{VoiceLiveAccess, VoiceLiveSettings},
+    },
+    language::Language,
 };
 
 /// The longest instructions, in bytes.
@@ -17,9 +21,9 @@ pub const LONGEST_TEXT: usize = 16 << 10;
 pub const AZURE_URL: &str = "wss://<resource>.openai.azure.com/openai/v1/realtime";
 /// OpenAI's model that is asked for unless another is.
 pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
-/// How loud speech must be for [`TurnDetection::Server`], in percent.
+/// How loud speech must be, in percent, unless a setting says otherwise.
 pub const THRESHOLD_PERCENT: u32 = 50;
-/// How long a silence ends a turn for [`TurnDetection::Server`].
+/// How long a silence ends a turn, unless a setting says otherwise.
 pub const SILENCE_MS: u32 = 500;
 
 /// Which agent talks with callers, and how it is addressed.
@@ -27,26 +31,28 @@ pub const SILENCE_MS: u32 = 500;
 pub struct AgentSettings {
     /// `AGENT`. Default: the parrot, which is refused in production.
     pub kind: AgentKind,
-    /// `OPENAI_REALTIME_URL`: where the agent listens. Default OpenAI's; required for Azure.
+    /// `OPENAI_REALTIME_URL`: where the agent listens. Default OpenAI's; required for Azure. Of
+    /// Voice Live `VOICE_LIVE_URL`.
     pub url: Url,
-    /// `OPENAI_REALTIME_MODEL`: the model, or Azure's name of the deployment.
+    /// `OPENAI_REALTIME_MODEL`: the model, or Azure's name of the deployment. Of Voice Live
+    /// `VOICE_LIVE_MODEL`.
     pub model: String,
-    /// `OPENAI_API_KEY`: OpenAI's or Azure's key.
+    /// `OPENAI_API_KEY`: OpenAI's or Azure's key. Of Voice Live `VOICE_LIVE_API_KEY`.
     pub key: Option<SecretString>,
-    /// `AGENT_VOICE`. Default `marin`.
-    pub voice: String,
+    /// `AGENT_VOICE`; see [`AgentSettings::voice`].
+    pub voice: Option<String>,
     /// `AGENT_INSTRUCTIONS`: who the agent is and what it may do.
     pub instructions: String,
     /// `AGENT_GREETING`: what the agent is asked to say first; `none`: it waits for
     /// the caller.
     pub greeting: Option<String>,
-    /// `AGENT_TRANSCRIPTION_MODEL`: writes down what callers say; `none`: nobody does. Default
-    /// `gpt-transcribe`.
-    pub transcription_model: Option<String>,
-    /// `AGENT_TURN_DETECTION`: `server_vad` or `semantic_vad`. Default `server_vad`.
+    /// `AGENT_TRANSCRIPTION_MODEL`; see [`AgentSettings::transcription_model`].
+    pub transcription: Transcription,
     pub turn_detection: TurnDetection,
     /// `AGENT_CA_FILE`: certificates to trust beside the system's, as PEM.
     pub extra_ca: Option<PathBuf>,
+    /// For [`AgentKind::VoiceLive`] only.
+    pub voice_live: VoiceLiveSettings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,45 +60,80 @@ pub enum AgentKind {
     Parrot,
     OpenAi,
     AzureOpenAi,
+    VoiceLive,
+}
+
+/// Who writes down what callers say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transcription {
+    /// Whoever does so usually for the agent's kind.
+    Usual,
+    Nobody,
+    By(String),
 }
 
 /// How the agent tells that the caller has finished speaking.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum TurnDetection {
-    /// `AGENT_VAD_THRESHOLD` (percent, default 50) and `AGENT_VAD_SILENCE_MS` (default 500).
-    Server {
-        threshold: f32,
-        silence: Duration,
-    },
+pub struct TurnDetection {
+    /// `AGENT_TURN_DETECTION`: `server_vad`, `semantic_vad`, or Voice Live's
+    /// `azure_semantic_vad`; see [`AgentSettings::detector`].
+    pub detector: Option<Detector>,
+    /// `AGENT_VAD_THRESHOLD`, in percent. Default 50.
+    pub threshold: f32,
+    /// `AGENT_VAD_SILENCE_MS`. Default 500.
+    pub silence: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detector {
+    /// By loudness.
+    Server,
+    /// By what was said; knows neither threshold nor silence.
     Semantic,
+    /// Voice Live's own, by both.
+    AzureSemantic,
 }
 
 impl AgentSettings {
-    pub(super) fn load(read: &Reader<impl Environment>, production: bool) -> Self {
+    pub(super) fn load(
+        read: &Reader<impl Environment>,
+        production: bool,
+        voice_live: &VoiceLiveAccess,
+    ) -> Self {
         let kind = read
-            .parsed("AGENT", "parrot, openai or azure_openai")
+            .parsed("AGENT", "parrot, openai, azure_openai or voice_live")
             .unwrap_or(AgentKind::Parrot);
         let key = read.secret("OPENAI_API_KEY");
         match kind {
             AgentKind::Parrot if production => {
-                let rule = "the parrot is no agent for production: openai or azure_openai";
+                let rule =
+                    "the parrot is no agent for production: openai, azure_openai or voice_live";
                 read.mistake("AGENT", read.text("AGENT"), rule);
             }
             AgentKind::OpenAi | AgentKind::AzureOpenAi if key.is_none() => {
                 read.mistake("OPENAI_API_KEY", None, "not set (the agent needs it)");
             }
+            AgentKind::VoiceLive => voice_live.require(read),
             AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => {}
         }
+        let url = agent_url(read, kind, production);
+        let model = read
+            .text("OPENAI_REALTIME_MODEL")
+            .unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+        let (url, model, key) = match kind {
+            AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => (url, model, key),
+            AgentKind::VoiceLive => (
+                voice_live.url.clone().unwrap_or(url), // One that is missing stops the start.
+                voice_live.model.clone(),
+                voice_live.key.clone(),
+            ),
+        };
         Self {
             kind,
-            url: agent_url(read, kind, production),
-            model: read
-                .text("OPENAI_REALTIME_MODEL")
-                .unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+            url,
+            model,
             key,
-            voice: read
-                .text("AGENT_VOICE")
-                .unwrap_or_else(|| "marin".to_owned()),
+            voice: read.text("AGENT_VOICE"),
             instructions: short_text(read, "AGENT_INSTRUCTIONS").unwrap_or_else(|| {
                 "You answer the phone. Speak the caller's language and keep every reply short."
                     .to_owned()
@@ -102,13 +143,70 @@ impl AgentSettings {
                 Some(greeting) => Some(greeting.to_owned()),
                 None => Some("Greet the caller in one short sentence.".to_owned()),
             },
-            transcription_model: match read.text("AGENT_TRANSCRIPTION_MODEL").as_deref() {
-                Some("none") => None,
-                Some(model) => Some(model.to_owned()),
-                None => Some("gpt-transcribe".to_owned()),
-            },
-            turn_detection: turn_detection(read),
+            transcription: read
+                .text("AGENT_TRANSCRIPTION_MODEL")
+                .map_or(Transcription::Usual, |model| Transcription::of(&model)),
+            turn_detection: turn_detection(read, kind),
             extra_ca: read.text("AGENT_CA_FILE").map(PathBuf::from),
+            voice_live: voice_live.settings.clone(),
+        }
+    }
+
+    /// Returns the voice that callers in `language` hear.
+    pub fn voice(&self, language: &Language) -> &str {
+        let usual = match self.kind {
+            AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => "marin",
+            AgentKind::VoiceLive if language.primary() == "he" => "he-IL-HilaNeural",
+            AgentKind::VoiceLive => "en-US-AvaNeural",
+        };
+        self.voice.as_deref().unwrap_or(usual)
+    }
+
+    /// Returns the model that writes down what callers say, if anybody does.
+    pub fn transcription_model(&self) -> Option<&str> {
+        match (&self.transcription, self.kind) {
+            (Transcription::By(model), _) => Some(model),
+            (Transcription::Nobody, _) => None,
+            (
+                Transcription::Usual,
+                AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi,
+            ) => Some("gpt-transcribe"),
+            // Text models and agents that were made in Foundry take Azure's recogniser alone,
+            // models that hear take OpenAI's alone.
+            (Transcription::Usual, AgentKind::VoiceLive) => {
+                let hears =
+                    self.voice_live.foundry.is_none() && self.model.starts_with("gpt-realtime");
+                Some(if hears {
+                    "gpt-4o-transcribe"
+                } else {
+                    "azure-speech"
+                })
+            }
+        }
+    }
+
+    /// Returns how the agent tells that the caller has finished.
+    pub fn detector(&self) -> Detector {
+        let detector = self.turn_detection.detector;
+        detector.unwrap_or_else(|| Detector::usual(self.kind))
+    }
+}
+
+impl Detector {
+    pub(super) fn usual(kind: AgentKind) -> Self {
+        match kind {
+            AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => Self::Server,
+            AgentKind::VoiceLive => Self::AzureSemantic,
+        }
+    }
+}
+
+impl Transcription {
+    /// Returns what a setting means.
+    pub(super) fn of(text: &str) -> Self {
+        match text {
+            "none" => Self::Nobody,
+            model => Self::By(model.to_owned()),
         }
     }
 }
@@ -124,9 +222,10 @@ impl PartialEq for AgentSettings {
             voice,
             instructions,
             greeting,
-            transcription_model,
+            transcription,
             turn_detection,
             extra_ca,
+            voice_live,
         } = self;
         let same_key = match (key, &other.key) {
             (Some(key), Some(other)) => key.expose_secret() == other.expose_secret(),
@@ -140,9 +239,10 @@ impl PartialEq for AgentSettings {
             && *voice == other.voice
             && *instructions == other.instructions
             && *greeting == other.greeting
-            && *transcription_model == other.transcription_model
+            && *transcription == other.transcription
             && *turn_detection == other.turn_detection
             && *extra_ca == other.extra_ca
+            && *voice_live == other.voice_live
     }
 }
 
@@ -154,6 +254,20 @@ impl std::str::FromStr for AgentKind {
             "parrot" => Ok(Self::Parrot),
             "openai" => Ok(Self::OpenAi),
             "azure_openai" => Ok(Self::AzureOpenAi),
+            "voice_live" => Ok(Self::VoiceLive),
+            _ => Err(()),
+        }
+    }
+}
+
+impl std::str::FromStr for Detector {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "server_vad" => Ok(Self::Server),
+            "semantic_vad" => Ok(Self::Semantic),
+            "azure_semantic_vad" => Ok(Self::AzureSemantic),
             _ => Err(()),
         }
     }
@@ -166,6 +280,7 @@ impl AgentKind {
             Self::Parrot => "the parrot",
             Self::OpenAi => "OpenAI Realtime API",
             Self::AzureOpenAi => "Azure OpenAI Realtime API",
+            Self::VoiceLive => "Voice Live API",
         }
     }
 
@@ -174,6 +289,7 @@ impl AgentKind {
             Self::Parrot => "parrot",
             Self::OpenAi => "openai",
             Self::AzureOpenAi => "azure_openai",
+            Self::VoiceLive => "voice_live",
         }
     }
 }
@@ -220,19 +336,19 @@ pub fn is_fit(url: &Url, production: bool) -> bool {
     scheme && url.has_host() && is_free_of_secrets(url) && !has_key
 }
 
-fn turn_detection(read: &Reader<impl Environment>) -> TurnDetection {
-    match read.text("AGENT_TURN_DETECTION").as_deref() {
-        Some("semantic_vad") => return TurnDetection::Semantic,
-        None | Some("server_vad") => {}
-        Some(other) => {
-            let rule = "server_vad or semantic_vad";
-            read.mistake("AGENT_TURN_DETECTION", Some(other.to_owned()), rule);
-        }
+fn turn_detection(read: &Reader<impl Environment>, kind: AgentKind) -> TurnDetection {
+    let rule = "server_vad, semantic_vad or azure_semantic_vad";
+    let detector = read.parsed("AGENT_TURN_DETECTION", rule);
+    if detector == Some(Detector::AzureSemantic) && kind != AgentKind::VoiceLive {
+        let rule = "known to voice_live only";
+        let value = read.text("AGENT_TURN_DETECTION");
+        read.mistake("AGENT_TURN_DETECTION", value, rule);
     }
     let default = u64::from(THRESHOLD_PERCENT);
     let percent = read.number("AGENT_VAD_THRESHOLD", default, 1..=100);
     let default = u64::from(SILENCE_MS);
-    TurnDetection::Server {
+    TurnDetection {
+        detector,
         threshold: share(u8::try_from(percent).expect("at most 100")),
         silence: Duration::from_millis(read.number("AGENT_VAD_SILENCE_MS", default, 100..=5_000)),
     }

@@ -6,6 +6,7 @@
 mod agents;
 mod campaigns;
 mod table;
+mod voice_live;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use toml::de::DeTable;
 use crate::{
     campaign::{AcsRefusal, Campaigns, Name, WhenFull},
     config::{
-        AgentSettings, Caps,
+        AgentSettings, Caps, VoiceLiveAccess,
         file::table::{Notes, Table},
     },
     language::Language,
@@ -62,6 +63,7 @@ pub struct Inherited {
     pub whatsapp_lacks: String,
     pub caps: Caps,
     pub agent: AgentSettings,
+    pub voice_live: VoiceLiveAccess,
 }
 
 /// Why a campaign file cannot be used: everything that is wrong with it.

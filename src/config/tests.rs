@@ -78,9 +78,9 @@ fn one_failed_start_names_every_bad_setting() {
       DEFAULT_LANGUAGE="Hebrew, please": a language tag, such as he-IL
       DRAIN_SECONDS="-3": a whole number from 0 to 86400
       LOG_FORMAT="xml": text or json
-      AGENT="robot": parrot, openai or azure_openai
+      AGENT="robot": parrot, openai, azure_openai or voice_live
       OPENAI_API_KEY_FILE="/nonexistent/key": a readable file: No such file or directory (os error 2)
-      AGENT_TURN_DETECTION="guess": server_vad or semantic_vad
+      AGENT_TURN_DETECTION="guess": server_vad, semantic_vad or azure_semantic_vad
       MAX_ACTIVE_CALLS="many": a whole number of calls, at most 1000000
       MAX_CONNECTIONS="2000000": a whole number of calls, at most 1000000
       CALLS_CAPACITY_LOG_LEVEL="LOUD": DEBUG, INFO, WARNING or ERROR
@@ -236,6 +236,84 @@ fn what_cannot_write_to_callers_is_refused() {
         let settings = [WHATSAPP, &[("TWILIO_API_BASE", base)]].concat();
         assert!(production(&settings).is_ok(), "{base}");
     }
+}
+
+#[test]
+fn voice_live_needs_an_address_and_one_kind_of_credentials() {
+    const URL: (&str, &str) = (
+        "VOICE_LIVE_URL",
+        "wss://acme.cognitiveservices.azure.com/voice-live/realtime",
+    );
+    const KEY: (&str, &str) = ("VOICE_LIVE_API_KEY", "canary");
+    const SECRET: (&str, &str) = ("VOICE_LIVE_CLIENT_SECRET", "canary");
+    let agent = |settings: &[(&str, &str)]| {
+        let mut settings = settings.to_vec();
+        settings.push(("AGENT", "voice_live"));
+        production(&settings)
+    };
+    let config = agent(&[URL, KEY, ("OPENAI_API_KEY", "")]).unwrap();
+    assert_eq!(config.agent.url.as_str(), URL.1);
+    assert_eq!(config.agent.model, "gpt-realtime");
+    assert_eq!(config.agent.kind.title(), "Voice Live API");
+    let applications = [
+        URL,
+        SECRET,
+        ("VOICE_LIVE_TENANT_ID", "contoso.example.com"),
+        ("VOICE_LIVE_CLIENT_ID", "an-id"),
+    ];
+    let config = agent(&applications).unwrap();
+    assert!(config.agent.key.is_none());
+    assert!(!format!("{config:?}").contains("canary"));
+    let entra = config.agent.voice_live.entra.unwrap();
+    assert_eq!(entra.login.as_str(), "https://login.microsoftonline.com/");
+
+    let wrong: [&[(&str, &str)]; 7] = [
+        &[],
+        &[URL, ("VOICE_LIVE_TENANT_ID", "a/b")],
+        &[&applications[..], &[KEY]].concat(),
+        &[KEY, ("VOICE_LIVE_URL", "wss://a.example.com/?model=canary")],
+        &[KEY, ("VOICE_LIVE_URL", "ws://a.example.com/")],
+        &[
+            URL,
+            KEY,
+            ("VOICE_LIVE_AGENT_NAME", "clinic"),
+            ("VOICE_LIVE_NOISE_SUPPRESSION", "loud"),
+            ("VOICE_LIVE_ECHO_CANCELLATION", "perhaps"),
+            ("ENTRA_LOGIN_URL", "http://login.example.com"),
+        ],
+        &[URL, KEY, ("VOICE_LIVE_PROJECT_NAME", "acme")],
+    ];
+    let told: String = wrong
+        .iter()
+        .map(|settings| agent(settings).unwrap_err().to_string() + "\n")
+        .collect();
+    assert!(!told.contains("canary"), "{told}");
+    insta::assert_snapshot!(told, @r#"
+    2 settings are wrong:
+      VOICE_LIVE_URL: not set (wss://<resource>.services.ai.azure.com/voice-live/realtime)
+      VOICE_LIVE_API_KEY: not set (the agent needs it, or VOICE_LIVE_TENANT_ID, VOICE_LIVE_CLIENT_ID and VOICE_LIVE_CLIENT_SECRET)
+    4 settings are wrong:
+      VOICE_LIVE_TENANT_ID="a/b": the id, as the portal shows it
+      VOICE_LIVE_CLIENT_ID: not set (the other two need it)
+      VOICE_LIVE_CLIENT_SECRET: not set (the other two need it)
+      VOICE_LIVE_API_KEY: not set (the agent needs it, or VOICE_LIVE_TENANT_ID, VOICE_LIVE_CLIENT_ID and VOICE_LIVE_CLIENT_SECRET)
+    1 setting is wrong:
+      VOICE_LIVE_API_KEY: there are an application's credentials too: leave one of them out
+    1 setting is wrong:
+      VOICE_LIVE_URL: a wss:// address, without user, password or query
+    1 setting is wrong:
+      VOICE_LIVE_URL="ws://a.example.com/": a wss:// address, without user, password or query
+    4 settings are wrong:
+      ENTRA_LOGIN_URL="http://login.example.com/": an https:// address, without user, password or query
+      VOICE_LIVE_PROJECT_NAME: not set (VOICE_LIVE_AGENT_NAME needs it)
+      VOICE_LIVE_NOISE_SUPPRESSION="loud": azure_deep_noise_suppression or none
+      VOICE_LIVE_ECHO_CANCELLATION="perhaps": 1 or 0
+    1 setting is wrong:
+      VOICE_LIVE_AGENT_NAME: not set (VOICE_LIVE_PROJECT_NAME is of no use without)
+    "#);
+    let turns = [("AGENT_TURN_DETECTION", "azure_semantic_vad")];
+    let error = production(&turns).unwrap_err().to_string();
+    assert!(error.ends_with("known to voice_live only"), "{error}");
 }
 
 #[test]

@@ -213,7 +213,7 @@ impl Playback {
         if let Some(next) = self.marks.front()
             && let Some(item) = self.items.iter_mut().find(|item| item.id == next.item)
         {
-            let heard = next.position.saturating_sub(next.at - at);
+            let heard = next.position.saturating_sub(next.at.saturating_sub(at));
             item.heard = item.heard.max(heard);
         }
         self.forget_heard();

@@ -1,4 +1,5 @@
-//! An agent that does exactly what its test says, in the words of the OpenAI Realtime protocol.
+//! An agent that does exactly what its test says, in the words of the OpenAI Realtime protocol, or
+//! with a flat session where it is called at Voice Live's path.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
@@ -97,7 +98,11 @@ impl Session {
             .await;
         this.settings = this.hear().await?["session"].take();
         let format = json!({"format": {"type": "audio/pcmu"}});
-        let session = json!({"type": "realtime", "audio": {"input": format, "output": format}});
+        let session = if this.uri.path().ends_with("/voice-live/realtime") {
+            json!({"input_audio_format": "g711_ulaw", "output_audio_format": "g711_ulaw"})
+        } else {
+            json!({"type": "realtime", "audio": {"input": format, "output": format}})
+        };
         this.say(json!({"type": "session.updated", "session": session}))
             .await;
         Some(this)

@@ -96,6 +96,24 @@ impl TestGateway {
         gateway
     }
 
+    /// Starts a gateway whose agent is a parrot, reached as Voice Live is.
+    pub async fn with_voice_live(options: ParrotOptions, settings: Settings<'_>) -> Self {
+        let options = ParrotOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..options
+        };
+        let parrot = Parrot::start(options).await.unwrap();
+        let url = parrot.voice_live_url();
+        let voice_live = [
+            ("AGENT", "voice_live"),
+            ("VOICE_LIVE_URL", &url),
+            ("VOICE_LIVE_API_KEY", "key-test"),
+        ];
+        let mut gateway = Self::with_agent("", &[settings, &voice_live].concat()).await;
+        gateway.parrot = Some(parrot);
+        gateway
+    }
+
     /// Starts a gateway whose agent is reached as OpenAI is, at `url`.
     pub async fn with_agent(url: &str, settings: Settings<'_>) -> Self {
         let defaults = [

@@ -37,3 +37,4 @@ mod ringing;
 mod signature;
 mod store_outage;
 mod store_settings;
+mod voice_live;

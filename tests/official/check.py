@@ -1,7 +1,9 @@
-"""Checks recorded Realtime messages, one JSON object a line, against OpenAI's own types.
+"""Checks recorded Realtime messages, one JSON object a line, against the vendors' own types.
 
     check.py client FILE    what callgate wrote to an agent: no key that the types do not know
     check.py server FILE    what the built-in agent wrote: the types know its keys, more are fine
+
+The same for Azure Voice Live are voice-live-client and voice-live-server; the others are OpenAI's.
 
 Exits 1 and names line and field if a message is wrong, or if there is none to check.
 """
@@ -16,6 +18,8 @@ from typing import Annotated, get_args, get_type_hints
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.realtime_client_event_param import RealtimeClientEventParam
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+
+import voice_live
 
 AUDIO_KEYS = {
     "input_audio_buffer.append": "audio",
@@ -32,15 +36,37 @@ def client_types():
     adapter = TypeAdapter(union, config=ConfigDict(extra="forbid"))
     members = get_args(RealtimeClientEventParam)
     names = {get_args(get_type_hints(member)["type"])[0] for member in members}
-    return dict.fromkeys(names, adapter)
+    return dict.fromkeys(names, validating(adapter))
 
 
 def server_types():
     union = get_args(RealtimeServerEvent)[0]  # The union is annotated with its discriminator.
     return {
-        get_args(member.model_fields["type"].annotation)[0]: TypeAdapter(member)
+        get_args(member.model_fields["type"].annotation)[0]: validating(TypeAdapter(member))
         for member in get_args(union)
     }
+
+
+def validating(adapter):
+    def flaws(message):
+        kind = message["type"]
+        try:
+            # Without strict, "100" would pass for 100.
+            adapter.validate_python(message, strict=True)
+        except ValidationError as error:
+            for detail in of_the_types_meant(error.errors()):
+                steps = [str(step) for step in detail["loc"] if step != kind]
+                yield ".".join(steps), detail["msg"]
+
+    return flaws
+
+
+SIDES = {
+    "client": client_types,
+    "server": server_types,
+    "voice-live-client": voice_live.client_types,
+    "voice-live-server": voice_live.server_types,
+}
 
 
 def flaws(text, types):
@@ -54,13 +80,7 @@ def flaws(text, types):
     if kind not in types:
         yield "type", f"no event is called {kind!r}"
         return
-    try:
-        # Without strict, "100" would pass for 100.
-        types[kind].validate_python(message, strict=True)
-    except ValidationError as error:
-        for detail in of_the_types_meant(error.errors()):
-            steps = [str(step) for step in detail["loc"] if step != kind]
-            yield ".".join(steps), detail["msg"]
+    yield from types[kind](message)
     audio = message.get(AUDIO_KEYS.get(kind))
     if isinstance(audio, str):
         try:
@@ -85,11 +105,11 @@ def of_the_types_meant(errors):
 
 
 def main(arguments):
-    if len(arguments) != 2 or arguments[0] not in ("client", "server"):
+    if len(arguments) != 2 or arguments[0] not in SIDES:
         print(__doc__, file=sys.stderr)
         return 2
     side, path = arguments
-    types = client_types() if side == "client" else server_types()
+    types = SIDES[side]()
     try:
         with open(path, encoding="utf-8") as file:
             lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]

@@ -12,6 +12,12 @@ UPDATE = (
     '"audio":{"input":{"format":{"type":"audio/pcmu"},"turn_detection":'
     '{"type":"server_vad","threshold":0.5}},"output":{"format":{"type":"audio/pcmu"},"voice":"marin"}}}}'
 )
+FLAT = (
+    '{"type":"session.update","session":{"modalities":["text","audio"],"input_audio_format":"g711_ulaw",'
+    '"input_audio_sampling_rate":8000,"output_audio_format":"g711_ulaw","voice":{"type":"azure-standard",'
+    '"name":"he-IL-HilaNeural"},"turn_detection":{"type":"azure_semantic_vad","threshold":0.5},'
+    '"input_audio_transcription":{"model":"azure-speech","language":"he-IL"}}}'
+)
 CASES = [
     # side, text, expected exit, what has to be named
     ("client", UPDATE, 0, "1 session.update"),
@@ -34,6 +40,21 @@ CASES = [
     ("server", '{"type":"input_audio_buffer.speech_started","event_id":"e","item_id":"i","audio_start_ms":"1"}', 1, "audio_start_ms"),
     ("server", '{"type":"response.output_audio.delta","event_id":"e"}', 1, "response_id"),
     ("server", "", 1, "empty"),
+    ("voice-live-client", FLAT, 0, "1 session.update"),
+    ("voice-live-client", '{"type":"response.create","response":{"instructions":"Greet."}}', 0, "1 legal"),
+    ("voice-live-client", UPDATE, 1, ":1: session.audio: no such key"),
+    ("voice-live-client", FLAT.replace('"azure-standard"', '"azure-usual"'), 1, "session.voice"),
+    ("voice-live-client", FLAT.replace('"azure_semantic_vad"', '"semantic"'), 1, "session.turn_detection.type"),
+    ("voice-live-client", FLAT.replace("0.5", '"0.5"'), 1, "session.turn_detection.threshold"),
+    ("voice-live-client", FLAT.replace("8000", "8000.5"), 1, "session.input_audio_sampling_rate"),
+    ("voice-live-client", FLAT.replace('"output_audio_format":"g711_ulaw"', '"output_audio_format":"audio/pcmu"'), 1, "session.output_audio_format"),
+    ("voice-live-client", FLAT.replace('"name"', '"called"'), 1, "session.voice.name: missing"),
+    ("voice-live-client", '{"type":"input_audio_buffer.append","audio":"a b"}', 1, "not base64"),
+    ("voice-live-client", '{"type":"conversation.item.create","item":{"type":"message","role":"user","content":[{"type":"input_text","text":"5"}]}}', 0, "1 legal"),
+    ("voice-live-client", '{"type":"conversation.item.create","item":{"type":"message","role":"user","content":[{"type":"input_text","texts":"5"}]}}', 1, "item.content.0.text"),
+    ("voice-live-server", '{"type":"input_audio_buffer.speech_started","event_id":"e","item_id":"i","audio_start_ms":1}', 0, "1 legal voice-live-server"),
+    ("voice-live-server", '{"type":"response.audio.delta","event_id":"e","response_id":"r"}', 1, "item_id: missing"),
+    ("voice-live-server", '{"type":"response.output_audio.delta"}', 1, "no event"),
 ]
 
 

@@ -1,7 +1,8 @@
 use super::*;
 
 fn decoded(message: &str) -> Result<Event, Garbled> {
-    decode(&Bytes::from(message.to_owned()), Encoding::Mulaw)
+    let message = Bytes::from(message.to_owned());
+    decode(&message, Dialect::OpenAi, Encoding::Mulaw)
 }
 
 #[test]
@@ -9,8 +10,8 @@ fn audio_is_taken_out_of_its_message_without_a_copy() {
     let message = Bytes::from_static(
         br#"{"type":"response.output_audio.delta","event_id":"e12","response_id":"resp_1","item_id":"item_a1","output_index":0,"content_index":0,"delta":"//9/f39/"}"#,
     );
-    let Ok(Event::Input(Input::AgentAudio { item, chunk })) = decode(&message, Encoding::Mulaw)
-    else {
+    let decoded = decode(&message, Dialect::OpenAi, Encoding::Mulaw);
+    let Ok(Event::Input(Input::AgentAudio { item, chunk })) = decoded else {
         panic!("audio expected");
     };
     assert_eq!(item.as_bytes(), b"item_a1");

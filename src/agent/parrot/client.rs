@@ -1,11 +1,13 @@
-//! What a client asks of the parrot: the client events of the OpenAI Realtime GA protocol.
+//! What a client asks of the parrot: the client events of the OpenAI Realtime GA protocol, or of
+//! Voice Live's, whose session is flat.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{detection::TurnDetection, wire::Problem};
+use crate::{agent::Dialect, chunk::Encoding};
 
 /// A client event, of the kinds the parrot knows.
 #[derive(Debug)]
@@ -25,8 +27,8 @@ pub enum ClientEvent<'a> {
 /// What a `session.update` asks for; what is absent stays as it is.
 #[derive(Debug, Default)]
 pub struct Change {
-    pub input: Option<Format>,
-    pub output: Option<Format>,
+    pub input: Option<Encoding>,
+    pub output: Option<Encoding>,
     pub turns: Option<Turns>,
     pub transcription: Option<Value>,
     pub voice: Option<Value>,
@@ -39,15 +41,6 @@ pub enum Turns {
     /// The client commits.
     Committed,
     Detected(TurnDetection),
-}
-
-/// How audio is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// PCM of 24 kHz: what a session begins with, and what the parrot cannot speak.
-    Pcm,
-    /// Mu-law of 8 kHz.
-    Pcmu,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,9 +60,12 @@ struct Head<'a> {
 }
 
 /// Reads a message. Returns the client's name for the event, if it has one, and the event.
-pub fn parse(text: &str) -> (Option<String>, Result<ClientEvent<'_>, Problem>) {
+pub fn parse(text: &str, dialect: Dialect) -> (Option<String>, Result<ClientEvent<'_>, Problem>) {
     match serde_json::from_str::<Head>(text) {
-        Ok(head) => (head.event_id, event(&head.kind, head.audio, text)),
+        Ok(head) => {
+            let event = event(&head.kind, head.audio, text, dialect);
+            (head.event_id, event)
+        }
         Err(error) => {
             let problem = Problem::new("invalid_event", format!("not an event: {error}"));
             (None, Err(problem))
@@ -83,7 +79,12 @@ pub fn is_base64(text: &str) -> bool {
     text.len().is_multiple_of(4) && text.bytes().all(plain)
 }
 
-fn event<'a>(kind: &str, audio: Cow<'a, str>, text: &str) -> Result<ClientEvent<'a>, Problem> {
+fn event<'a>(
+    kind: &str,
+    audio: Cow<'a, str>,
+    text: &str,
+    dialect: Dialect,
+) -> Result<ClientEvent<'a>, Problem> {
     #[derive(Deserialize)]
     struct Update {
         session: Value,
@@ -99,7 +100,11 @@ fn event<'a>(kind: &str, audio: Cow<'a, str>, text: &str) -> Result<ClientEvent<
     Ok(match kind {
         "input_audio_buffer.append" => ClientEvent::Append(audio),
         "session.update" => {
-            let change = change(&body::<Update>(text)?.session)?;
+            let session = body::<Update>(text)?.session;
+            let change = match dialect {
+                Dialect::OpenAi => change(&session)?,
+                Dialect::VoiceLive => flat_change(&session)?,
+            };
             ClientEvent::UpdateSession(Box::new(change))
         }
         "input_audio_buffer.commit" => ClientEvent::Commit,
@@ -135,24 +140,22 @@ fn change(session: &Value) -> Result<Change, Problem> {
     let format = |path: &str, param| match session.pointer(path) {
         None => Ok(None),
         // Mu-law has no rate in this protocol: the strict form catches a client that sends one.
-        Some(format) if *format == serde_json::json!({ "type": "audio/pcmu" }) => {
-            Ok(Some(Format::Pcmu))
+        Some(format) if *format == json!({ "type": "audio/pcmu" }) => Ok(Some(Encoding::Mulaw)),
+        Some(format) if *format == json!({ "type": "audio/pcm", "rate": 24_000 }) => {
+            Ok(Some(Encoding::Pcm24k))
         }
         Some(_) => Err(Problem::invalid(
             param,
-            "the parrot speaks audio/pcmu without a rate only",
+            "the parrot speaks audio/pcmu without a rate, and audio/pcm of 24000",
         )),
     };
-    let turns = match session.pointer("/audio/input/turn_detection") {
-        None => None,
-        Some(Value::Null) => Some(Turns::Committed),
-        Some(given) => {
-            let detection = TurnDetection::deserialize(given).map_err(|error| {
-                Problem::invalid("session.audio.input.turn_detection", error.to_string())
-            })?;
-            Some(Turns::Detected(detection))
-        }
-    };
+    let param = "session.audio.input.turn_detection";
+    let turns = turns(session.pointer("/audio/input/turn_detection"), param)?;
+    if let Some(Turns::Detected(detection)) = &turns
+        && (detection.kind.is_azures() || detection.auto_truncate)
+    {
+        return Err(Problem::invalid(param, "known to Voice Live only"));
+    }
     let any = |path: &str| session.pointer(path).cloned();
     Ok(Change {
         input: format("/audio/input/format", "session.audio.input.format")?,
@@ -161,5 +164,71 @@ fn change(session: &Value) -> Result<Change, Problem> {
         transcription: any("/audio/input/transcription"),
         voice: any("/audio/output/voice"),
         instructions: any("/instructions"),
+    })
+}
+
+fn flat_change(session: &Value) -> Result<Change, Problem> {
+    let any = |name: &str| session.get(name).cloned();
+    let input = match (any("input_audio_format"), any("input_audio_sampling_rate")) {
+        (None, None) => None,
+        (Some(format), rate) => match (format.as_str(), rate.map(|rate| rate.as_u64())) {
+            (Some("g711_ulaw"), None | Some(Some(8_000))) => Some(Encoding::Mulaw),
+            (Some("pcm16"), Some(Some(16_000))) => Some(Encoding::Pcm16k),
+            (Some("pcm16"), None | Some(Some(24_000))) => Some(Encoding::Pcm24k),
+            (_, _) => {
+                return Err(Problem::invalid(
+                    "session.input_audio_format",
+                    "the parrot hears g711_ulaw of 8000, and pcm16 of 16000 and 24000",
+                ));
+            }
+        },
+        (None, Some(_)) => {
+            let message = "say input_audio_format, too";
+            return Err(Problem::invalid(
+                "session.input_audio_sampling_rate",
+                message,
+            ));
+        }
+    };
+    let output = match any("output_audio_format") {
+        None => None,
+        Some(format) => match format.as_str() {
+            Some("g711_ulaw") => Some(Encoding::Mulaw),
+            Some("pcm16_16000hz") => Some(Encoding::Pcm16k),
+            Some("pcm16") => Some(Encoding::Pcm24k),
+            Some(_) | None => {
+                return Err(Problem::invalid(
+                    "session.output_audio_format",
+                    "the parrot speaks g711_ulaw, pcm16 and pcm16_16000hz",
+                ));
+            }
+        },
+    };
+    let voice = any("voice");
+    if voice
+        .as_ref()
+        .is_some_and(|voice| !voice["type"].is_string())
+    {
+        return Err(Problem::invalid("session.voice", "a voice has a type"));
+    }
+    Ok(Change {
+        input,
+        output,
+        turns: turns(session.get("turn_detection"), "session.turn_detection")?,
+        transcription: any("input_audio_transcription"),
+        voice,
+        instructions: any("instructions"),
+    })
+}
+
+fn turns(given: Option<&Value>, param: &'static str) -> Result<Option<Turns>, Problem> {
+    Ok(match given {
+        None => None,
+        Some(Value::Null) => Some(Turns::Committed),
+        Some(given) => {
+            let detection = TurnDetection::deserialize(given)
+                .map_err(|error| Problem::invalid(param, error.to_string()))?;
+            Some(Turns::Detected(detection))
+        }
     })
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::wire::Output;
+use super::wire::{Output, audio_delta};
+use crate::agent::Dialect;
 
 /// What goes wrong, in every session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +37,7 @@ pub enum Fault {
     Flood,
     /// Sends one message of 100 MB in the first response.
     HugeMessage,
-    /// Acknowledges 24 kHz PCM whatever was asked for.
+    /// Acknowledges another encoding than was asked for.
     WrongFormat,
     /// Fails every response with `insufficient_quota`.
     FailedResponse,
@@ -56,7 +57,7 @@ pub const HUGE_TEXT: usize = 100_000_000;
 pub const GARBAGE_EVERY: Duration = Duration::from_millis(20);
 
 /// Returns the `turn`th piece of garbage; they come round again.
-pub fn garbage(turn: usize) -> Output {
+pub fn garbage(turn: usize, dialect: Dialect) -> Output {
     const TEXTS: [&str; 15] = [
         "",
         "so this is not JSON",
@@ -78,6 +79,10 @@ pub fn garbage(turn: usize) -> Output {
         0 => Output::Binary(Bytes::from_static(&[0, 159, 146, 150, 255])),
         // Deeper than a parser should follow.
         1 => Output::Text("[".repeat(5_000).into()),
-        other => Output::Text(TEXTS[other - 2].into()),
+        other => {
+            let text = TEXTS[other - 2];
+            let kind = audio_delta(dialect);
+            Output::Text(text.replace("response.output_audio.delta", kind).into())
+        }
     }
 }

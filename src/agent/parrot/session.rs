@@ -4,6 +4,7 @@
 //! Invariant: what a session remembers is bounded, whatever a client sends.
 
 mod listening;
+mod settings;
 mod speaking;
 
 use std::{mem, time::Duration, vec};
@@ -12,14 +13,16 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    client::{self, Change, ClientEvent, Format, Turns},
+    client::{self, ClientEvent},
     conversation::Conversation,
     detection::TurnDetection,
+    edge::Ear,
     faults::{self, Fault},
     hearing::{Hearing, Utterance},
     speech::{Outcome, Speech},
     wire::{Output, Problem, Wire},
 };
+use crate::{agent::Dialect, chunk::Encoding};
 
 /// How long the vendor lets a session last.
 pub const LONGEST_SESSION: Duration = Duration::from_hours(1);
@@ -49,16 +52,19 @@ pub struct Session {
     manner: Manner,
     /// In Unix seconds.
     expires_at: u64,
-    input: Format,
-    output: Format,
+    input: Encoding,
+    output: Encoding,
     transcription: Value,
     voice: Value,
     instructions: Value,
+    ear: Ear,
     hearing: Hearing,
     conversation: Conversation,
     turn: Turn,
     /// What the caller said and nobody answered yet.
     unanswered: Option<Utterance>,
+    /// The last answer, and when its first audio was sent.
+    last_answer: Option<(String, Duration)>,
     /// What the caller is saying is going to be this item.
     coming_item: Option<String>,
     /// When the last `session.update` is acknowledged.
@@ -87,24 +93,29 @@ enum Turn {
 
 impl Session {
     /// A session whose identifiers contain `tag` and which ends at `expires_at` in Unix seconds.
-    pub fn new(manner: Manner, tag: String, expires_at: u64) -> Self {
+    pub fn new(manner: Manner, dialect: Dialect, tag: String, expires_at: u64) -> Self {
         Self {
             manner,
             expires_at,
-            input: Format::Pcm,
-            output: Format::Pcm,
+            input: Encoding::Pcm24k,
+            output: Encoding::Pcm24k,
             transcription: Value::Null,
-            voice: "marin".into(),
+            voice: match dialect {
+                Dialect::OpenAi => "marin".into(),
+                Dialect::VoiceLive => json!({ "type": "openai", "name": "marin" }),
+            },
             instructions: "".into(),
+            ear: Ear::of(Encoding::Pcm24k),
             hearing: Hearing::new(),
             conversation: Conversation::default(),
             turn: Turn::Idle,
             unanswered: None,
+            last_answer: None,
             coming_item: None,
             settles: None,
             garbage: None,
             responses: 0,
-            wire: Wire::new(tag),
+            wire: Wire::new(dialect, tag),
             decoded: Vec::new(),
         }
     }
@@ -117,7 +128,7 @@ impl Session {
             (_, Input::Tick) => self.tick(at),
             (Turn::Flooding(_) | Turn::Swamping(..) | Turn::Dead, _) => {}
             (Turn::Idle | Turn::Pausing(_) | Turn::Speaking(_), Input::Message(text)) => {
-                let (about, event) = client::parse(text);
+                let (about, event) = client::parse(text, self.wire.dialect());
                 if let Err(problem) = event.and_then(|event| self.obey(at, event)) {
                     self.wire.error(&problem, about.as_deref());
                 }
@@ -164,7 +175,8 @@ impl Session {
         if let Some((due, turn)) = self.garbage
             && due <= at
         {
-            self.wire.put(faults::garbage(turn));
+            let garbage = faults::garbage(turn, self.wire.dialect());
+            self.wire.put(garbage);
             self.garbage = Some((at + faults::GARBAGE_EVERY, turn.wrapping_add(1)));
         }
         self.turn = match mem::replace(&mut self.turn, Turn::Dead) {
@@ -241,43 +253,6 @@ impl Session {
         }
     }
 
-    fn update(&mut self, at: Duration, change: Change) {
-        if self.settles.is_some() {
-            self.settle(); // An update that comes before the last one is acknowledged.
-        }
-        if self.manner.fault != Some(Fault::WrongFormat) {
-            self.input = change.input.unwrap_or(self.input);
-            self.output = change.output.unwrap_or(self.output);
-        }
-        match change.turns {
-            None => {}
-            Some(Turns::Committed) => self.hearing.set_detection(None),
-            Some(Turns::Detected(detection)) => self.hearing.set_detection(Some(detection)),
-        }
-        let replace = |place: &mut Value, value: Option<Value>| {
-            if let Some(value) = value {
-                *place = value;
-            }
-        };
-        replace(&mut self.transcription, change.transcription);
-        replace(&mut self.voice, change.voice);
-        replace(&mut self.instructions, change.instructions);
-        if self.manner.delay.is_zero() {
-            self.settle();
-        } else {
-            self.settles = Some(at + self.manner.delay);
-        }
-    }
-
-    fn settle(&mut self) {
-        self.settles = None;
-        let updated = json!({ "session": self.description() });
-        self.wire.event("session.updated", updated);
-        if self.manner.fault == Some(Fault::EarlyClose) {
-            self.close(1000, "");
-        }
-    }
-
     fn expire(&mut self) {
         let message = "Your session hit the maximum duration of 60 minutes.";
         self.wire
@@ -292,30 +267,6 @@ impl Session {
 
     fn detects(&self, ask: impl Fn(&TurnDetection) -> bool) -> bool {
         self.hearing.detection().is_some_and(ask)
-    }
-
-    fn description(&self) -> Value {
-        let format = |format| match format {
-            Format::Pcm => json!({ "type": "audio/pcm", "rate": 24_000 }),
-            Format::Pcmu => json!({ "type": "audio/pcmu" }),
-        };
-        json!({
-            "type": "realtime",
-            "object": "realtime.session",
-            "id": self.wire.own_id("sess"),
-            "model": "parrot",
-            "expires_at": self.expires_at,
-            "output_modalities": ["audio"],
-            "instructions": self.instructions,
-            "audio": {
-                "input": {
-                    "format": format(self.input),
-                    "transcription": self.transcription,
-                    "turn_detection": self.hearing.detection().map(TurnDetection::describe),
-                },
-                "output": { "format": format(self.output), "voice": self.voice },
-            },
-        })
     }
 }
 

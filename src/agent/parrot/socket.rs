@@ -30,6 +30,7 @@ use super::{
     session::{Input, LONGEST_SESSION, Session},
     wire::{Output, Part},
 };
+use crate::agent::Dialect;
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,12 +43,16 @@ const MOST_MESSAGE_BYTES: usize = 1024 * 1024;
 /// A client that does not read is not read either once so many messages wait for it.
 const MOST_WAITING: usize = 256;
 
-/// Upgrades the connection, unless the fault is that it does not.
+/// What the path of a client ends in that wants Voice Live's dialect.
+pub const VOICE_LIVE_PATH: &str = "/voice-live/realtime";
+
+/// Upgrades the connection, unless the fault is that it does not. Returns the dialect that the
+/// client's path asks for, too.
 pub async fn upgrade(
     mut stream: TcpStream,
     delay: Duration,
     fault: Option<Fault>,
-) -> Option<WebSocketStream<TcpStream>> {
+) -> Option<(WebSocketStream<TcpStream>, Dialect)> {
     if fault == Some(Fault::Refuse) {
         return None;
     }
@@ -62,8 +67,12 @@ pub async fn upgrade(
         return None;
     }
     let refusal = refusal(fault);
+    let mut dialect = Dialect::OpenAi;
     #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-    let decide = move |_: &Request, response: Response| -> Result<Response, ErrorResponse> {
+    let decide = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        if request.uri().path().ends_with(VOICE_LIVE_PATH) {
+            dialect = Dialect::VoiceLive;
+        }
         match refusal {
             Some(refusal) => Err(refusal),
             None => Ok(response),
@@ -72,7 +81,7 @@ pub async fn upgrade(
     sleep(delay).await;
     let upgrade = accept_hdr_async_with_config(stream, decide, Some(config()));
     match timeout(HANDSHAKE_PATIENCE, upgrade).await {
-        Ok(Ok(socket)) => Some(socket),
+        Ok(Ok(socket)) => Some((socket, dialect)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "parrot did not upgrade a connection");
             None

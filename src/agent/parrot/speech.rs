@@ -6,8 +6,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{conversation::Conversation, wire::Wire};
-use crate::chunk::{duration_of, samples_in};
+use super::{conversation::Conversation, edge::Mouth, wire::Wire};
+use crate::{
+    agent::Dialect,
+    chunk::{Encoding, duration_of, samples_in},
+};
 
 /// The first pieces are short, so that the caller soon hears something.
 const PIECES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
@@ -45,6 +48,7 @@ pub struct Speech {
     response: String,
     item: String,
     script: Script,
+    mouth: Mouth,
     said: usize,
     pieces: usize,
     /// When the next piece is due.
@@ -52,9 +56,10 @@ pub struct Speech {
 }
 
 impl Speech {
-    /// Announces a response that says `script`.
+    /// Announces a response that says `script`, in audio of this `encoding`.
     pub fn begin(
         script: Script,
+        encoding: Encoding,
         due: Duration,
         conversation: &mut Conversation,
         wire: &mut Wire,
@@ -63,6 +68,7 @@ impl Speech {
             response: wire.id("resp"),
             item: wire.id("item"),
             script,
+            mouth: Mouth::of(encoding),
             said: 0,
             pieces: 0,
             due,
@@ -83,10 +89,9 @@ impl Speech {
     pub fn say(&mut self, conversation: &mut Conversation, wire: &mut Wire) {
         let piece = samples_in(PIECES.get(self.pieces).copied().unwrap_or(PIECE));
         let end = self.script.length.min(self.said + piece);
-        let samples: Vec<u8> = (self.said..end)
-            .map(|at| self.script.audio[at % self.script.audio.len()])
-            .collect();
-        let delta = self.with("delta", STANDARD.encode(samples).into());
+        let samples = (self.said..end).map(|at| self.script.audio[at % self.script.audio.len()]);
+        let audio = self.mouth.say(samples.collect());
+        let delta = self.with("delta", STANDARD.encode(audio).into());
         wire.event("response.output_audio.delta", delta);
         self.said = end;
         self.pieces += 1;
@@ -114,12 +119,21 @@ impl Speech {
         let part = json!({ "type": "audio", "transcript": transcript() });
         wire.event("response.content_part.done", self.with("part", part));
         let mut item = self.item(status);
-        item["content"] = json!([{ "type": "output_audio", "transcript": transcript() }]);
+        let kind = match wire.dialect() {
+            Dialect::OpenAi => "output_audio",
+            Dialect::VoiceLive => "audio",
+        };
+        item["content"] = json!([{ "type": kind, "transcript": transcript() }]);
         let done = json!({ "response_id": self.response, "output_index": 0, "item": item });
         wire.event("response.output_item.done", done);
         conversation.finish(&item, wire);
         let usage = usage(self.script.heard, duration_of(self.said));
         done_with(&self.response, outcome, &json!([item]), &usage, wire);
+    }
+
+    /// Returns the name of what is being said.
+    pub fn name(&self) -> &str {
+        &self.item
     }
 
     /// Returns the fields that say where audio or its transcript belongs.
@@ -199,14 +213,18 @@ fn done_with(id: &str, outcome: Outcome, output: &Value, usage: &Value, wire: &m
 }
 
 fn response(id: &str, status: &str, wire: &Wire) -> Value {
-    json!({
+    let mut response = json!({
         "object": "realtime.response",
         "id": id,
         "status": status,
         "status_details": null,
         "conversation_id": wire.own_id("conv"),
-        "output_modalities": ["audio"],
-    })
+    });
+    match wire.dialect() {
+        Dialect::OpenAi => response["output_modalities"] = json!(["audio"]),
+        Dialect::VoiceLive => response["modalities"] = json!(["text", "audio"]),
+    }
+    response
 }
 
 /// Counts 10 tokens a second heard and 20 a second said, which is about what audio costs.

@@ -1,10 +1,13 @@
-//! What the parrot puts on its socket: the server events of the OpenAI Realtime GA protocol.
+//! What the parrot puts on its socket: the server events of the OpenAI Realtime GA protocol, or
+//! the same as Voice Live spells them.
 
 use std::{io::Write, vec};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::agent::Dialect;
 
 /// What the shell does for a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +62,7 @@ impl Problem {
 /// Numbers a session's events and keeps them until the shell takes them.
 #[derive(Debug)]
 pub struct Wire {
+    dialect: Dialect,
     /// Makes identifiers unique among sessions.
     tag: String,
     events: u64,
@@ -69,14 +73,19 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(tag: String) -> Self {
+    pub fn new(dialect: Dialect, tag: String) -> Self {
         Self {
+            dialect,
             tag,
             events: 0,
             ids: 0,
             outputs: Vec::new(),
             buffer: BytesMut::new(),
         }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Returns a new identifier, such as `item_5f3c7`.
@@ -90,8 +99,12 @@ impl Wire {
         format!("{kind}_{}", self.tag)
     }
 
-    /// Sends an event of these `fields`, which are an object.
+    /// Sends an event of these `fields`, which are an object, under the name that the dialect has
+    /// for its `kind`, if it has one.
     pub fn event(&mut self, kind: &str, fields: Value) {
+        let Some(kind) = spelled(self.dialect, kind) else {
+            return;
+        };
         let mut event = Map::new();
         event.insert("type".to_owned(), kind.into());
         self.events += 1;
@@ -118,11 +131,11 @@ impl Wire {
     /// Sends `audio`, which is base64, as it is; cheap, since benchmarks echo through it.
     pub fn echo(&mut self, audio: &str) {
         self.events += 1;
-        let (tag, event) = (&self.tag, self.events);
+        let (tag, event, kind) = (&self.tag, self.events, audio_delta(self.dialect));
         let mut text = (&mut self.buffer).writer();
         write!(
             text,
-            r#"{{"type":"response.output_audio.delta","event_id":"event_{tag}{event}","response_id":"resp_{tag}","item_id":"item_{tag}","output_index":0,"content_index":0,"delta":"{audio}"}}"#
+            r#"{{"type":"{kind}","event_id":"event_{tag}{event}","response_id":"resp_{tag}","item_id":"item_{tag}","output_index":0,"content_index":0,"delta":"{audio}"}}"#
         )
         .expect("a buffer takes everything");
         let text = self.buffer.split().freeze();
@@ -140,5 +153,29 @@ impl Wire {
 
     pub fn drain(&mut self) -> vec::Drain<'_, Output> {
         self.outputs.drain(..)
+    }
+}
+
+/// Returns the name of the event that carries audio.
+pub fn audio_delta(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAi => "response.output_audio.delta",
+        Dialect::VoiceLive => "response.audio.delta",
+    }
+}
+
+/// Returns what an event of the GA protocol is called in `dialect`.
+fn spelled(dialect: Dialect, kind: &str) -> Option<&str> {
+    match dialect {
+        Dialect::OpenAi => Some(kind),
+        Dialect::VoiceLive => match kind {
+            "response.output_audio.delta" => Some(audio_delta(dialect)),
+            "response.output_audio.done" => Some("response.audio.done"),
+            "response.output_audio_transcript.delta" => Some("response.audio_transcript.delta"),
+            "response.output_audio_transcript.done" => Some("response.audio_transcript.done"),
+            "conversation.item.added" => Some("conversation.item.created"),
+            "conversation.item.done" | "rate_limits.updated" => None,
+            other => Some(other),
+        },
     }
 }

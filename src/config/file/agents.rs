@@ -12,9 +12,9 @@ use url::Url;
 use crate::{
     campaign::Name,
     config::{
-        AgentKind, AgentSettings, TurnDetection,
+        AgentKind, AgentSettings, Detector, VoiceLiveAccess,
         agent::{
-            AZURE_URL, DEFAULT_MODEL, LONGEST_TEXT, SILENCE_MS, THRESHOLD_PERCENT, is_fit,
+            AZURE_URL, DEFAULT_MODEL, LONGEST_TEXT, Transcription, TurnDetection, is_fit,
             openai_url, share,
         },
         file::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The longest name of a model or a voice, path or address, in bytes.
-const LONGEST_NAME: usize = 1_024;
+pub(super) const LONGEST_NAME: usize = 1_024;
 /// The longest key, in bytes.
 const LONGEST_KEY: u64 = 16 << 10;
 
@@ -37,11 +37,12 @@ pub struct Agents {
 }
 
 /// One agent, as far as it has been read.
-struct Reading<'a> {
-    table: &'a Table<'a>,
+pub(super) struct Reading<'a> {
+    pub(super) table: &'a Table<'a>,
     environment: &'a AgentSettings,
-    kind: AgentKind,
-    production: bool,
+    pub(super) voice_live: &'a VoiceLiveAccess,
+    pub(super) kind: AgentKind,
+    pub(super) production: bool,
     folder: &'a Path,
     beside: &'a mut Vec<PathBuf>,
 }
@@ -56,7 +57,7 @@ pub fn read(root: &Table<'_>, inherited: &Inherited, folder: &Path) -> Agents {
             table.mistake("the environment's agent is called so: choose another name");
         }
         let kind = table.entry("kind").and_then(|kind| {
-            let rule = "\"parrot\", \"openai\" or \"azure_openai\"";
+            let rule = "\"parrot\", \"openai\", \"azure_openai\" or \"voice_live\"";
             let parsed = kind.parsed(rule)?;
             if parsed == AgentKind::Parrot && inherited.production {
                 kind.mistake("the parrot is no agent for production");
@@ -66,6 +67,7 @@ pub fn read(root: &Table<'_>, inherited: &Inherited, folder: &Path) -> Agents {
         let reading = Reading {
             table: &table,
             environment: &inherited.agent,
+            voice_live: &inherited.voice_live,
             kind: kind.unwrap_or(inherited.agent.kind),
             production: inherited.production,
             folder,
@@ -87,19 +89,32 @@ impl Reading<'_> {
             key: self.key(),
             voice: self
                 .text("voice", LONGEST_NAME)
-                .unwrap_or_else(|| environment.voice.clone()),
+                .or_else(|| environment.voice.clone().filter(|_| self.has_same_words())),
             instructions: self
                 .text("instructions", LONGEST_TEXT)
                 .unwrap_or_else(|| environment.instructions.clone()),
-            greeting: self.optional("greeting", LONGEST_TEXT, environment.greeting.as_ref()),
-            transcription_model: self.optional(
-                "transcription_model",
-                LONGEST_NAME,
-                environment.transcription_model.as_ref(),
-            ),
+            greeting: match self.text("greeting", LONGEST_TEXT).as_deref() {
+                Some("none") => None,
+                Some(text) => Some(text.to_owned()),
+                None => environment.greeting.clone(),
+            },
+            transcription: match self.text("transcription_model", LONGEST_NAME) {
+                Some(model) => Transcription::of(&model),
+                None if self.has_same_words() => environment.transcription.clone(),
+                None => Transcription::Usual,
+            },
             turn_detection: self.turn_detection(),
             extra_ca: self.extra_ca().or_else(|| environment.extra_ca.clone()),
+            voice_live: self.voice_live(),
         }
+    }
+
+    /// Tells whether the environment's voice, transcription and turns may be this agent's: what
+    /// Voice Live calls them, the others do not know.
+    fn has_same_words(&self) -> bool {
+        let is_voice_live = |kind| kind == AgentKind::VoiceLive;
+        is_voice_live(self.environment.kind) == is_voice_live(self.kind)
+            || self.environment.kind == AgentKind::Parrot
     }
 
     /// Tells whether the environment's address, model and key may serve this agent: those of
@@ -117,6 +132,7 @@ impl Reading<'_> {
         let environments = &self.environment.url;
         let Some(entry) = self.table.entry("url") else {
             return match self.kind {
+                AgentKind::VoiceLive => self.voice_live_url(None),
                 AgentKind::Parrot => environments.clone(),
                 AgentKind::OpenAi if !self.has_environments() => openai_url(),
                 AgentKind::AzureOpenAi
@@ -128,6 +144,9 @@ impl Reading<'_> {
                 AgentKind::OpenAi | AgentKind::AzureOpenAi => environments.clone(),
             };
         };
+        if self.kind == AgentKind::VoiceLive {
+            return self.voice_live_url(Some(&entry));
+        }
         self.refuse_for_a_parrot(&entry);
         let url: Option<Url> = entry.text(LONGEST_NAME).and_then(|text| text.parse().ok());
         match url {
@@ -153,19 +172,37 @@ impl Reading<'_> {
                 self.table.missing("model", rule);
                 DEFAULT_MODEL.to_owned()
             }
+            AgentKind::VoiceLive => self.voice_live.model.clone(),
             AgentKind::Parrot | AgentKind::OpenAi | AgentKind::AzureOpenAi => environments.clone(),
         })
     }
 
     fn key(&mut self) -> Option<SecretString> {
-        let inline = self.table.secret("api_key");
-        let file = self.table.secret("api_key_file");
+        if self.has_secret("api_key", "api_key_file") {
+            self.secret("api_key", "api_key_file")
+        } else {
+            self.environments_key()
+        }
+    }
+
+    pub(super) fn has_secret(&self, key: &'static str, file_key: &'static str) -> bool {
+        self.table.secret(key).is_some() || self.table.secret(file_key).is_some()
+    }
+
+    /// Reads a secret that stands in the table, or in a file that the table names.
+    pub(super) fn secret(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<SecretString> {
+        let inline = self.table.secret(key);
+        let file = self.table.secret(file_key);
         for entry in inline.iter().chain(&file) {
             self.refuse_for_a_parrot(entry);
         }
         match (inline, file) {
             (Some(_), Some(file)) => {
-                file.remark("there is api_key too: leave one of them out");
+                file.remark(&format!("there is {key} too: leave one of them out"));
                 None
             }
             (Some(inline), None) => {
@@ -188,11 +225,14 @@ impl Reading<'_> {
                     }
                 }
             }
-            (None, None) => self.environments_key(),
+            (None, None) => None,
         }
     }
 
     fn environments_key(&self) -> Option<SecretString> {
+        if self.kind == AgentKind::VoiceLive {
+            return self.voice_live_key();
+        }
         let key = self.environment.key.clone();
         let key = key.filter(|_| self.has_environments());
         if key.is_none() && self.kind != AgentKind::Parrot {
@@ -213,60 +253,37 @@ impl Reading<'_> {
     }
 
     fn turn_detection(&self) -> TurnDetection {
-        let rule = "\"server_vad\" or \"semantic_vad\"";
-        let inherited = self.environment.turn_detection == TurnDetection::Semantic;
-        let is_semantic = match self.table.entry("turn_detection") {
-            None => inherited,
-            Some(entry) => match entry.text(LONGEST_NAME) {
-                Some("semantic_vad") => true,
-                Some("server_vad") => false,
-                Some(_) => {
-                    entry.mistake(rule);
-                    false
+        let environment = self.environment.turn_detection;
+        let detector = match self.table.entry("turn_detection") {
+            None => environment.detector.filter(|_| self.has_same_words()),
+            Some(entry) => {
+                let rule = "\"server_vad\", \"semantic_vad\" or \"azure_semantic_vad\"";
+                let detector = entry.parsed(rule);
+                if detector == Some(Detector::AzureSemantic) && self.kind != AgentKind::VoiceLive {
+                    entry.mistake("known to \"voice_live\" only");
                 }
-                None => inherited,
-            },
+                detector
+            }
         };
         let threshold = self.table.entry("vad_threshold");
         let silence = self.table.entry("vad_silence_ms");
-        if is_semantic {
+        if detector.unwrap_or_else(|| Detector::usual(self.kind)) == Detector::Semantic {
             for entry in threshold.iter().chain(&silence) {
                 entry.mistake("means nothing with \"semantic_vad\": leave it out");
             }
-            return TurnDetection::Semantic;
         }
         let threshold = threshold.and_then(|entry| entry.number(1..=100));
         let silence = silence.and_then(|entry| entry.number(100..=5_000));
-        let (default_threshold, default_silence) = match self.environment.turn_detection {
-            TurnDetection::Server { threshold, silence } => (threshold, silence),
-            TurnDetection::Semantic => (
-                of_percent(THRESHOLD_PERCENT),
-                Duration::from_millis(SILENCE_MS.into()),
-            ),
-        };
-        TurnDetection::Server {
-            threshold: threshold.map_or(default_threshold, of_percent),
-            silence: silence.map_or(default_silence, |ms| Duration::from_millis(ms.into())),
+        TurnDetection {
+            detector,
+            threshold: threshold.map_or(environment.threshold, of_percent),
+            silence: silence.map_or(environment.silence, |ms| Duration::from_millis(ms.into())),
         }
     }
 
-    fn text(&self, key: &'static str, longest: usize) -> Option<String> {
+    pub(super) fn text(&self, key: &'static str, longest: usize) -> Option<String> {
         let entry = self.table.entry(key)?;
         entry.text(longest).map(str::to_owned)
-    }
-
-    /// Returns a text that `none` takes away.
-    fn optional(
-        &self,
-        key: &'static str,
-        longest: usize,
-        environments: Option<&String>,
-    ) -> Option<String> {
-        match self.text(key, longest).as_deref() {
-            Some("none") => None,
-            Some(text) => Some(text.to_owned()),
-            None => environments.cloned(),
-        }
     }
 
     fn refuse_for_a_parrot(&self, entry: &Entry<'_>) {

@@ -264,6 +264,15 @@ impl<'t> Entry<'t> {
         self.within(number, 0..=MOST_CALLS, &rule)
     }
 
+    /// Returns what is switched on or off.
+    pub fn switch(&self) -> Option<bool> {
+        let switch = self.value.as_bool();
+        if switch.is_none() {
+            self.mistake("true or false");
+        }
+        switch
+    }
+
     /// Returns a whole number within `range`.
     pub fn number(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let rule = format!("a whole number from {} to {}", range.start(), range.end());

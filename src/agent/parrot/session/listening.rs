@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{Session, Turn};
 use crate::agent::parrot::{
-    client::{self, Format},
+    client,
+    edge::OddLength,
     hearing::{Heard, Utterance},
     speech::{self, Outcome},
     wire::Problem,
@@ -33,16 +34,15 @@ impl Session {
     }
 
     pub(super) fn hear(&mut self, at: Duration, audio: &str) -> Result<(), Problem> {
-        if self.input != Format::Pcmu {
-            let message = "the parrot hears audio/pcmu only: say so in a session.update first";
-            return Err(Problem::invalid("audio", message));
-        }
         let mut decoded = mem::take(&mut self.decoded);
         decoded.clear();
         STANDARD
             .decode_vec(audio, &mut decoded)
             .map_err(|error| Problem::invalid("audio", error.to_string()))?;
-        for heard in self.hearing.hear(&decoded) {
+        let samples = self.ear.hear(&decoded);
+        let samples =
+            samples.map_err(|OddLength| Problem::invalid("audio", "ends within a sample"))?;
+        for heard in self.hearing.hear(&samples) {
             match heard {
                 Heard::SpeechStarted { from } => self.caller_starts(at, from),
                 Heard::SpeechStopped { until, said } => self.caller_stops(at, until, said),
@@ -60,6 +60,9 @@ impl Session {
         self.wire
             .event("input_audio_buffer.speech_started", started);
         self.coming_item = Some(item);
+        if self.detects(|detection| detection.auto_truncate) {
+            self.truncate_by_clock(at);
+        }
         if !self.detects(|detection| detection.interrupt_response) {
             return;
         }
@@ -72,6 +75,15 @@ impl Session {
             | Turn::Dead
             | Turn::Closed) => other,
         };
+    }
+
+    /// Cuts the last answer as if it had been played from when it was sent. There is nothing to
+    /// cut if it would be over.
+    fn truncate_by_clock(&mut self, at: Duration) {
+        if let Some((item, since)) = self.last_answer.take() {
+            let heard = millis(at.saturating_sub(since));
+            let _ = self.conversation.truncate(&item, heard, &mut self.wire);
+        }
     }
 
     pub(super) fn caller_stops(&mut self, at: Duration, until: Duration, said: Utterance) {

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use super::{Session, Turn};
 use crate::{
     agent::parrot::{
-        client::Format,
         faults::{self, Fault},
         speech::{self, Outcome, PACE, Script, Speech},
-        wire::{Output, Part, Problem},
+        wire::{Output, Part, Problem, audio_delta},
     },
     chunk::{duration_of, samples_in},
 };
@@ -35,11 +34,8 @@ impl Session {
         }
         if self.manner.echo {
             self.open_echo();
-        } else if self.output == Format::Pcmu {
-            self.turn = self.respond(at);
         } else {
-            let message = "the parrot speaks audio/pcmu only: say so in a session.update first";
-            return Err(Problem::invalid("session.audio.output.format", message));
+            self.turn = self.respond(at);
         }
         Ok(())
     }
@@ -80,7 +76,9 @@ impl Session {
         if once == Some(Fault::Flood) {
             script.length = samples_in(faults::FLOOD);
         }
-        let mut speech = Speech::begin(script, at, &mut self.conversation, &mut self.wire);
+        let (conversation, wire) = (&mut self.conversation, &mut self.wire);
+        let mut speech = Speech::begin(script, self.output, at, conversation, wire);
+        self.last_answer = Some((speech.name().to_owned(), at));
         if once == Some(Fault::Flood) {
             return Turn::Flooding(speech);
         }
@@ -123,9 +121,12 @@ impl Session {
     }
 
     pub(super) fn begin_to_swamp(&mut self, speech: Speech) -> Turn {
-        let kind = r#"{"type":"response.output_audio.delta","event_id":"event_huge","response_id":"resp_huge","item_id":"item_huge","output_index":0,"content_index":0,"delta":""#;
+        let kind = audio_delta(self.wire.dialect());
+        let text = format!(
+            r#"{{"type":"{kind}","event_id":"event_huge","response_id":"resp_huge","item_id":"item_huge","output_index":0,"content_index":0,"delta":""#
+        );
         self.wire.put(Output::Fragment {
-            text: Bytes::from_static(kind.as_bytes()),
+            text: text.into(),
             part: Part::First,
         });
         Turn::Swamping(speech, faults::HUGE_TEXT)

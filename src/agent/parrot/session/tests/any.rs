@@ -7,19 +7,23 @@ use serde_json::json;
 
 use super::{
     super::{Input, LONGEST_SESSION},
-    call::{Call, UPDATE, append, silence, speech},
+    call::{Call, FLAT_UPDATE, UPDATE, append, manner, silence, speech},
 };
-use crate::agent::parrot::Fault;
+use crate::agent::{Dialect, parrot::Fault};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn no_client_can_break_or_fill_a_session(
+        dialect in proptest::sample::select(vec![Dialect::OpenAi, Dialect::VoiceLive]),
         fault in proptest::option::of(proptest::sample::select(<Fault as clap::ValueEnum>::value_variants())),
         acts in vec((any_message(), 0..3_u64), 0..300),
     ) {
-        let mut call = Call::new(fault);
-        call.say(UPDATE);
+        let mut call = Call::of(manner(fault), dialect);
+        call.say(match dialect {
+            Dialect::OpenAi => UPDATE,
+            Dialect::VoiceLive => FLAT_UPDATE,
+        });
         for (message, seconds) in acts {
             call.sent.clear();
             call.now += Duration::from_secs(seconds);
@@ -51,19 +55,23 @@ fn any_message() -> impl Strategy<Value = Option<String>> {
         "response.cancel",
         "else",
     ]);
-    let append = (0..2_u8, 1..8_000_u32).prop_map(|(loud, ms)| {
-        let audio = if loud == 1 {
-            speech(ms.min(2_000))
-        } else {
-            silence(ms)
-        };
+    let append = (0..2_u8, 1..2_000_u32).prop_map(|(loud, ms)| {
+        let audio = if loud == 1 { speech(ms) } else { silence(ms) };
         append(&audio)
     });
     let event = (kinds, ids, any::<u16>(), "[a-z]{0,70}").prop_map(|(kind, id, end, name)| {
+        let (format, flat) = match end % 8 {
+            0 => (json!({ "type": "audio/pcm", "rate": 24_000 }), "pcm16"),
+            _ => (json!({ "type": "audio/pcmu" }), "g711_ulaw"),
+        };
         json!({
             "type": kind, "event_id": name, "item_id": id, "content_index": 0,
             "audio_end_ms": end, "item": { "type": "message", "id": name }, "audio": name,
-            "session": { "type": "realtime", "instructions": name },
+            "session": {
+                "type": "realtime", "instructions": name,
+                "input_audio_format": flat, "output_audio_format": flat,
+                "audio": { "input": { "format": format }, "output": { "format": format } },
+            },
         })
         .to_string()
     });

@@ -7,13 +7,22 @@ use serde_json::{Value, json};
 
 use super::super::{Input, LONGEST_SESSION, Manner, Session};
 use crate::{
-    agent::parrot::{Fault, hearing::level_db, voice, wire::Output},
+    agent::{
+        Dialect,
+        parrot::{Fault, hearing::level_db, voice, wire::Output},
+    },
     chunk::{Chunk, Encoding, SILENT_SAMPLE, duration_of, samples_in},
 };
 
 pub const UPDATE: &str = r#"{"type":"session.update","session":{"type":"realtime","audio":{
     "input":{"format":{"type":"audio/pcmu"},"transcription":{"model":"gpt-transcribe"}},
     "output":{"format":{"type":"audio/pcmu"},"voice":"cedar"}}}}"#;
+
+pub const FLAT_UPDATE: &str = r#"{"type":"session.update","session":{
+    "modalities":["text","audio"],"voice":{"type":"azure-standard","name":"he-IL-HilaNeural"},
+    "input_audio_format":"g711_ulaw","input_audio_sampling_rate":8000,
+    "output_audio_format":"g711_ulaw","input_audio_transcription":{"model":"azure-speech"},
+    "turn_detection":{"type":"azure_semantic_vad","speech_duration_ms":80}}}"#;
 
 /// A session and its client.
 pub struct Call {
@@ -30,8 +39,20 @@ impl Call {
     }
 
     pub fn with(manner: Manner) -> Self {
+        Self::of(manner, Dialect::OpenAi)
+    }
+
+    /// A client that speaks as Voice Live's do, on the telephone.
+    pub fn flat(fault: Option<Fault>) -> Self {
+        let mut call = Self::of(manner(fault), Dialect::VoiceLive);
+        call.say(FLAT_UPDATE);
+        call.sent.clear();
+        call
+    }
+
+    pub fn of(manner: Manner, dialect: Dialect) -> Self {
         let mut call = Self {
-            session: Session::new(manner, "t".to_owned(), 3_600),
+            session: Session::new(manner, dialect, "t".to_owned(), 3_600),
             now: Duration::ZERO,
             heard_at: Duration::ZERO,
             sent: Vec::new(),
