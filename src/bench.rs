@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    admission::{Admission, Ended, ToFree},
+    admission::{Admission, Ended, Readiness, ToFree},
     agent,
     call::{CallerId, CarrierCallId, EndReason},
     campaign::Campaigns,
@@ -110,6 +110,7 @@ impl Signatures {
 pub struct Door {
     admission: Admission,
     campaigns: Campaigns,
+    ready: Readiness,
     next: u64,
     _freed: ToFree,
 }
@@ -132,6 +133,7 @@ impl Door {
         let mut door = Self {
             admission,
             campaigns,
+            ready: Readiness::default(),
             next: 0,
             _freed: freed,
         };
@@ -149,7 +151,7 @@ impl Door {
         let caller = &CallerId::Withheld;
         let admitted = self
             .admission
-            .admit(&call, caller, campaign, &self.campaigns, None);
+            .admit(&call, caller, campaign, &self.campaigns, &self.ready);
         at_once(admitted);
         self.next
     }

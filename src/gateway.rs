@@ -25,10 +25,10 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Flaw, Reason, StoreError},
+    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
     answer::{TemplateError, Templates},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
-    campaign::Campaigns,
+    campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     config::{Config, FileError, OperatorSettings, TwilioSettings},
     connections::ConnectionManager,
@@ -141,7 +141,10 @@ impl Gateway {
         } else {
             let numbers = config.twilio.numbers.clone();
             let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let only = only.offering(config.refusal.when_full);
+            let budget = (Name::default_name(), config.agent.budget);
+            let only = only
+                .offering(config.refusal.when_full)
+                .with_budgets([budget]);
             Draft::without_file(only, &inherited)?
         };
         let Config {
@@ -297,9 +300,18 @@ impl Gateway {
         (!self.is_draining()).then(|| self.connections.free())
     }
 
-    /// Tells whether this replica would take a media socket.
-    pub(crate) fn takes_media(&self) -> bool {
-        self.free_places().is_some_and(|places| places > 0)
+    /// Returns what this replica can do for a campaign's call at this moment.
+    pub(crate) fn readiness(&self, campaign: &Campaign) -> Readiness {
+        let agents = self.campaigns.agents();
+        let resting = campaign
+            .agents()
+            .filter(|agent| agents.of(agent).is_resting());
+        Readiness {
+            closed: self.closed(),
+            // It would take the media socket as well.
+            dials: self.free_places().is_some_and(|places| places > 0),
+            resting: resting.cloned().collect(),
+        }
     }
 
     /// Returns why nobody would take another call's media, if that is so: neither this replica nor

@@ -50,8 +50,16 @@ async fn admit(admission: &Admission, id: &str) -> Decision {
     let campaign = campaigns.default_campaign();
     let caller = &CallerId::Withheld;
     admission
-        .admit(&call(id), caller, campaign, &campaigns, None)
+        .admit(&call(id), caller, campaign, &campaigns, &ready())
         .await
+}
+
+/// Returns what a replica can do that has places for media.
+fn ready() -> Readiness {
+    Readiness {
+        dials: true,
+        ..Readiness::default()
+    }
 }
 
 async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed, ClaimError> {

@@ -6,7 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::call::{CallId, CarrierCallId};
+use crate::{
+    call::{CallId, CarrierCallId},
+    campaign::Name,
+};
 
 /// What a ticket says. It is signed, not stored: every replica with the same secret can read it,
 /// also while the store is away.
@@ -15,6 +18,8 @@ pub struct Ticket {
     pub call: CallId,
     pub carrier_call: CarrierCallId,
     pub campaign: String,
+    /// The agent that it was admitted for.
+    pub agent: Name,
     /// The replica that admitted the call.
     pub issuer: String,
     /// Unix milliseconds.
@@ -45,6 +50,7 @@ struct Wire {
     i: String,
     c: String,
     g: String,
+    a: String,
     r: String,
     x: u64,
     n: String,
@@ -65,6 +71,7 @@ impl TicketKey {
             i: ticket.call.to_string(),
             c: ticket.carrier_call.as_str().to_owned(),
             g: ticket.campaign.clone(),
+            a: ticket.agent.to_string(),
             r: ticket.issuer.clone(),
             x: ticket.expires_at,
             n: ticket.nonce.clone(),
@@ -119,6 +126,7 @@ fn unseal(body: &str) -> Option<Ticket> {
         call: wire.i.parse().ok()?,
         carrier_call: CarrierCallId::try_from(wire.c).ok()?,
         campaign: wire.g,
+        agent: wire.a.parse().ok()?,
         issuer: wire.r,
         expires_at: wire.x,
         nonce: wire.n,
@@ -135,6 +143,7 @@ mod tests {
             call: CallId::new(),
             carrier_call: call("CA00000000000000000000000000000001"),
             campaign: "c".repeat(64),
+            agent: "a".repeat(64).parse().unwrap(),
             issuer: "replica-1".to_owned(),
             expires_at: 1_000,
             nonce: "0".repeat(32),
@@ -159,6 +168,7 @@ mod tests {
         let carrier_call = ticket().carrier_call;
         let read = other_replica.read(&text, &carrier_call, 999).unwrap();
         assert_eq!(read.campaign, "c".repeat(64));
+        assert_eq!(read.agent, ticket().agent);
         let stranger = TicketKey::new(None);
         assert_eq!(
             stranger.read(&text, &carrier_call, 999),

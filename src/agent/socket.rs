@@ -3,6 +3,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -44,6 +48,8 @@ pub struct AgentSocket {
     /// The caller's audio that found no room in the outbox.
     dropped: u64,
     metrics: AgentMetrics,
+    /// Tokens that the agent has used up, of all its calls.
+    tokens: Arc<AtomicU32>,
 }
 
 impl AgentSocket {
@@ -56,6 +62,7 @@ impl AgentSocket {
         settings: &AgentSettings,
         language: &Language,
         metrics: AgentMetrics,
+        tokens: Arc<AtomicU32>,
     ) -> Result<Self, AgentError> {
         let mut agent = Self {
             socket,
@@ -66,6 +73,7 @@ impl AgentSocket {
             garbled: 0,
             dropped: 0,
             metrics,
+            tokens,
         };
         agent.set_up(settings, language).await?;
         Ok(agent)
@@ -89,7 +97,7 @@ impl AgentSocket {
                 Event::Complaint(Complaint::Fatal(code) | Complaint::Harmless(code)) => {
                     return Err(AgentError::Failed(code));
                 }
-                Event::Input(_) | Event::Limits(_) => {}
+                Event::Input(_) | Event::Answered(..) | Event::Limits(_) => {}
             }
         }
     }
@@ -227,6 +235,10 @@ impl AgentSocket {
     fn input(&mut self, decoded: Result<Event, Garbled>) -> Input {
         match decoded {
             Ok(Event::Input(input)) => input,
+            Ok(Event::Answered(answered, tokens)) => {
+                self.tokens.fetch_add(tokens, Ordering::Relaxed);
+                Input::AgentAnswered(answered)
+            }
             Ok(Event::Created | Event::Updated { fits: true }) => Input::AgentAlive,
             Ok(Event::Limits(limits)) => {
                 for (limit, remaining) in limits {

@@ -149,7 +149,12 @@ async fn bridge(
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(&start.call, campaign, claimed.caller.as_deref());
+    } = gateway.take_ringing(
+        &start.call,
+        &claimed.agent,
+        &campaign.language,
+        claimed.caller.as_deref(),
+    );
     let call = start.call;
     let id = place.id();
     let orders = place.enter(Carrier::Twilio, call.clone(), caller.clone(), claimed.slot);

@@ -5,10 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::config::{
-    is_free_of_secrets,
-    reader::{Environment, Reader},
-    shown,
+use crate::{
+    campaign::Budget,
+    config::{
+        is_free_of_secrets,
+        reader::{Environment, Reader},
+        shown,
+    },
 };
 
 /// The longest instructions, in bytes.
@@ -21,6 +24,11 @@ pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
 pub const THRESHOLD_PERCENT: u32 = 50;
 /// How long a silence ends a turn for [`TurnDetection::Server`].
 pub const SILENCE_MS: u32 = 500;
+
+/// The largest number of calls that an agent may have, and for which it may be dialed in a minute.
+pub const MOST_SESSIONS: u32 = 1_000_000;
+/// The largest number of tokens that it may use up in a minute.
+pub const MOST_TOKENS: u32 = 1_000_000_000;
 
 /// Which agent talks with callers, and how it is addressed.
 #[derive(Debug, Clone)]
@@ -47,6 +55,9 @@ pub struct AgentSettings {
     pub turn_detection: TurnDetection,
     /// `AGENT_CA_FILE`: certificates to trust beside the system's, as PEM.
     pub extra_ca: Option<PathBuf>,
+    /// `AGENT_MAX_SESSIONS`, `AGENT_CONNECTIONS_PER_MINUTE`, `AGENT_TOKENS_PER_MINUTE`: what all
+    /// replicas together may ask of it. Default: nothing bounds it.
+    pub budget: Budget,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +120,7 @@ impl AgentSettings {
             },
             turn_detection: turn_detection(read),
             extra_ca: read.text("AGENT_CA_FILE").map(PathBuf::from),
+            budget: budget(read, kind),
         }
     }
 }
@@ -127,6 +139,7 @@ impl PartialEq for AgentSettings {
             transcription_model,
             turn_detection,
             extra_ca,
+            budget,
         } = self;
         let same_key = match (key, &other.key) {
             (Some(key), Some(other)) => key.expose_secret() == other.expose_secret(),
@@ -143,6 +156,7 @@ impl PartialEq for AgentSettings {
             && *transcription_model == other.transcription_model
             && *turn_detection == other.turn_detection
             && *extra_ca == other.extra_ca
+            && *budget == other.budget
     }
 }
 
@@ -176,6 +190,30 @@ impl AgentKind {
             Self::AzureOpenAi => "azure_openai",
         }
     }
+
+    /// Returns what an agent of this kind may be asked for unless its settings say otherwise.
+    pub fn budget(self) -> Budget {
+        match self {
+            // What an account of theirs allows, nobody else knows.
+            Self::Parrot | Self::OpenAi | Self::AzureOpenAi => Budget::default(),
+        }
+    }
+}
+
+fn budget(read: &Reader<impl Environment>, kind: AgentKind) -> Budget {
+    let usual = kind.budget();
+    Budget {
+        sessions: limit(read, "AGENT_MAX_SESSIONS", MOST_SESSIONS).or(usual.sessions),
+        dials: limit(read, "AGENT_CONNECTIONS_PER_MINUTE", MOST_SESSIONS).or(usual.dials),
+        tokens: limit(read, "AGENT_TOKENS_PER_MINUTE", MOST_TOKENS).or(usual.tokens),
+    }
+}
+
+/// Reads a number from one to `most` that need not be set.
+fn limit(read: &Reader<impl Environment>, name: &str, most: u32) -> Option<u32> {
+    read.text(name)?;
+    let number = read.number(name, u64::from(most), 1..=u64::from(most));
+    u32::try_from(number).ok()
 }
 
 /// Reads a text that goes to the agent in one message.

@@ -13,7 +13,7 @@ use crate::{
     agent::{Agent, AgentError, AgentSocket},
     bridge::Arriving,
     call::{CallerId, CarrierCallId},
-    campaign::Campaign,
+    campaign::Name,
     gateway::Gateway,
     language::Language,
 };
@@ -39,15 +39,16 @@ impl RingingCalls {
 }
 
 impl Gateway {
-    /// Starts to connect the campaign's agent for a call that rings, so that it is there when the
+    /// Starts to connect the agent that was chosen for a call that rings, so that it is there when the
     /// media is.
     pub(crate) fn call_agent(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
-        campaign: &Campaign,
+        agent: &Name,
+        language: &Language,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), campaign);
+        let ringing = self.begin_ringing(call, caller.clone(), agent, language);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -58,12 +59,13 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: CallerId,
-        campaign: &Campaign,
+        agent: &Name,
+        language: &Language,
     ) -> Ringing {
-        let agent = self.campaigns.agent_of(campaign);
+        let agent = self.campaigns.agents().of(agent);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
-        let (ours, language) = (Arc::clone(&agent), campaign.language.clone());
+        let (ours, language) = (Arc::clone(&agent), language.clone());
         let connecting = async move {
             let connected = gateway.connect_agent(&ours, &language).await;
             let unwanted = match arrived.send(connected) {
@@ -101,21 +103,25 @@ impl Gateway {
                 tracing::warn!(error, reason, agent, "no agent for a call");
             }
         }
+        if agent.is_resting() || agent.was_reached() {
+            self.admission.nudge(); // The other replicas should not have to find out.
+        }
         connected
     }
 
     /// Hands over the agent and the caller of a call whose media has arrived. Where another
-    /// replica answered the webhook, the campaign's agent is called now, and the caller is `noted`.
+    /// replica answered the webhook, the call's agent is called now, and the caller is `noted`.
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        campaign: &Campaign,
+        agent: &Name,
+        language: &Language,
         noted: Option<&str>,
     ) -> Ringing {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
-            self.begin_ringing(call, caller, campaign)
+            self.begin_ringing(call, caller, agent, language)
         })
     }
 

@@ -94,17 +94,22 @@ async fn admit(
     campaign: &Campaign,
     campaigns: &Campaigns,
 ) -> Answer {
-    let admission =
-        gateway
-            .admission
-            .admit(&call.id, &call.from, campaign, campaigns, gateway.closed());
+    let ready = gateway.readiness(campaign);
+    let admission = gateway
+        .admission
+        .admit(&call.id, &call.from, campaign, campaigns, &ready);
     match admission.await {
-        Decision::Admit { ticket, first, .. } => {
+        Decision::Admit {
+            ticket,
+            agent,
+            first,
+            ..
+        } => {
             if first {
                 gateway.metrics.started();
                 gateway.timeline.step(&call.id, What::Admitted);
-                if gateway.takes_media() {
-                    gateway.call_agent(&call.id, &call.from, campaign);
+                if ready.dials {
+                    gateway.call_agent(&call.id, &call.from, &agent, &campaign.language);
                 }
             }
             Answer::Connect {

@@ -55,7 +55,7 @@ fn what_the_agent_reports_becomes_what_happened() {
     ] {
         assert_eq!(
             done(response),
-            Ok(Event::Input(Input::AgentAnswered(expected))),
+            Ok(Event::Answered(expected, 0)),
             "{response}"
         );
     }

@@ -37,10 +37,18 @@ impl House {
             call: &call(number),
             rooms,
             lease: SETUP,
-            state: &state(rooms),
         };
-        let ticket = format!("ticket-{number}");
-        let acquired = self.store(0).acquire(self.now, &request, &ticket);
+        let choices = Choices {
+            agents: &[Choice {
+                agent: &Name::default_name(),
+                budget: Budget::default(),
+                rests: false,
+                ticket: &format!("ticket-{number}"),
+                state: &state(rooms),
+            }],
+            dials: true,
+        };
+        let acquired = self.store(0).acquire(self.now, &request, &choices);
         acquired.await.unwrap()
     }
 
@@ -55,11 +63,15 @@ impl House {
             call: &call(number),
             rooms,
             lease: LEASE,
-            state: &state(rooms),
         };
-        let nonce = format!("{number}-{nonce}");
+        let arrival = Arrival {
+            nonce: &format!("{number}-{nonce}"),
+            admitted_without: false,
+            state: &state(rooms),
+            dials: None,
+        };
         let store = self.store(replica);
-        let adopted = store.adopt(self.now, &request, &nonce, false);
+        let adopted = store.adopt(self.now, &request, &arrival);
         adopted.await.unwrap()
     }
 
