@@ -9,7 +9,10 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
-    admission::redis_server::RedisServer, call::CallerId, campaign::Campaigns, config::Config,
+    admission::redis_server::RedisServer,
+    call::CallerId,
+    campaign::{Budget, Campaigns},
+    config::Config,
     language::Language,
 };
 
@@ -259,4 +262,32 @@ async fn a_live_calls_webhook_takes_no_second_slot_while_the_store_is_away() {
     drop(claimed);
     admission.release(freed.try_recv().unwrap()).await;
     assert_eq!(admission.occupancy().active, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_a_replica_dials_its_even_part_of_what_an_agent_allows() {
+    let (admission, _freed) = without_store("100");
+    let budget = Budget {
+        dials: Some(5),
+        ..Budget::default()
+    };
+    let campaigns = campaigns().with_budgets([(Name::default_name(), budget)]);
+    let campaign = campaigns.default_campaign();
+    let decide = async |id: &str| {
+        let (call, caller, ready) = (call(id), CallerId::Withheld, ready());
+        admission
+            .admit(&call, &caller, campaign, &campaigns, &ready)
+            .await
+    };
+    for id in ["CA1", "CA2"] {
+        let decision = decide(id).await;
+        assert!(matches!(decision, Decision::Admit { first: true, .. }));
+    }
+    let Decision::Refuse { refusal, .. } = decide("CA3").await else {
+        panic!("two of five are this replica's");
+    };
+    assert_eq!((refusal.reason, refusal.used), (Reason::Dials, 2));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    let decision = decide("CA4").await;
+    assert!(matches!(decision, Decision::Admit { .. }));
 }

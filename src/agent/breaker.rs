@@ -105,4 +105,19 @@ mod tests {
         assert!(breaker.may_try());
         assert!(breaker.may_try());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reaches_an_agent_that_the_replicas_leave_alone_has_news_for_them() {
+        let breaker = Breaker::default();
+        breaker.record(true);
+        assert!(!breaker.was_reached(), "nobody has left it alone");
+        breaker.learn(true);
+        breaker.record(true);
+        assert!(breaker.was_reached());
+        breaker.record(false);
+        assert!(!breaker.was_reached(), "it is over again");
+        breaker.record(true);
+        breaker.learn(false);
+        assert!(!breaker.was_reached(), "they know");
+    }
 }
