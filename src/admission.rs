@@ -9,11 +9,13 @@
 //! A replica that alone is cut off from the store keeps its callers, and its leases lapse: for that
 //! long the others may admit as many again.
 
+mod agents;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod claiming;
 mod clock;
 mod deciding;
+mod dials;
 mod ending;
 mod ledger;
 mod memory;
@@ -32,7 +34,9 @@ mod upkeep;
 mod redis_server;
 
 use std::{
+    collections::HashMap,
     fmt,
+    str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,26 +48,29 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     admission::{
         clock::Clock,
+        dials::Dials,
         ending::{Lately, Owed},
         ledger::Ledger,
         outage::Outage,
-        store::Store,
+        store::{AgentUse, Store},
         ticket::TicketKey,
     },
     call::{CallId, CarrierCallId, EndReason},
-    campaign::Campaigns,
+    campaign::{Campaigns, Name},
     config::{Caps, StoreSettings},
     recent::Recent,
     telemetry::CapacityMetrics,
 };
 
+pub use agents::AgentNews;
+pub use deciding::Readiness;
 pub use ending::{AT_ONCE, Ended};
 pub use outage::Kind as Trouble;
 pub use redis::{Flaw, RedisStore, SlotRow, StoreError};
 pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
-pub use store::Released;
+pub use store::{AgentReport, Released, Rest};
 pub use ticket::TicketError;
 pub use upkeep::Upkeep;
 
@@ -82,6 +89,8 @@ pub enum Decision {
     Admit {
         call: CallId,
         ticket: String,
+        /// Who talks with its caller.
+        agent: Name,
         first: bool,
     },
     Refuse {
@@ -111,6 +120,12 @@ pub enum Reason {
     Connections,
     /// The last replica that there is drains.
     Draining,
+    /// The agent was dialed for as many calls within the last minute as it may be.
+    Dials,
+    /// The agent has used up its tokens of the last minute.
+    Tokens,
+    /// The agent keeps failing, and is left alone for a moment.
+    Resting,
 }
 
 impl Reason {
@@ -120,7 +135,28 @@ impl Reason {
             Self::Outage => "outage",
             Self::Connections => "connections",
             Self::Draining => "draining",
+            Self::Dials => "dials",
+            Self::Tokens => "tokens",
+            Self::Resting => "resting",
         }
+    }
+}
+
+impl FromStr for Reason {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [
+            Self::Full,
+            Self::Outage,
+            Self::Connections,
+            Self::Draining,
+            Self::Dials,
+            Self::Tokens,
+            Self::Resting,
+        ];
+        let named = all.into_iter().find(|reason| reason.as_str() == text);
+        named.ok_or(())
     }
 }
 
@@ -148,6 +184,8 @@ pub enum ClaimError {
 #[derive(Debug)]
 pub struct Claimed {
     pub call: CallId,
+    /// Who talks with its caller.
+    pub agent: Name,
     /// Who rings, masked, if another replica has noted it.
     pub caller: Option<String>,
     pub slot: Slot,
@@ -197,6 +235,9 @@ struct Book {
     ended: Recent<CarrierCallId, EndReason>,
     lately: Lately,
     nonces: Recent<String, ()>,
+    dials: Dials,
+    /// What all replicas have asked of agents, as the store last said.
+    agents: HashMap<Name, AgentUse>,
     /// What the store is still to be told, once it answers.
     owed: Owed,
     /// Free places for media sockets; `None` while this replica drains.
@@ -236,6 +277,8 @@ impl Admission {
             ended: Recent::default(),
             lately: Lately::default(),
             nonces: Recent::default(),
+            dials: Dials::default(),
+            agents: HashMap::new(),
             owed: Owed::default(),
             places: Some(0),
         };
@@ -298,6 +341,12 @@ impl Admission {
         self.metrics.no_slots();
         for (scope, used, cap) in self.usage(campaigns) {
             self.metrics.slots(scope.kind(), scope.name(), used, cap);
+        }
+        self.metrics.no_budgets();
+        for (agent, _) in campaigns.budgets() {
+            for (budget, used, cap) in self.budgets_of(agent, campaigns) {
+                self.metrics.budget(agent.as_str(), budget, used, cap);
+            }
         }
         let book = self.book();
         let trouble = book.outage.trouble();

@@ -14,7 +14,10 @@ use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,12 +33,12 @@ use url::Url;
 use crate::{
     agent::{breaker::Breaker, stream::Movable},
     call::EndReason,
-    campaign::{Campaign, Name},
+    campaign::Name,
     chunk::Encoding,
     config::{AgentKind, AgentSettings, EntraSettings},
     entra::{self, Entra, EntraError},
     language::Language,
-    session::Input,
+    session::{Answered, Input},
     telemetry::AgentMetrics,
 };
 
@@ -67,6 +70,8 @@ enum Event {
         fits: bool,
     },
     Input(Input),
+    /// An answer is over, with the tokens that it has used up.
+    Answered(Answered, u32),
     /// What is left of the agent's rate limits, by their names.
     Limits(Vec<(Limit, u64)>),
     Complaint(Complaint),
@@ -125,6 +130,8 @@ pub struct Agent {
     /// Where tokens come from, if it wants any.
     entra: Option<Arc<Entra>>,
     breaker: Arc<Breaker>,
+    /// Tokens that nobody has been told of.
+    tokens: Arc<AtomicU32>,
     metrics: AgentMetrics,
 }
 
@@ -191,6 +198,7 @@ impl Agents {
     ) -> Self {
         let prepare = |name: Name, settings: AgentSettings| {
             let known = before.and_then(|before| before.named.get(&name));
+            let tokens = known.map(|known| Arc::clone(&known.tokens));
             let known = known.filter(|known| known.settings == settings);
             let breaker = known.map(|known| Arc::clone(&known.breaker));
             let url = match (settings.kind, parrot) {
@@ -217,6 +225,7 @@ impl Agents {
                 entra,
                 settings,
                 breaker: breaker.unwrap_or_default(),
+                tokens: tokens.unwrap_or_default(),
                 metrics: metrics.clone(),
             })
         };
@@ -236,10 +245,10 @@ impl Agents {
         }
     }
 
-    /// Returns the agent that talks with a campaign's callers.
-    pub fn of(&self, campaign: &Campaign) -> Arc<Agent> {
-        let named = self.named.get(&campaign.agent);
-        let agent = named.or_else(|| self.leaving.get(&campaign.agent));
+    /// Returns the agent of this name, or the environment's.
+    pub fn of(&self, name: &Name) -> Arc<Agent> {
+        let named = self.named.get(name);
+        let agent = named.or_else(|| self.leaving.get(name));
         Arc::clone(agent.unwrap_or(&self.default))
     }
 
@@ -271,6 +280,26 @@ impl Agent {
     /// Tells whether it failed so often of late that it is left alone.
     pub fn is_resting(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// Returns for how long it is left alone here.
+    pub fn rests(&self) -> Option<Duration> {
+        self.breaker.rests()
+    }
+
+    /// Tells whether it was reached here though the replicas hold that it keeps failing.
+    pub fn was_reached(&self) -> bool {
+        self.breaker.was_reached()
+    }
+
+    /// Notes whether the replicas hold that it keeps failing.
+    pub fn learn(&self, fails_for_all: bool) {
+        self.breaker.learn(fails_for_all);
+    }
+
+    /// Returns how many tokens it has used up since this was last asked.
+    pub fn take_tokens(&self) -> u32 {
+        self.tokens.swap(0, Ordering::Relaxed)
     }
 
     /// Returns how its audio is best encoded for a carrier's: alike, wherever it can be.
@@ -340,8 +369,8 @@ impl Agent {
                 AgentError::Unreachable(error)
             }
         })?;
-        let metrics = self.metrics.clone();
-        AgentSocket::ready(socket, &self.settings, language, encoding, metrics).await
+        let (metrics, tokens) = (self.metrics.clone(), Arc::clone(&self.tokens));
+        AgentSocket::ready(socket, &self.settings, language, encoding, metrics, tokens).await
     }
 
     async fn request(&self) -> Result<ClientRequestBuilder, AgentError> {
@@ -416,7 +445,13 @@ impl AgentError {
 pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
     match openai::decode(message, Dialect::OpenAi, Encoding::Mulaw) {
         Ok(Event::Input(input)) => Some(input),
-        Ok(Event::Created | Event::Updated { .. } | Event::Limits(_) | Event::Complaint(_))
+        Ok(
+            Event::Created
+            | Event::Updated { .. }
+            | Event::Answered(..)
+            | Event::Limits(_)
+            | Event::Complaint(_),
+        )
         | Err(Garbled) => None,
     }
 }

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    admission::{Admission, Ended, ToFree},
+    admission::{Admission, Ended, Readiness, ToFree},
     agent,
     call::{CallerId, CarrierCallId, EndReason},
     campaign::Campaigns,
@@ -113,6 +113,7 @@ impl Signatures {
 pub struct Door {
     admission: Admission,
     campaigns: Campaigns,
+    ready: Readiness,
     next: u64,
     _freed: ToFree,
 }
@@ -135,6 +136,7 @@ impl Door {
         let mut door = Self {
             admission,
             campaigns,
+            ready: Readiness::default(),
             next: 0,
             _freed: freed,
         };
@@ -152,7 +154,7 @@ impl Door {
         let caller = &CallerId::Withheld;
         let admitted = self
             .admission
-            .admit(&call, caller, campaign, &self.campaigns, None);
+            .admit(&call, caller, campaign, &self.campaigns, &self.ready);
         at_once(admitted);
         self.next
     }

@@ -1,7 +1,7 @@
 //! Which campaign a dialed number belongs to, and what applies to its calls.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     str::FromStr,
     sync::Arc,
@@ -38,6 +38,8 @@ pub struct Campaign {
     pub tenant_caps: TenantCaps,
     /// Which agent talks with its callers.
     pub agent: Name,
+    /// Which one does where the first has no room.
+    pub second_agent: Option<Name>,
     pub when_full: WhenFull,
     pub acs_when_full: AcsRefusal,
 }
@@ -56,6 +58,17 @@ pub struct TenantCaps {
     pub max_calls: Option<u32>,
     /// Slots that no other tenant can take.
     pub reserved: u32,
+}
+
+/// What all calls together may ask of an agent; `None` where nothing bounds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Budget {
+    /// Live calls.
+    pub sessions: Option<u32>,
+    /// Calls for which it is dialed within a minute.
+    pub dials: Option<u32>,
+    /// Tokens that it uses up within a minute.
+    pub tokens: Option<u32>,
 }
 
 /// What a caller is offered for whom there is no room.
@@ -88,6 +101,8 @@ pub struct Campaigns {
     named: HashMap<Name, Arc<Campaign>>,
     answering: HashMap<CallerId, Arc<Campaign>>,
     default: Arc<Campaign>,
+    /// Every agent that there is.
+    budgets: BTreeMap<Name, Budget>,
     /// Whether numbers that no campaign names are in service, and the default campaign's.
     answers_all: bool,
 }
@@ -167,9 +182,15 @@ impl Campaign {
             group: None,
             tenant_caps: TenantCaps::default(),
             agent: Name::default_name(),
+            second_agent: None,
             when_full: WhenFull::default(),
             acs_when_full: AcsRefusal::default(),
         }
+    }
+
+    /// Returns the agents that its callers may get, in the order in which they are tried.
+    pub fn agents(&self) -> impl Iterator<Item = &Name> {
+        [&self.agent].into_iter().chain(&self.second_agent)
     }
 }
 
@@ -183,6 +204,7 @@ impl Campaigns {
             answers_all: numbers.is_empty(),
             answering: numbers.into_iter().map(with_default).collect(),
             default,
+            budgets: BTreeMap::new(),
         }
     }
 
@@ -207,7 +229,14 @@ impl Campaigns {
             answering,
             answers_all: default.is_some(),
             default: default.unwrap_or_else(|| Arc::new(Campaign::plain(texts, None))),
+            budgets: BTreeMap::new(),
         }
+    }
+
+    /// Notes what each agent may be asked for.
+    pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Name, Budget)>) -> Self {
+        self.budgets.extend(budgets);
+        self
     }
 
     /// Offers this to callers for whom there is no room.
@@ -238,6 +267,25 @@ impl Campaigns {
     /// Returns every campaign that can answer a call, in no particular order.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Campaign>> {
         self.named.values()
+    }
+
+    /// Returns what an agent may be asked for.
+    pub fn budget_of(&self, agent: &Name) -> Budget {
+        self.budgets.get(agent).copied().unwrap_or_default()
+    }
+
+    /// Returns every agent with what it may be asked for, whether a campaign names it or not.
+    pub fn budgets(&self) -> impl Iterator<Item = (&Name, Budget)> {
+        self.budgets.iter().map(|(agent, budget)| (agent, *budget))
+    }
+
+    /// Returns the agent that a ticket names, as long as there is one; the campaign's otherwise.
+    pub fn agent_for<'a>(&self, named: &'a Name, campaign: &'a Campaign) -> &'a Name {
+        if self.budgets.contains_key(named) {
+            named
+        } else {
+            &campaign.agent
+        }
     }
 
     /// Returns how many numbers are named.

@@ -28,13 +28,10 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Flaw, Reason, StoreError},
-    answer::{
-        PromptError, Prompts, TemplateError, Templates,
-        prompts::Prompt,
-    },
+    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
+    answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
     call::{CarrierCallId, EndReason, Farewell},
-    campaign::Campaigns,
+    campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
     config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
@@ -165,7 +162,10 @@ impl Gateway {
             let numbers = config.twilio.numbers.clone();
             let only = Campaigns::only(config.language, config.caps.campaign, numbers);
             let refusal = &config.refusal;
-            let only = only.offering(refusal.when_full, refusal.acs_when_full.clone());
+            let budget = (Name::default_name(), config.agent.budget);
+            let only = only
+                .offering(refusal.when_full, refusal.acs_when_full.clone())
+                .with_budgets([budget]);
             Draft::without_file(only, &inherited)?
         };
         let Config {
@@ -337,9 +337,18 @@ impl Gateway {
         (!self.is_draining()).then(|| self.connections.free())
     }
 
-    /// Tells whether this replica would take a media socket.
-    pub(crate) fn takes_media(&self) -> bool {
-        self.free_places().is_some_and(|places| places > 0)
+    /// Returns what this replica can do for a campaign's call at this moment.
+    pub(crate) fn readiness(&self, campaign: &Campaign) -> Readiness {
+        let agents = self.campaigns.agents();
+        let resting = campaign
+            .agents()
+            .filter(|agent| agents.of(agent).is_resting());
+        Readiness {
+            closed: self.closed(),
+            // It would take the media socket as well.
+            dials: self.free_places().is_some_and(|places| places > 0),
+            resting: resting.cloned().collect(),
+        }
     }
 
     /// Returns why nobody would take another call's media, if that is so: neither this replica nor

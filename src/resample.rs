@@ -21,6 +21,7 @@ const LANES: usize = 8;
 const BLOCK: usize = 480;
 
 /// A stream of 16-bit mono samples that changes its rate.
+#[derive(Debug)]
 pub struct Resampler {
     /// Output samples for every `down` input samples.
     up: usize,

@@ -7,9 +7,9 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value, json};
 
 use crate::{
-    admission::{RedisStore, Released, Scope, SlotRow, StoreError, scopes_with_caps},
+    admission::{AgentReport, RedisStore, Released, Scope, SlotRow, StoreError, scopes_with_caps},
     call::CarrierCallId,
-    campaign::Campaigns,
+    campaign::{Campaigns, Name},
     config::{CampaignFile, Config, ConfigError, FileError},
     telemetry::CapacityMetrics,
 };
@@ -75,10 +75,11 @@ pub async fn run(
     let metrics = CapacityMetrics::new();
     let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
     store.connect().await?;
-    let caps = scopes_with_caps(&campaigns(&config)?, &config.caps);
+    let campaigns = campaigns(&config)?;
+    let caps = scopes_with_caps(&campaigns, &config.caps);
     let (text, json) = match options.command.unwrap_or(SlotsCommand::List) {
         SlotsCommand::List => list(&store.slots().await?),
-        SlotsCommand::Count => count(&store, &caps).await?,
+        SlotsCommand::Count => count(&store, &caps, &campaigns).await?,
         SlotsCommand::Release { call } => release(&store, &call).await?,
         SlotsCommand::Reap => {
             let scopes: Vec<Scope> = caps.into_iter().map(|(scope, _)| scope).collect();
@@ -97,7 +98,8 @@ fn campaigns(config: &Config) -> Result<Campaigns, SlotsError> {
             config.language.clone(),
             config.caps.campaign,
             config.twilio.numbers.clone(),
-        )),
+        )
+        .with_budgets([(Name::default_name(), config.agent.budget)])),
     }
 }
 
@@ -130,16 +132,32 @@ fn list(rows: &[SlotRow]) -> (String, Value) {
     )
 }
 
-async fn count(store: &RedisStore, caps: &[(Scope, u32)]) -> Result<(String, Value), SlotsError> {
+async fn count(
+    store: &RedisStore,
+    caps: &[(Scope, u32)],
+    campaigns: &Campaigns,
+) -> Result<(String, Value), SlotsError> {
     let scopes: Vec<Scope> = caps.iter().map(|(scope, _)| scope.clone()).collect();
     let used = store.counts(&scopes).await?;
+    let used = caps.iter().zip(used);
+    let mut counted: Vec<(String, u32, u32)> = used
+        .map(|((scope, cap), used)| (scope.to_string(), used, *cap))
+        .collect();
+    let agents = campaigns.budgets().map(|(agent, _)| agent.clone());
+    let questions: Vec<AgentReport> = agents.map(AgentReport::question).collect();
+    let asked = store.report(&questions).await?;
+    for ((agent, budget), asked) in campaigns.budgets().zip(asked) {
+        let minute = asked.within_a_minute(budget).into_iter();
+        counted
+            .extend(minute.map(|(what, used, cap)| (format!("agent:{agent} {what}"), used, cap)));
+    }
     let mut table = table(&["scope", "used", "cap", "free"]);
     let mut rows = Vec::new();
-    for ((scope, cap), used) in caps.iter().zip(used) {
+    for (scope, used, cap) in counted {
         let free = cap.saturating_sub(used);
-        let numbers = [used, *cap, free].map(|number| number.to_string());
-        table.add_row([scope.to_string()].into_iter().chain(numbers));
-        rows.push(json!({"scope": scope.to_string(), "used": used, "cap": cap}));
+        let numbers = [used, cap, free].map(|number| number.to_string());
+        table.add_row([scope.clone()].into_iter().chain(numbers));
+        rows.push(json!({"scope": scope, "used": used, "cap": cap}));
     }
     align_right(&mut table, &[1, 2, 3]);
     Ok((table.to_string(), json!({"scopes": rows})))

@@ -7,10 +7,10 @@ use crate::{
         Lease, StoreError,
         redis::RedisStore,
         scope::{Room, Scope},
-        store::{Acquired, Adopted, Claim, Ending, Renewal, Request},
+        store::{Acquired, Adopted, Arrival, Choice, Choices, Claim, Ending, Renewal, Request},
     },
     call::{CarrierCallId, EndReason},
-    campaign::Name,
+    campaign::{Budget, Name},
     config::RedisSettings,
     telemetry::CapacityMetrics,
 };
@@ -48,10 +48,20 @@ impl Slots {
             call: &call,
             rooms: &rooms,
             lease: 20_000,
+        };
+        let (ticket, agent) = ("t".repeat(300), Name::default_name());
+        let choice = Choice {
+            agent: &agent,
+            budget: Budget::default(),
+            rests: false,
+            ticket: &ticket,
             state: STATE,
         };
-        let ticket = "t".repeat(300);
-        let acquired = until_heard(async || self.0.acquire(&request, &ticket).await).await;
+        let choices = Choices {
+            agents: &[choice],
+            dials: true,
+        };
+        let acquired = until_heard(async || self.0.acquire(&request, &choices).await).await;
         match acquired {
             Acquired::Admitted { epoch, .. } => Some(epoch),
             Acquired::Refused(_) | Acquired::Repeated(_) | Acquired::Held | Acquired::Ended => None,
@@ -69,11 +79,15 @@ impl Slots {
             call: &call,
             rooms: &rooms,
             lease: 30_000,
-            state: STATE,
         };
         let adopted = until_heard(async || {
-            let nonce = format!("{:032x}", rand::random::<u128>());
-            self.0.adopt(&request, &nonce, false).await
+            let arrival = Arrival {
+                nonce: &format!("{:032x}", rand::random::<u128>()),
+                admitted_without: false,
+                state: STATE,
+                dials: None,
+            };
+            self.0.adopt(&request, &arrival).await
         });
         match adopted.await {
             Adopted::Live { lease, .. } => lease.epoch,

@@ -8,11 +8,11 @@ use crate::{
         rooms,
         scope::Scope,
         state::CallState,
-        store::{Adopted, NONCE_KEPT, Request},
+        store::{Adopted, Arrival, NONCE_KEPT, Request},
         ticket::{Ticket, TicketError},
     },
     call::CarrierCallId,
-    campaign::{Campaign, Campaigns},
+    campaign::{Campaign, Campaigns, Name},
 };
 
 impl Admission {
@@ -47,13 +47,16 @@ impl Admission {
         if self.has_ended(carrier_call) {
             return Err(ClaimError::Ended);
         }
-        let rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        let agent = campaigns.agent_for(&ticket.agent, campaign).clone();
+        let mut rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        rooms.extend(rooms::agent_room(&agent, campaigns));
         let scopes = rooms.iter().map(|room| room.scope.clone());
         let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();
         let state = CallState::new(
             ticket.call,
             carrier_call.clone(),
             campaign,
+            &agent,
             &self.replica,
             &scopes,
         );
@@ -63,14 +66,18 @@ impl Admission {
             call: carrier_call,
             rooms: &rooms,
             lease: millis(self.caps.lease),
+        };
+        let counts_dials = campaigns.budget_of(&agent).dials.is_some();
+        let arrival = Arrival {
+            nonce: &ticket.nonce,
+            admitted_without: ticket.degraded,
             state: &state.json(),
+            dials: counts_dials.then_some(&agent),
         };
         let mut epoch = 0;
         if self.book().outage.trouble() != Some(Trouble::Away) {
             let now = self.clock.local();
-            let adopted = self
-                .store
-                .adopt(now, &request, &ticket.nonce, ticket.degraded);
+            let adopted = self.store.adopt(now, &request, &arrival);
             match adopted.await {
                 Ok(Adopted::Live {
                     lease,
@@ -89,12 +96,18 @@ impl Admission {
                 Err(error) => self.failed(&error),
             }
         }
-        self.enter_live(ticket, state, &scopes, epoch)
+        if counts_dials {
+            let mut book = self.book();
+            let now = self.clock.local();
+            book.dials.note(now, &agent, carrier_call, epoch > 0);
+        }
+        self.enter_live(ticket, agent, state, &scopes, epoch)
     }
 
     fn enter_live(
         &self,
         ticket: &Ticket,
+        agent: Name,
         state: CallState,
         scopes: &[Scope],
         epoch: u64,
@@ -118,6 +131,7 @@ impl Admission {
         drop(book);
         Ok(Claimed {
             call: ticket.call,
+            agent,
             caller,
             slot: Slot::new(call.clone(), id, self.freed.clone()),
         })

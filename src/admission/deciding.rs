@@ -9,32 +9,48 @@ use crate::{
         rooms,
         scope::{Room, Scope},
         state::CallState,
-        store::{Acquired, DECISION_KEPT, Request},
+        store::{Acquired, Choice, Choices, DECISION_KEPT, Request},
         ticket::Ticket,
     },
     call::{CallId, CallerId, CarrierCallId},
-    campaign::{Campaign, Campaigns},
+    campaign::{Budget, Campaign, Campaigns, Name},
 };
 
-/// A call that asks for a slot.
+/// What this replica can do for a call at this moment.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    /// Why there is no place for its media anywhere, if that is so.
+    pub closed: Option<Reason>,
+    /// Whether it would dial an agent at once.
+    pub dials: bool,
+    /// The agents that it leaves alone for a moment.
+    pub resting: Vec<Name>,
+}
+
+/// A call that asks for a slot, and for one of the agents that it may have.
 pub struct Asking<'a> {
     pub carrier_call: &'a CarrierCallId,
-    pub rooms: &'a [Room],
+    pub agent: &'a Name,
+    pub budget: Budget,
+    pub rests: bool,
+    pub dials: bool,
+    /// What it needs; among the agent's calls it needs that last.
+    pub rooms: Vec<Room>,
     pub scopes: Vec<Scope>,
     pub state: CallState,
 }
 
 impl Admission {
-    /// Decides about a ringing call, once: a repeated webhook gets the first one's decision. With
-    /// `closed` there is no place for its media anywhere, whatever the caps say.
+    /// Decides about a ringing call, once: a repeated webhook gets the first one's decision.
     pub async fn admit(
         &self,
         carrier_call: &CarrierCallId,
         caller: &CallerId,
         campaign: &Campaign,
         campaigns: &Campaigns,
-        closed: Option<Reason>,
+        ready: &Readiness,
     ) -> Decision {
+        let closed = ready.closed;
         if let Some(decision) = self.decided(carrier_call, closed) {
             return decision;
         }
@@ -44,28 +60,33 @@ impl Admission {
             rooms[0].cap = 0;
         }
         let call = CallId::new();
-        let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
-        let state = CallState::new(call, carrier_call.clone(), campaign, &self.replica, &scopes);
-        let asking = Asking {
-            carrier_call,
-            rooms: &rooms,
-            scopes,
-            state: state.rang(self.clock.shared(), caller),
-        };
+        let rang_at = self.clock.shared();
+        let askings: Vec<Asking<'_>> = campaign
+            .agents()
+            .map(|agent| {
+                let of_agent = rooms::agent_room(agent, campaigns);
+                let rooms: Vec<Room> = rooms.iter().cloned().chain(of_agent).collect();
+                let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
+                let (of_call, replica) = (carrier_call.clone(), &self.replica);
+                let state = CallState::new(call, of_call, campaign, agent, replica, &scopes);
+                Asking {
+                    carrier_call,
+                    agent,
+                    budget: campaigns.budget_of(agent),
+                    rests: ready.resting.contains(agent),
+                    dials: ready.dials,
+                    rooms,
+                    scopes,
+                    state: state.rang(rang_at, caller),
+                }
+            })
+            .collect();
         let mut unheard = false;
         if self.book().outage.may_ask() {
-            let ticket = self.ticket(&asking, false);
-            let request = Request {
-                call: carrier_call,
-                rooms: &rooms,
-                lease: millis(SETUP),
-                state: &asking.state.json(),
-            };
-            let acquired = self.store.acquire(self.clock.local(), &request, &ticket);
-            match acquired.await {
-                Ok(Acquired::Resync) => self.met_the_gate(),
-                Ok(Acquired::Refused(_)) if closed.is_some() => {}
-                Ok(acquired) => return self.acquired(&asking, ticket, acquired),
+            match self.acquire(carrier_call, &rooms, &askings).await {
+                Ok((_, Acquired::Resync)) => self.met_the_gate(),
+                Ok((_, Acquired::Refused(_))) if closed.is_some() => {}
+                Ok((tickets, acquired)) => return self.acquired(&askings, tickets, acquired),
                 Err(error) => {
                     unheard = !matches!(error, StoreError::Away);
                     self.failed(&error);
@@ -74,8 +95,48 @@ impl Admission {
         }
         match closed {
             Some(reason) => self.refused(carrier_call, self.no_place(reason)),
-            None => self.admit_without_store(asking, unheard).await,
+            None => self.admit_without_store(askings, unheard).await,
         }
+    }
+
+    /// Asks the store; returns the ticket that goes with each agent as well.
+    async fn acquire(
+        &self,
+        call: &CarrierCallId,
+        rooms: &[Room],
+        askings: &[Asking<'_>],
+    ) -> Result<(Vec<String>, Acquired), StoreError> {
+        let tickets = askings.iter().map(|asking| self.ticket(asking, false));
+        let tickets: Vec<String> = tickets.collect();
+        let states: Vec<String> = askings.iter().map(|it| it.state.json()).collect();
+        let kept = tickets.iter().zip(&states);
+        let agents = askings.iter().zip(kept).map(|(asking, (ticket, state))| {
+            let Asking {
+                agent,
+                budget,
+                rests,
+                ..
+            } = *asking;
+            Choice {
+                agent,
+                budget,
+                rests,
+                ticket,
+                state,
+            }
+        });
+        let choices = Choices {
+            agents: &agents.collect::<Vec<_>>(),
+            dials: askings.iter().any(|asking| asking.dials),
+        };
+        let request = Request {
+            call,
+            rooms,
+            lease: millis(SETUP),
+        };
+        let acquired = self.store.acquire(self.clock.local(), &request, &choices);
+        let acquired = acquired.await?;
+        Ok((tickets, acquired))
     }
 
     /// Returns what this replica has decided about a call already. Whether a call that was
@@ -106,6 +167,7 @@ impl Admission {
             Kept::Admitted(ticket) => match self.tickets.read(&ticket, call, 0) {
                 Ok(read) => Decision::Admit {
                     call: read.call,
+                    agent: read.agent,
                     ticket,
                     first: false,
                 },
@@ -121,10 +183,16 @@ impl Admission {
     }
 
     /// Turns the store's answer into a decision, and remembers it.
-    fn acquired(&self, asking: &Asking<'_>, ticket: String, acquired: Acquired) -> Decision {
-        let call = asking.carrier_call;
+    fn acquired(
+        &self,
+        askings: &[Asking<'_>],
+        mut tickets: Vec<String>,
+        acquired: Acquired,
+    ) -> Decision {
+        let call = askings[0].carrier_call;
         match acquired {
-            Acquired::Admitted { epoch, used } => {
+            Acquired::Admitted { epoch, used, agent } => {
+                let (asking, ticket) = (&askings[agent], tickets.swap_remove(agent));
                 let mut book = self.book();
                 let scopes = asking.rooms.iter().map(|room| &room.scope);
                 book.outage.counted(scopes.zip(used));
@@ -153,46 +221,98 @@ impl Admission {
 
     /// Decides by this replica's share of what was free when the trouble began. `unheard` if the
     /// store was asked and may have decided too.
-    async fn admit_without_store(&self, mut asking: Asking<'_>, unheard: bool) -> Decision {
-        asking.state.degraded = true;
-        let call = asking.carrier_call;
-        let ticket = self.ticket(&asking, true);
-        let (verdict, gated) = {
+    async fn admit_without_store(&self, mut askings: Vec<Asking<'_>>, unheard: bool) -> Decision {
+        for asking in &mut askings {
+            asking.state.degraded = true;
+        }
+        let call = askings[0].carrier_call;
+        let (decided, gated) = {
             let mut book = self.book();
             // The same webhook may have been decided about while this one waited for the store.
             if let Some(kept) = book.decisions.get(self.clock.local(), call).cloned() {
                 drop(book);
                 return self.repeated(call, kept);
             }
-            let Book { ledger, outage, .. } = &mut *book;
-            if ledger.holds(call) {
+            if book.ledger.holds(call) {
                 drop(book);
                 return Self::already_over(call);
             }
-            let verdict = outage.decide(asking.rooms, ledger.held());
-            if verdict == Verdict::Admit {
-                self.enter_waiting(&mut book, &asking, &ticket, 0);
+            let decided = self.choose_without_store(&mut book, &askings);
+            let decided = decided.map(|asking| {
+                let ticket = self.ticket(asking, true);
+                self.enter_waiting(&mut book, asking, &ticket, 0);
                 self.remember(&mut book, call, &ticket);
-            }
-            (verdict, book.outage.trouble() == Some(Trouble::Gated))
+                (asking, ticket)
+            });
+            (decided, book.outage.trouble() == Some(Trouble::Gated))
         };
-        if let Verdict::Refuse { scope, used, cap } = verdict {
-            let refusal = Refusal {
-                reason: Reason::Outage,
-                scope,
-                used,
-                cap,
-            };
-            self.owe_refusal(&asking, &refusal, unheard);
-            return self.refused(call, refusal);
-        }
-        if gated && let Some(refusal) = self.register(&asking).await {
-            self.owe_refusal(&asking, &refusal, false);
+        let (asking, ticket) = match decided {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.owe_refusal(&askings, &refusal, unheard);
+                return self.refused(call, refusal);
+            }
+        };
+        if gated && let Some(refusal) = self.register(asking).await {
+            self.book().dials.take_back(asking.agent, call);
+            self.owe_refusal(&askings, &refusal, false);
             return self.refused(call, refusal);
         }
         self.metrics.admitted_without_store();
         let active = self.occupancy().active;
-        self.admitted(&asking, ticket, 0, active)
+        self.admitted(asking, ticket, 0, active)
+    }
+
+    /// Returns the first agent that a call can have by this replica's share, or why the first of
+    /// all cannot.
+    fn choose_without_store<'a, 'b>(
+        &self,
+        book: &mut Book,
+        askings: &'a [Asking<'b>],
+    ) -> Result<&'a Asking<'b>, Refusal> {
+        let mut first = None;
+        for asking in askings {
+            match self.lacks_without_store(book, asking) {
+                None => return Ok(asking),
+                Some(refusal) => first = first.or(Some(refusal)),
+            }
+        }
+        Err(first.expect("a call may have one agent at least"))
+    }
+
+    fn lacks_without_store(&self, book: &mut Book, asking: &Asking<'_>) -> Option<Refusal> {
+        let scope = || Scope::Agent(asking.agent.clone());
+        if asking.rests {
+            return Some(Refusal {
+                reason: Reason::Resting,
+                scope: scope(),
+                used: 0,
+                cap: 0,
+            });
+        }
+        let share = asking
+            .budget
+            .dials
+            .and_then(|it| book.outage.per_minute(it));
+        let dials = book.dials.count(self.clock.local(), asking.agent);
+        if let Some(share) = share.filter(|share| *share <= dials) {
+            return Some(Refusal {
+                reason: Reason::Dials,
+                scope: scope(),
+                used: dials,
+                cap: share,
+            });
+        }
+        let Book { ledger, outage, .. } = book;
+        match outage.decide(&asking.rooms, ledger.held()) {
+            Verdict::Admit => None,
+            Verdict::Refuse { scope, used, cap } => Some(Refusal {
+                reason: Reason::Outage,
+                scope,
+                used,
+                cap,
+            }),
+        }
     }
 
     fn admitted(&self, asking: &Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
@@ -212,6 +332,7 @@ impl Admission {
         }
         Decision::Admit {
             call: asking.state.call_id,
+            agent: asking.agent.clone(),
             ticket,
             first: true,
         }
@@ -219,10 +340,23 @@ impl Admission {
 
     fn refused(&self, call: &CarrierCallId, refusal: Refusal) -> Decision {
         let Refusal {
-            scope, used, cap, ..
+            reason,
+            scope,
+            used,
+            cap,
         } = &refusal;
+        let reason = match scope {
+            // What is spent of its budget is not always calls.
+            Scope::Agent(_) => format!(" reason={}", reason.as_str()),
+            Scope::Global
+            | Scope::Setup
+            | Scope::Tenant(_)
+            | Scope::Campaign(_)
+            | Scope::Group(_)
+            | Scope::Outbound => String::new(),
+        };
         self.log(format_args!(
-            "[CAPACITY] REJECTED call_id={call} active_calls={used} max={cap} scope={scope}"
+            "[CAPACITY] REJECTED call_id={call} active_calls={used} max={cap} scope={scope}{reason}"
         ));
         let kept = Kept::Refused(refusal.clone());
         let now = self.clock.local();
@@ -258,6 +392,9 @@ impl Admission {
         let media = Media::Awaited { until };
         let scopes = asking.scopes.clone();
         book.ledger.enter(now, call, epoch, media, state, scopes);
+        if asking.dials && asking.budget.dials.is_some() {
+            book.dials.note(now, asking.agent, call, epoch > 0);
+        }
         if epoch == 0
             && let Some(entry) = book.ledger.get_mut(call)
         {
@@ -270,6 +407,7 @@ impl Admission {
             call: asking.state.call_id,
             carrier_call: asking.carrier_call.clone(),
             campaign: asking.state.campaign.clone(),
+            agent: asking.agent.clone(),
             issuer: self.replica.clone(),
             expires_at: self.clock.shared() + millis(SETUP),
             nonce: format!("{:032x}", rand::random::<u128>()),

@@ -209,14 +209,21 @@ impl Admission {
 
     /// Remembers to tell the store of a refusal that it had no part in; `unheard` if it was asked
     /// and did not answer in time.
-    pub(super) fn owe_refusal(&self, asking: &Asking<'_>, refusal: &Refusal, unheard: bool) {
+    pub(super) fn owe_refusal(&self, askings: &[Asking<'_>], refusal: &Refusal, unheard: bool) {
         let mut book = self.book();
         if !unheard && book.owed.0.len() >= MOST_REFUSALS {
             return;
         }
+        // Which of its agents the store may have given it, nobody has heard.
+        let mut scopes: Vec<Scope> = Vec::new();
+        for scope in askings.iter().flat_map(|asking| &asking.scopes) {
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
         book.owed.push(Debt::Refusal {
-            call: asking.carrier_call.clone(),
-            scopes: asking.scopes.clone(),
+            call: askings[0].carrier_call.clone(),
+            scopes,
             refusal: refusal.clone(),
             // Carriers repeat a webhook sooner than they give up on the call.
             until: (!unheard).then(|| self.clock.local() + millis(SETUP)),
@@ -225,6 +232,7 @@ impl Admission {
 
     /// Has the store told once more of what has ended lately: it may have lost that.
     pub(super) fn tell_again(&self, book: &mut Book) {
+        book.dials.tell_again();
         let since = self.clock.local().saturating_sub(millis(SETUP));
         let Book { lately, owed, .. } = book;
         let known: HashSet<CarrierCallId> = owed.0.iter().filter_map(Debt::ends).cloned().collect();

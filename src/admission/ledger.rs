@@ -195,7 +195,8 @@ mod tests {
         let scopes: Vec<Scope> = scopes
             .filter(|scope| scope.counts(media == Media::Here))
             .collect();
-        let state = CallState::new(CallId::new(), call(id), campaign, "r1", &scopes);
+        let agent = &campaign.agent;
+        let state = CallState::new(CallId::new(), call(id), campaign, agent, "r1", &scopes);
         let entered = ledger.enter(0, &call(id), epoch, media, state, scopes);
         entered.0
     }

@@ -1,6 +1,8 @@
 //! The embedded store: slots of one process. It does what the scripts of a shared store do, under
 //! one lock and with the time handed in.
 
+mod agents;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     mem,
@@ -9,10 +11,12 @@ use std::{
 use crate::{
     admission::{
         Kept, Lease, Reason, Refusal,
+        memory::agents::AgentLog,
         scope::{Room, Scope},
         store::{
-            Acquired, Adopted, Claim, DECISION_KEPT, END_KEPT, Ending, NONCE_KEPT, News, Rebound,
-            Released, Renewal, Renewed, Request, SETUPS_REMEMBERED,
+            Acquired, Adopted, AgentReport, AgentUse, Arrival, Choice, Choices, Claim,
+            DECISION_KEPT, END_KEPT, Ending, NONCE_KEPT, News, Rebound, Released, Renewal, Renewed,
+            Request, SETUPS_REMEMBERED,
         },
     },
     call::{CarrierCallId, EndReason},
@@ -33,6 +37,7 @@ pub struct MemoryStore {
     setups: VecDeque<bool>,
     /// How many leases have lapsed since the last heartbeat.
     lapsed: u32,
+    agents: AgentLog,
 }
 
 #[derive(Debug)]
@@ -45,7 +50,12 @@ struct Held {
 
 impl MemoryStore {
     /// Takes a slot in every scope, or in none.
-    pub fn acquire(&mut self, now: Millis, request: &Request<'_>, ticket: &str) -> Acquired {
+    pub fn acquire(
+        &mut self,
+        now: Millis,
+        request: &Request<'_>,
+        choices: &Choices<'_>,
+    ) -> Acquired {
         self.reap(now);
         if self.ended.get(now, request.call).is_some() {
             return Acquired::Ended;
@@ -58,31 +68,49 @@ impl MemoryStore {
             None => {}
         }
         let call = request.call.clone();
-        if let Some(refusal) = self.full(request.rooms.iter()) {
-            let kept = Kept::Refused(refusal.clone());
-            self.decisions.put(now, DECISION_KEPT, call, kept);
-            return Acquired::Refused(refusal);
-        }
-        let epoch = self.hold(now, request, false);
-        let kept = Kept::Admitted(ticket.to_owned());
+        let full = self.full(request.rooms.iter());
+        let chosen = full.map_or_else(|| self.choose(now, choices.agents), Err);
+        let agent = match chosen {
+            Ok(agent) => agent,
+            Err(refusal) => {
+                let kept = Kept::Refused(refusal.clone());
+                self.decisions.put(now, DECISION_KEPT, call, kept);
+                return Acquired::Refused(refusal);
+            }
+        };
+        let choice = &choices.agents[agent];
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
+        let of_agent = Scope::Agent(choice.agent.clone());
+        let scopes = scopes.chain(choice.is_counted().then_some(of_agent));
+        let scopes: Vec<Scope> = scopes.collect();
+        let epoch = self.hold(now, request, scopes.clone(), false);
+        self.agents.took(now, choice, &call, choices.dials);
+        let kept = Kept::Admitted(choice.ticket.to_owned());
         self.decisions.put(now, DECISION_KEPT, call, kept);
-        let used = request.rooms.iter().map(|room| self.used(&room.scope));
         Acquired::Admitted {
             epoch,
-            used: used.collect(),
+            used: scopes.iter().map(|scope| self.used(scope)).collect(),
+            agent,
         }
     }
 
+    /// Returns the first agent that can have a call, or why the first of all cannot.
+    fn choose(&self, now: Millis, choices: &[Choice<'_>]) -> Result<usize, Refusal> {
+        let mut first = None;
+        for (at, choice) in choices.iter().enumerate() {
+            let sessions = self.used(&Scope::Agent(choice.agent.clone()));
+            match self.agents.lacks(now, choice, sessions) {
+                None => return Ok(at),
+                Some(refusal) => first = first.or(Some(refusal)),
+            }
+        }
+        Err(first.expect("a call may have one agent at least"))
+    }
+
     /// Hands a call to the owner of its media socket, once a ticket.
-    pub fn adopt(
-        &mut self,
-        now: Millis,
-        request: &Request<'_>,
-        nonce: &str,
-        admitted_without: bool,
-    ) -> Adopted {
+    pub fn adopt(&mut self, now: Millis, request: &Request<'_>, arrival: &Arrival<'_>) -> Adopted {
         self.reap(now);
-        let nonce = nonce.to_owned();
+        let nonce = arrival.nonce.to_owned();
         if self.ended.get(now, request.call).is_some() {
             return Adopted::Ended;
         }
@@ -90,7 +118,7 @@ impl MemoryStore {
             return Adopted::Used;
         }
         let live = |room: &&Room| room.scope.counts(true);
-        if !admitted_without
+        if !arrival.admitted_without
             && !self.held.contains_key(request.call)
             && let Some(refusal) = self.full(request.rooms.iter().filter(live))
         {
@@ -99,13 +127,18 @@ impl MemoryStore {
         self.forget(request.call);
         self.nonces.put(now, NONCE_KEPT, nonce, ());
         self.set_up(true);
-        let epoch = self.hold(now, request, true);
+        let scopes = request.rooms.iter().filter(live);
+        let scopes = scopes.map(|room| room.scope.clone()).collect();
+        let epoch = self.hold(now, request, scopes, true);
+        if let Some(agent) = arrival.dials {
+            self.agents.dialed(now, agent, request.call);
+        }
         Adopted::Live {
             lease: Lease {
                 call: request.call.clone(),
                 epoch,
             },
-            state: request.state.to_owned(),
+            state: arrival.state.to_owned(),
             gated: false,
         }
     }
@@ -177,6 +210,7 @@ impl MemoryStore {
     pub fn end(&mut self, now: Millis, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         self.reap(now);
         let held = self.forget(call);
+        self.agents.give_back(call);
         let waited = held.as_ref().is_some_and(|held| !held.has_media);
         if waited {
             self.set_up(false);
@@ -214,8 +248,15 @@ impl MemoryStore {
         }
         if let Some(held) = self.forget(&lease.call) {
             self.insert(held, call);
+            self.agents.rename(now, &lease.call, call);
         }
         Rebound::Named
+    }
+
+    /// Takes in what this process has seen of agents; returns what was asked of each.
+    pub fn report(&mut self, now: Millis, reports: &[AgentReport]) -> Vec<AgentUse> {
+        let seen = reports.iter();
+        seen.map(|report| self.agents.report(now, report)).collect()
     }
 
     pub fn ended(&self, now: Millis, call: &CarrierCallId) -> Option<EndReason> {
@@ -270,13 +311,18 @@ impl MemoryStore {
         self.setups.push_back(brought_media);
     }
 
-    fn hold(&mut self, now: Millis, request: &Request<'_>, has_media: bool) -> u64 {
+    fn hold(
+        &mut self,
+        now: Millis,
+        request: &Request<'_>,
+        scopes: Vec<Scope>,
+        has_media: bool,
+    ) -> u64 {
         let epoch = self.next_epoch(now);
-        let scopes = request.rooms.iter().map(|room| room.scope.clone());
         let held = Held {
             epoch,
             lapses_at: now + request.lease,
-            scopes: scopes.filter(|scope| scope.counts(has_media)).collect(),
+            scopes,
             has_media,
         };
         self.insert(held, request.call);
@@ -343,6 +389,7 @@ mod tests {
                 ("ended", format!("{:?}", self.ended)),
                 ("nonces", format!("{:?}", self.nonces)),
                 ("setups", format!("{:?}", self.setups)),
+                ("agents", format!("{:?}", self.agents)),
             ];
             let lines = stored.into_iter();
             lines

@@ -234,6 +234,17 @@ impl Outage {
         }
     }
 
+    /// Returns how much of what may be done within a minute this replica may do without the store:
+    /// an even share, whatever the others have done in the last minute before, so that this can come
+    /// on top of it.
+    pub fn per_minute(&self, cap: u32) -> Option<u32> {
+        match self.mode {
+            RedisOutage::Bounded => Some(cap / self.replicas_known()),
+            // It is admitted or refused in any case.
+            RedisOutage::Open | RedisOutage::Closed => None,
+        }
+    }
+
     /// Notes that the media of another replica's call has arrived here: its allowance comes along.
     pub fn came(&mut self, scopes: &[Scope]) {
         self.moved(scopes, 1);

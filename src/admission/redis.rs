@@ -4,6 +4,7 @@
 //! Invariant: a script that fails has written nothing, and each may be repeated.
 //! Invariant: an operation is waited for no longer than its budget, and few are under way at once.
 
+mod agents;
 mod calls;
 mod error;
 mod heartbeat;
@@ -59,6 +60,7 @@ struct Scripts {
     rebind: Script,
     note: Script,
     reap: Script,
+    report: Script,
 }
 
 static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
@@ -70,6 +72,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     rebind: Script::new(include_str!("redis/rebind.lua")),
     note: Script::new(include_str!("redis/note.lua")),
     reap: Script::new(include_str!("redis/reap.lua")),
+    report: Script::new(include_str!("redis/report.lua")),
 });
 
 /// Slots in Redis.

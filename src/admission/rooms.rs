@@ -2,7 +2,7 @@
 
 use crate::{
     admission::scope::{Room, Scope},
-    campaign::{Campaign, Campaigns},
+    campaign::{Budget, Campaign, Campaigns, Name},
     config::Caps,
 };
 
@@ -17,11 +17,24 @@ pub fn rooms(campaign: &Campaign, campaigns: &Campaigns, caps: &Caps) -> Vec<Roo
     rooms
 }
 
+/// Returns what a call needs among those of an agent; nothing counts them where it has no budget.
+pub fn agent_room(agent: &Name, campaigns: &Campaigns) -> Option<Room> {
+    let budget = campaigns.budget_of(agent);
+    let is_counted = budget != Budget::default();
+    // Whoever gives back what was taken of an agent's budget finds the agent by this scope.
+    let cap = budget.sessions.unwrap_or(u32::MAX);
+    is_counted.then(|| Room::new(Scope::Agent(agent.clone()), cap))
+}
+
 /// Returns every scope there is, with its cap.
 pub fn scopes_with_caps(campaigns: &Campaigns, caps: &Caps) -> Vec<(Scope, u32)> {
     let rooms = campaigns.all().flat_map(|one| own_rooms(one, caps));
     let scopes = rooms.map(|room| (room.scope, room.cap));
-    let mut all: Vec<_> = scopes.chain([(Scope::Outbound, caps.outbound)]).collect();
+    let agents = campaigns
+        .budgets()
+        .filter_map(|(agent, budget)| Some((Scope::Agent(agent.clone()), budget.sessions?)));
+    let outbound = [(Scope::Outbound, caps.outbound)];
+    let mut all: Vec<_> = scopes.chain(agents).chain(outbound).collect();
     all.sort();
     all.dedup_by(|one, other| one.0 == other.0);
     all
@@ -55,7 +68,7 @@ fn reserves<'a>(
             Scope::Global => true,
             Scope::Tenant(tenant) => other.tenant == *tenant,
             Scope::Group(id) => other.group.as_ref().is_some_and(|group| group.id == *id),
-            Scope::Setup | Scope::Campaign(_) | Scope::Outbound => false,
+            Scope::Setup | Scope::Campaign(_) | Scope::Agent(_) | Scope::Outbound => false,
         };
         if shares && other.reserved > 0 {
             reserves.push((Scope::Campaign(other.id.clone()), other.reserved));

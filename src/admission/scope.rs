@@ -14,6 +14,8 @@ pub enum Scope {
     Campaign(Name),
     /// Campaigns that share a cap.
     Group(Name),
+    /// Calls that an agent with a budget talks in, whosever they are.
+    Agent(Name),
     /// Calls that we placed.
     Outbound,
 }
@@ -54,6 +56,7 @@ impl Scope {
             | Self::Tenant(_)
             | Self::Campaign(_)
             | Self::Group(_)
+            | Self::Agent(_)
             | Self::Outbound => true,
         }
     }
@@ -61,7 +64,9 @@ impl Scope {
     /// Returns whose scope it is; nobody's name is empty.
     pub fn name(&self) -> &str {
         match self {
-            Self::Tenant(name) | Self::Campaign(name) | Self::Group(name) => name.as_str(),
+            Self::Tenant(name) | Self::Campaign(name) | Self::Group(name) | Self::Agent(name) => {
+                name.as_str()
+            }
             Self::Global | Self::Setup | Self::Outbound => "",
         }
     }
@@ -74,6 +79,7 @@ impl Scope {
             Self::Tenant(_) => "tenant",
             Self::Campaign(_) => "campaign",
             Self::Group(_) => "group",
+            Self::Agent(_) => "agent",
             Self::Outbound => "outbound",
         }
     }

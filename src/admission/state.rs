@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     admission::scope::Scope,
     call::{CallId, CallerId, Carrier, CarrierCallId, EndReason},
-    campaign::Campaign,
+    campaign::{Campaign, Name},
     recent::Millis,
 };
 
@@ -17,6 +17,7 @@ pub struct CallState {
     pub carrier: Carrier,
     pub tenant: String,
     pub campaign: String,
+    pub agent: String,
     pub state: Phase,
     /// The replica that says so.
     pub replica: String,
@@ -56,6 +57,7 @@ impl CallState {
         call: CallId,
         carrier_call: CarrierCallId,
         campaign: &Campaign,
+        agent: &Name,
         replica: &str,
         scopes: &[Scope],
     ) -> Self {
@@ -66,6 +68,7 @@ impl CallState {
             carrier_call_id: carrier_call,
             tenant: campaign.tenant.to_string(),
             campaign: campaign.id.to_string(),
+            agent: agent.to_string(),
             state: Phase::Ringing,
             replica: replica.to_owned(),
             caller: None,

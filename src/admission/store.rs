@@ -1,5 +1,7 @@
 //! What a store of slots does, be it this process's memory or a Redis that replicas share.
 
+mod agents;
+
 use std::sync::Mutex;
 
 use crate::{
@@ -10,8 +12,11 @@ use crate::{
         scope::{Room, Scope},
     },
     call::{CarrierCallId, EndReason},
+    campaign::Name,
     recent::Millis,
 };
+
+pub use agents::{AgentReport, AgentUse, Choice, Choices, MINUTE, REST, Rest, TRIED_FOR};
 
 /// How long a refusal is kept for a repeated webhook. An admission is kept as long as its slot,
 /// and no longer than this.
@@ -34,21 +39,36 @@ pub enum Store {
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     pub call: &'a CarrierCallId,
-    /// Every scope the call counts in: the global one first, the set-up one second.
+    /// The scopes that the call counts in: the global one first, the set-up one second. That of its
+    /// agent is among them only once it has one.
     pub rooms: &'a [Room],
     /// How long the slot lasts unless it is renewed.
     pub lease: Millis,
+}
+
+/// A call's media, as it arrives.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// What its ticket is known by.
+    pub nonce: &'a str,
+    /// Whether it was admitted without the store: then it needs no room.
+    pub admitted_without: bool,
     /// What is kept of the call for whoever asks, as a JSON object.
     pub state: &'a str,
+    /// The agent that is dialed for it, where dials are counted.
+    pub dials: Option<&'a Name>,
 }
 
 /// What became of a request for a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acquired {
-    /// `used` is what each scope holds with it, in the order of the request.
+    /// `used` is what each scope holds with it, in the order of the request; the agent's comes last,
+    /// where it is counted.
     Admitted {
         epoch: u64,
         used: Vec<u32>,
+        /// Which of its choices it has.
+        agent: usize,
     },
     Refused(Refusal),
     /// The same webhook was decided before.
@@ -187,25 +207,36 @@ impl Store {
         &self,
         now: Millis,
         request: &Request<'_>,
-        ticket: &str,
+        choices: &Choices<'_>,
     ) -> Result<Acquired, StoreError> {
         match self {
-            Self::Memory(store) => Ok(lock(store).acquire(now, request, ticket)),
-            Self::Redis(store) => store.acquire(request, ticket).await,
+            Self::Memory(store) => Ok(lock(store).acquire(now, request, choices)),
+            Self::Redis(store) => store.acquire(request, choices).await,
         }
     }
 
-    /// Hands a call to this replica; `admitted_without` the store, it needs no room.
+    /// Hands a call to this replica.
     pub async fn adopt(
         &self,
         now: Millis,
         request: &Request<'_>,
-        nonce: &str,
-        admitted_without: bool,
+        arrival: &Arrival<'_>,
     ) -> Result<Adopted, StoreError> {
         match self {
-            Self::Memory(store) => Ok(lock(store).adopt(now, request, nonce, admitted_without)),
-            Self::Redis(store) => store.adopt(request, nonce, admitted_without).await,
+            Self::Memory(store) => Ok(lock(store).adopt(now, request, arrival)),
+            Self::Redis(store) => store.adopt(request, arrival).await,
+        }
+    }
+
+    /// Tells the others what this replica has seen of agents; returns what all have asked of each.
+    pub async fn report(
+        &self,
+        now: Millis,
+        reports: &[AgentReport],
+    ) -> Result<Vec<AgentUse>, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).report(now, reports)),
+            Self::Redis(store) => store.report(reports).await,
         }
     }
 

@@ -9,7 +9,10 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
-    admission::redis_server::RedisServer, call::CallerId, campaign::Campaigns, config::Config,
+    admission::redis_server::RedisServer,
+    call::CallerId,
+    campaign::{Budget, Campaigns},
+    config::Config,
     language::Language,
 };
 
@@ -50,8 +53,16 @@ async fn admit(admission: &Admission, id: &str) -> Decision {
     let campaign = campaigns.default_campaign();
     let caller = &CallerId::Withheld;
     admission
-        .admit(&call(id), caller, campaign, &campaigns, None)
+        .admit(&call(id), caller, campaign, &campaigns, &ready())
         .await
+}
+
+/// Returns what a replica can do that has places for media.
+fn ready() -> Readiness {
+    Readiness {
+        dials: true,
+        ..Readiness::default()
+    }
 }
 
 async fn claim(admission: &Admission, ticket: &str, id: &str) -> Result<Claimed, ClaimError> {
@@ -270,4 +281,32 @@ async fn an_end_that_is_owed_already_is_not_owed_twice() {
         admission.tell_again(&mut admission.book());
         assert_eq!(owed(&admission), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_a_replica_dials_its_even_part_of_what_an_agent_allows() {
+    let (admission, _freed) = without_store("100");
+    let budget = Budget {
+        dials: Some(5),
+        ..Budget::default()
+    };
+    let campaigns = campaigns().with_budgets([(Name::default_name(), budget)]);
+    let campaign = campaigns.default_campaign();
+    let decide = async |id: &str| {
+        let (call, caller, ready) = (call(id), CallerId::Withheld, ready());
+        admission
+            .admit(&call, &caller, campaign, &campaigns, &ready)
+            .await
+    };
+    for id in ["CA1", "CA2"] {
+        let decision = decide(id).await;
+        assert!(matches!(decision, Decision::Admit { first: true, .. }));
+    }
+    let Decision::Refuse { refusal, .. } = decide("CA3").await else {
+        panic!("two of five are this replica's");
+    };
+    assert_eq!((refusal.reason, refusal.used), (Reason::Dials, 2));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    let decision = decide("CA4").await;
+    assert!(matches!(decision, Decision::Admit { .. }));
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     call::{CallId, CarrierCallId},
+    campaign::Name,
     seal::Seal,
 };
 
@@ -18,6 +19,8 @@ pub struct Ticket {
     pub call: CallId,
     pub carrier_call: CarrierCallId,
     pub campaign: String,
+    /// The agent that it was admitted for.
+    pub agent: Name,
     /// The replica that admitted the call.
     pub issuer: String,
     /// Unix milliseconds.
@@ -48,6 +51,7 @@ struct Wire {
     i: String,
     c: String,
     g: String,
+    a: String,
     r: String,
     x: u64,
     n: String,
@@ -66,6 +70,7 @@ impl TicketKey {
             i: ticket.call.to_string(),
             c: ticket.carrier_call.as_str().to_owned(),
             g: ticket.campaign.clone(),
+            a: ticket.agent.to_string(),
             r: ticket.issuer.clone(),
             x: ticket.expires_at,
             n: ticket.nonce.clone(),
@@ -114,6 +119,7 @@ fn ticket_of(wire: Wire) -> Option<Ticket> {
         call: wire.i.parse().ok()?,
         carrier_call: CarrierCallId::try_from(wire.c).ok()?,
         campaign: wire.g,
+        agent: wire.a.parse().ok()?,
         issuer: wire.r,
         expires_at: wire.x,
         nonce: wire.n,
@@ -130,6 +136,7 @@ mod tests {
             call: CallId::new(),
             carrier_call: call("CA00000000000000000000000000000001"),
             campaign: "c".repeat(64),
+            agent: "a".repeat(64).parse().unwrap(),
             issuer: "replica-1".to_owned(),
             expires_at: 1_000,
             nonce: "0".repeat(32),
@@ -154,6 +161,7 @@ mod tests {
         let carrier_call = ticket().carrier_call;
         let read = other_replica.read(&text, &carrier_call, 999).unwrap();
         assert_eq!(read.campaign, "c".repeat(64));
+        assert_eq!(read.agent, ticket().agent);
         let stranger = TicketKey::new(None);
         assert_eq!(
             stranger.read(&text, &carrier_call, 999),

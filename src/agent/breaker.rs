@@ -20,6 +20,10 @@ struct State {
     failures: u32,
     /// When the next try may be made, once there were enough failures.
     next_try: Option<Instant>,
+    /// Whether the replicas hold that the agent keeps failing.
+    fails_for_all: bool,
+    /// Whether it was reached here all the same, which they are to hear.
+    was_reached: bool,
 }
 
 impl Breaker {
@@ -41,9 +45,14 @@ impl Breaker {
     pub fn record(&self, worked: bool) {
         let mut state = self.lock();
         if worked {
-            *state = State::default();
+            *state = State {
+                was_reached: state.fails_for_all,
+                fails_for_all: state.fails_for_all,
+                ..State::default()
+            };
             return;
         }
+        state.was_reached = false;
         state.failures += 1;
         if state.failures >= FAILURES {
             state.next_try = Some(Instant::now() + REST);
@@ -51,8 +60,25 @@ impl Breaker {
     }
 
     pub fn is_open(&self) -> bool {
-        let next_try = self.lock().next_try;
-        next_try.is_some_and(|next_try| Instant::now() < next_try)
+        self.rests().is_some()
+    }
+
+    /// Returns for how long no try may be made.
+    pub fn rests(&self) -> Option<Duration> {
+        let rest = self.lock().next_try?.duration_since(Instant::now());
+        (rest > Duration::ZERO).then_some(rest)
+    }
+
+    /// Notes whether the replicas hold that the agent keeps failing.
+    pub fn learn(&self, fails_for_all: bool) {
+        let mut state = self.lock();
+        state.fails_for_all = fails_for_all;
+        state.was_reached &= fails_for_all;
+    }
+
+    /// Tells whether the agent was reached though the replicas hold that it keeps failing.
+    pub fn was_reached(&self) -> bool {
+        self.lock().was_reached
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -78,5 +104,20 @@ mod tests {
         breaker.record(true);
         assert!(breaker.may_try());
         assert!(breaker.may_try());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reaches_an_agent_that_the_replicas_leave_alone_has_news_for_them() {
+        let breaker = Breaker::default();
+        breaker.record(true);
+        assert!(!breaker.was_reached(), "nobody has left it alone");
+        breaker.learn(true);
+        breaker.record(true);
+        assert!(breaker.was_reached());
+        breaker.record(false);
+        assert!(!breaker.was_reached(), "it is over again");
+        breaker.record(true);
+        breaker.learn(false);
+        assert!(!breaker.was_reached(), "they know");
     }
 }

@@ -21,6 +21,9 @@ use crate::{
 /// The longest name of an item that is believed.
 const LONGEST_ID: usize = 128;
 
+/// The most tokens that one answer is believed to have used up.
+const MOST_TOKENS: u32 = 10_000_000;
+
 /// How long a rate limit is waited for when the agent does not say.
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
 /// How long any other failure is waited for before the answer is asked for again.
@@ -180,6 +183,8 @@ struct WireError {
 struct WireResponse {
     status: Option<String>,
     status_details: Option<WireStatus>,
+    /// Of any shape: a call does not end for its bill.
+    usage: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -239,7 +244,11 @@ pub fn decode(message: &Bytes, dialect: Dialect, encoding: Encoding) -> Result<E
         "input_audio_buffer.speech_started" => Input::AgentInterrupted,
         "input_audio_buffer.committed" => Input::AgentWillAnswer,
         "response.created" => Input::AgentAnswering,
-        "response.done" => Input::AgentAnswered(answered(wire.response.ok_or(Garbled)?)),
+        "response.done" => {
+            let response = wire.response.ok_or(Garbled)?;
+            let tokens = tokens(response.usage.as_ref());
+            return Ok(Event::Answered(answered(response), tokens));
+        }
         "response.output_audio_transcript.done" | "response.audio_transcript.done" => Input::Said {
             who: Speaker::Agent,
             text: wire.transcript.ok_or(Garbled)?,
@@ -300,6 +309,11 @@ fn limits(limits: &[WireLimit]) -> Vec<(Limit, u64)> {
         Some((what, limit.remaining as u64))
     });
     known.collect()
+}
+
+fn tokens(usage: Option<&Value>) -> u32 {
+    let total = usage.and_then(|usage| usage.get("total_tokens")?.as_u64());
+    u32::try_from(total.unwrap_or(0)).map_or(MOST_TOKENS, |total| total.min(MOST_TOKENS))
 }
 
 fn answered(response: WireResponse) -> Answered {

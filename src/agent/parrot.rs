@@ -11,7 +11,6 @@ mod detection;
 mod edge;
 mod faults;
 mod hearing;
-mod resample;
 mod session;
 mod socket;
 mod speech;

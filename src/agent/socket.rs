@@ -3,6 +3,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -50,6 +54,8 @@ pub struct AgentSocket {
     /// The caller's audio that found no room in the outbox.
     dropped: u64,
     metrics: AgentMetrics,
+    /// Tokens that the agent has used up, of all its calls.
+    tokens: Arc<AtomicU32>,
 }
 
 impl AgentSocket {
@@ -63,6 +69,7 @@ impl AgentSocket {
         language: &Language,
         encoding: Encoding,
         metrics: AgentMetrics,
+        tokens: Arc<AtomicU32>,
     ) -> Result<Self, AgentError> {
         let dialect = Dialect::of(settings.kind);
         let mut agent = Self {
@@ -80,6 +87,7 @@ impl AgentSocket {
             garbled: 0,
             dropped: 0,
             metrics,
+            tokens,
         };
         agent.set_up(settings, language).await?;
         Ok(agent)
@@ -107,7 +115,7 @@ impl AgentSocket {
                 Event::Complaint(Complaint::Fatal(code) | Complaint::Harmless(code)) => {
                     return Err(AgentError::Failed(code));
                 }
-                Event::Input(_) | Event::Limits(_) => {}
+                Event::Input(_) | Event::Answered(..) | Event::Limits(_) => {}
             }
         }
     }
@@ -258,6 +266,10 @@ impl AgentSocket {
     fn input(&mut self, decoded: Result<Event, Garbled>) -> Input {
         match decoded {
             Ok(Event::Input(input)) => input,
+            Ok(Event::Answered(answered, tokens)) => {
+                self.tokens.fetch_add(tokens, Ordering::Relaxed);
+                Input::AgentAnswered(answered)
+            }
             Ok(Event::Created | Event::Updated { fits: true }) => Input::AgentAlive,
             Ok(Event::Limits(limits)) => {
                 for (limit, remaining) in limits {

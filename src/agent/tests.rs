@@ -220,13 +220,10 @@ async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     let gone = settings("ws://127.0.0.1:1/", None);
     let mut other = gone.clone();
     other.voice = Some("other".to_owned());
-    let named = [("gone", &gone), ("other", &other)];
-    let before = agents(other.clone(), &named, None);
-    let campaign = |agent: &str| Campaign {
-        agent: agent.parse().unwrap(),
-        ..Campaign::plain(Language::default(), None)
-    };
-    let agent = before.of(&campaign("gone"));
+    let both = [("gone", &gone), ("other", &other)];
+    let before = agents(other.clone(), &both, None);
+    let named = |agent: &str| agent.parse::<Name>().unwrap();
+    let agent = before.of(&named("gone"));
     let language = Language::default();
     while !agent.is_resting() {
         agent
@@ -235,17 +232,17 @@ async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
             .err()
             .unwrap();
     }
-    assert!(!before.of(&campaign("other")).is_resting());
+    assert!(!before.of(&named("other")).is_resting());
     assert!(!before.default_agent().is_resting());
-    let same = agents(other.clone(), &named, Some(&before));
-    assert!(same.of(&campaign("gone")).is_resting());
+    let same = agents(other.clone(), &both, Some(&before));
+    assert!(same.of(&named("gone")).is_resting());
     let changed = agents(other.clone(), &[("gone", &other)], Some(&before));
-    assert!(!changed.of(&campaign("gone")).is_resting());
+    assert!(!changed.of(&named("gone")).is_resting());
     // A call may have found its campaign just before its agent was taken away.
-    assert_eq!(changed.of(&campaign("other")).name().as_str(), "other");
+    assert_eq!(changed.of(&named("other")).name().as_str(), "other");
     assert_eq!(changed.all().count(), 2);
     let later = agents(other, &[], Some(&changed));
-    assert_eq!(later.of(&campaign("other")).name().as_str(), "default");
+    assert_eq!(later.of(&named("other")).name().as_str(), "default");
 }
 
 #[tokio::test]

@@ -159,7 +159,13 @@ async fn bridge(
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(&call, &campaign, noted, socket.encoding());
+    } = gateway.take_ringing(
+        &call,
+        &claimed.agent,
+        &campaign.language,
+        noted,
+        socket.encoding(),
+    );
     let id = place.id();
     let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);

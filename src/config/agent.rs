@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
+    campaign::Budget,
     config::{
         is_free_of_secrets,
         reader::{Environment, Reader},
@@ -25,6 +26,11 @@ pub const DEFAULT_MODEL: &str = "gpt-realtime-2.1";
 pub const THRESHOLD_PERCENT: u32 = 50;
 /// How long a silence ends a turn, unless a setting says otherwise.
 pub const SILENCE_MS: u32 = 500;
+
+/// The largest number of calls that an agent may have, and for which it may be dialed in a minute.
+pub const MOST_SESSIONS: u32 = 1_000_000;
+/// The largest number of tokens that it may use up in a minute.
+pub const MOST_TOKENS: u32 = 1_000_000_000;
 
 /// Which agent talks with callers, and how it is addressed.
 #[derive(Debug, Clone)]
@@ -53,6 +59,9 @@ pub struct AgentSettings {
     pub extra_ca: Option<PathBuf>,
     /// For [`AgentKind::VoiceLive`] only.
     pub voice_live: VoiceLiveSettings,
+    /// `AGENT_MAX_SESSIONS`, `AGENT_CONNECTIONS_PER_MINUTE`, `AGENT_TOKENS_PER_MINUTE`: what all
+    /// replicas together may ask of it. Default: nothing bounds it.
+    pub budget: Budget,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +158,7 @@ impl AgentSettings {
             turn_detection: turn_detection(read, kind),
             extra_ca: read.text("AGENT_CA_FILE").map(PathBuf::from),
             voice_live: voice_live.settings.clone(),
+            budget: budget(read, kind),
         }
     }
 
@@ -226,6 +236,7 @@ impl PartialEq for AgentSettings {
             turn_detection,
             extra_ca,
             voice_live,
+            budget,
         } = self;
         let same_key = match (key, &other.key) {
             (Some(key), Some(other)) => key.expose_secret() == other.expose_secret(),
@@ -243,6 +254,7 @@ impl PartialEq for AgentSettings {
             && *turn_detection == other.turn_detection
             && *extra_ca == other.extra_ca
             && *voice_live == other.voice_live
+            && *budget == other.budget
     }
 }
 
@@ -292,6 +304,37 @@ impl AgentKind {
             Self::VoiceLive => "voice_live",
         }
     }
+
+    /// Returns what an agent of this kind may be asked for unless its settings say otherwise.
+    pub fn budget(self) -> Budget {
+        match self {
+            // What an account of theirs allows, nobody else knows.
+            Self::Parrot | Self::OpenAi | Self::AzureOpenAi => Budget::default(),
+            // A resource of the standard tier: learn.microsoft.com/azure/ai-services/
+            // speech-service/speech-services-quotas-and-limits.
+            Self::VoiceLive => Budget {
+                sessions: None,
+                dials: Some(30),
+                tokens: Some(120_000),
+            },
+        }
+    }
+}
+
+fn budget(read: &Reader<impl Environment>, kind: AgentKind) -> Budget {
+    let usual = kind.budget();
+    Budget {
+        sessions: limit(read, "AGENT_MAX_SESSIONS", MOST_SESSIONS).or(usual.sessions),
+        dials: limit(read, "AGENT_CONNECTIONS_PER_MINUTE", MOST_SESSIONS).or(usual.dials),
+        tokens: limit(read, "AGENT_TOKENS_PER_MINUTE", MOST_TOKENS).or(usual.tokens),
+    }
+}
+
+/// Reads a number from one to `most` that need not be set.
+fn limit(read: &Reader<impl Environment>, name: &str, most: u32) -> Option<u32> {
+    read.text(name)?;
+    let number = read.number(name, u64::from(most), 1..=u64::from(most));
+    u32::try_from(number).ok()
 }
 
 /// Reads a text that goes to the agent in one message.

@@ -22,10 +22,10 @@ use url::Url;
 
 use crate::{
     agent::{
-        Agent, Agents, Trust,
+        Agents, Trust,
         parrot::{Parrot, ParrotOptions},
     },
-    campaign::{Campaign, Campaigns, Name},
+    campaign::{Campaigns, Name},
     config::{AgentKind, AgentSettings, CampaignFile, FileError, Inherited, read_file},
     telemetry::AgentMetrics,
 };
@@ -193,11 +193,6 @@ impl CampaignBook {
     /// Returns the agents in force.
     pub fn agents(&self) -> Arc<Agents> {
         self.edition().agents
-    }
-
-    /// Returns the agent that talks with a campaign's callers.
-    pub fn agent_of(&self, campaign: &Campaign) -> Arc<Agent> {
-        self.agents().of(campaign)
     }
 
     pub fn has_file(&self) -> bool {

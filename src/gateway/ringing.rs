@@ -9,14 +9,15 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    admission::{SETUP, TICK},
+    admission::{Decision, SETUP, TICK},
     agent::{Agent, AgentError, AgentSocket},
     bridge::Arriving,
     call::{CallerId, CarrierCallId},
-    campaign::Campaign,
+    campaign::{Campaign, Name},
     chunk::Encoding,
     gateway::Gateway,
     language::Language,
+    record::What,
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
@@ -40,16 +41,55 @@ impl RingingCalls {
 }
 
 impl Gateway {
-    /// Starts to connect the campaign's agent for a call that rings, so that it is there when the
-    /// media is, which the `carrier` encodes so.
-    pub(crate) fn call_agent(
+    /// Decides about a call that rings. The first webhook of an admitted one starts to connect its
+    /// agent, for audio that the `carrier` encodes so.
+    pub(crate) async fn admit(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
         campaign: &Campaign,
         carrier: Encoding,
+    ) -> Decision {
+        let campaigns = self.campaigns.current();
+        let ready = self.readiness(campaign);
+        let admission = self
+            .admission
+            .admit(call, caller, campaign, &campaigns, &ready);
+        let decision = admission.await;
+        match &decision {
+            Decision::Admit {
+                agent, first: true, ..
+            } => {
+                self.metrics.started();
+                self.timeline.step(call, What::Admitted);
+                if ready.dials {
+                    self.call_agent(call, caller, agent, &campaign.language, carrier);
+                }
+            }
+            Decision::Refuse {
+                refusal,
+                first: true,
+            } => {
+                let scope = refusal.scope.kind();
+                self.metrics.refused(scope, refusal.reason.as_str());
+                self.timeline.step(call, What::Refused);
+            }
+            Decision::Admit { .. } | Decision::Refuse { .. } | Decision::Ended => {}
+        }
+        decision
+    }
+
+    /// Starts to connect the agent that was chosen for a call that rings, so that it is there when the
+    /// media is, which the `carrier` encodes so.
+    fn call_agent(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+        caller: &CallerId,
+        agent: &Name,
+        language: &Language,
+        carrier: Encoding,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), campaign, carrier);
+        let ringing = self.begin_ringing(call, caller.clone(), agent, language, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -60,14 +100,15 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: CallerId,
-        campaign: &Campaign,
+        agent: &Name,
+        language: &Language,
         carrier: Encoding,
     ) -> Ringing {
-        let agent = self.campaigns.agent_of(campaign);
+        let agent = self.campaigns.agents().of(agent);
         let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
-        let (ours, language) = (Arc::clone(&agent), campaign.language.clone());
+        let (ours, language) = (Arc::clone(&agent), language.clone());
         let connecting = async move {
             let connected = gateway.connect_agent(&ours, &language, encoding).await;
             let unwanted = match arrived.send(connected) {
@@ -106,22 +147,26 @@ impl Gateway {
                 tracing::warn!(error, reason, agent, "no agent for a call");
             }
         }
+        if agent.is_resting() || agent.was_reached() {
+            self.admission.nudge(); // The other replicas should not have to find out.
+        }
         connected
     }
 
     /// Hands over the agent and the caller of a call whose media has arrived. Where another
-    /// replica answered the webhook, the campaign's agent is called now, and the caller is `noted`.
+    /// replica answered the webhook, the call's agent is called now, and the caller is `noted`.
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        campaign: &Campaign,
+        agent: &Name,
+        language: &Language,
         noted: Option<&str>,
         carrier: Encoding,
     ) -> Ringing {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
-            self.begin_ringing(call, caller, campaign, carrier)
+            self.begin_ringing(call, caller, agent, language, carrier)
         })
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{AT_ONCE, HEARTBEAT, TICK, ToFree, Trouble, Upkeep},
+    admission::{AT_ONCE, AgentNews, HEARTBEAT, Rest, TICK, ToFree, Trouble, Upkeep},
     call::EndReason,
     gateway::Gateway,
 };
@@ -63,6 +63,7 @@ pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
             let before = gateway.admission.trouble();
             let upkeep = renew(&gateway, everything).await;
             gateway.look_after(&upkeep);
+            gateway.report_agents().await;
             gateway.dismiss_forgotten_agents();
             let is_away = gateway.admission.trouble() == Some(Trouble::Away);
             if before == Some(Trouble::Away) && !is_away {
@@ -104,6 +105,24 @@ pub async fn renew(gateway: &Gateway, everything: bool) -> Upkeep {
 }
 
 impl Gateway {
+    /// Tells the other replicas of agents, and agents what all have seen of them.
+    async fn report_agents(&self) {
+        let agents = self.campaigns.agents();
+        let news = agents.all().map(|agent| {
+            let rests = agent.rests().map(|rest| rest.as_millis());
+            let rests = rests.map(|rest| u64::try_from(rest).unwrap_or(u64::MAX));
+            AgentNews {
+                agent: agent.name().clone(),
+                tokens: agent.take_tokens(),
+                rest: Rest::of(rests, agent.was_reached()),
+            }
+        });
+        self.admission.report(news.collect()).await;
+        for agent in agents.all() {
+            agent.learn(self.admission.asked_of(agent.name()).fails);
+        }
+    }
+
     /// Tells the calls that a renewal concerns.
     fn look_after(self: &Arc<Self>, upkeep: &Upkeep) {
         for slot in &upkeep.taken_over {

@@ -42,12 +42,17 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let scopes: Vec<_> = scopes
         .map(|(scope, used, cap)| json!({"scope": scope.to_string(), "used": used, "cap": cap}))
         .collect();
-    let agents = gateway.campaigns.agents();
+    let (agents, campaigns) = (gateway.campaigns.agents(), gateway.campaigns.current());
     let default = agents.default_agent();
     let named: BTreeMap<_, _> = agents
         .all()
         .map(|agent| {
-            let shown = json!({"kind": agent.kind().as_str(), "resting": agent.is_resting()});
+            let asked = gateway.admission.asked_of(agent.name());
+            let resting = agent.is_resting() || asked.rests > 0;
+            let mut shown = json!({"kind": agent.kind().as_str(), "resting": resting});
+            for (name, used, cap) in gateway.admission.budgets_of(agent.name(), &campaigns) {
+                shown[name] = json!({"used": used, "cap": cap});
+            }
             (agent.name().as_str(), shown)
         })
         .collect();

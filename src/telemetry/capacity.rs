@@ -13,6 +13,8 @@ use prometheus_client::{
 pub struct CapacityMetrics {
     slots: Family<SlotLabels, Gauge>,
     caps: Family<SlotLabels, Gauge>,
+    budgets_used: Family<BudgetLabels, Gauge>,
+    budgets: Family<BudgetLabels, Gauge>,
     store_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     store_failures: Family<FailureLabels, Counter>,
     without_store: Counter,
@@ -36,13 +38,21 @@ pub enum StoreOperation {
     Rebind,
     Note,
     Reap,
+    Report,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SlotLabels {
     scope: &'static str,
-    /// A tenant's, campaign's or group's: as many as the operator has named.
+    /// A tenant's, campaign's, group's or agent's: as many as the operator has named.
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabels {
+    /// As many as the operator has named.
+    agent: String,
+    budget: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +71,8 @@ impl CapacityMetrics {
         Self {
             slots: Family::default(),
             caps: Family::default(),
+            budgets_used: Family::default(),
+            budgets: Family::default(),
             store_seconds: Family::new_with_constructor(brief),
             store_failures: Family::default(),
             without_store: Counter::default(),
@@ -81,6 +93,16 @@ impl CapacityMetrics {
             self.slots.clone(),
         );
         r.register("slots_cap", "Slots there are, by scope", self.caps.clone());
+        r.register(
+            "agent_budget_used",
+            "What all replicas use of an agent's budget: sessions, and dials and tokens of the last minute",
+            self.budgets_used.clone(),
+        );
+        r.register(
+            "agent_budget",
+            "What an agent may be asked for, by its settings",
+            self.budgets.clone(),
+        );
         r.register(
             "slot_store_seconds",
             "Time that the slot store took",
@@ -177,6 +199,22 @@ impl CapacityMetrics {
         self.caps.get_or_create(&labels).set(cap.into());
     }
 
+    /// Sets what is used of an agent's budget, before it is shown.
+    pub fn budget(&self, agent: &str, budget: &'static str, used: u32, cap: u32) {
+        let labels = BudgetLabels {
+            agent: agent.to_owned(),
+            budget,
+        };
+        self.budgets_used.get_or_create(&labels).set(used.into());
+        self.budgets.get_or_create(&labels).set(cap.into());
+    }
+
+    /// Forgets the budgets that were shown: the next ones may be others.
+    pub fn no_budgets(&self) {
+        self.budgets_used.clear();
+        self.budgets.clear();
+    }
+
     /// Forgets the scopes that were shown: the next ones may be others.
     pub fn no_slots(&self) {
         self.slots.clear();
@@ -195,6 +233,7 @@ impl StoreOperation {
             Self::Rebind => "rebind",
             Self::Note => "note",
             Self::Reap => "reap",
+            Self::Report => "report",
         }
     }
 }

@@ -25,7 +25,6 @@ use crate::{
     carrier::acs::CallConnectionId,
     gateway::{Acs, Errand, Gateway},
     operator::{bearer, same},
-    record::What,
     webhook::{
         WebhookError,
         acs::{
@@ -136,29 +135,20 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
         tracing::info!(called = %incoming.to, "a call to a number that no campaign has");
         return;
     };
-    let admission = gateway.admission.admit(
-        &incoming.call,
-        &incoming.from,
-        &campaign,
-        &campaigns,
-        gateway.closed(),
-    );
-    match admission.await {
-        Decision::Admit { ticket, first, .. } if first => {
-            gateway.metrics.started();
-            gateway.timeline.step(&incoming.call, What::Admitted);
-            if let Some(acs) = gateway.acs.as_ref().filter(|_| gateway.takes_media()) {
-                let encoding = acs.audio.encoding();
-                gateway.call_agent(&incoming.call, &incoming.from, &campaign, encoding);
-            }
-            gateway.answer_acs(incoming, &campaign, &ticket);
-        }
-        Decision::Refuse { refusal, first } if first => {
-            let scope = refusal.scope.kind();
-            gateway.metrics.refused(scope, refusal.reason.as_str());
-            gateway.timeline.step(&incoming.call, What::Refused);
-            let (call, caller) = (&incoming.call, &incoming.from);
-            let answer = gateway.refuse(call, caller, &campaign, refusal.reason, first);
+    let Some(acs) = &gateway.acs else { return };
+    let (call, caller) = (&incoming.call, &incoming.from);
+    let decision = gateway.admit(call, caller, &campaign, acs.audio.encoding());
+    match decision.await {
+        Decision::Admit {
+            ticket,
+            first: true,
+            ..
+        } => gateway.answer_acs(incoming, &campaign, &ticket),
+        Decision::Refuse {
+            refusal,
+            first: true,
+        } => {
+            let answer = gateway.refuse(call, caller, &campaign, refusal.reason, true);
             gateway.refuse_acs(incoming, &campaign, &answer);
         }
         Decision::Admit { .. } | Decision::Refuse { .. } | Decision::Ended => {

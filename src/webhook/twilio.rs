@@ -14,11 +14,10 @@ use crate::{
     admission::Decision,
     answer::{Answer, CallDetails},
     call::{CallerId, CarrierCallId, Farewell},
-    campaign::{Campaign, Campaigns},
+    campaign::Campaign,
     chunk::Encoding,
     config::TwilioSettings,
     gateway::Gateway,
-    record::What,
     webhook::{WebhookError, read_body, twilio::signature::Key},
 };
 
@@ -75,7 +74,7 @@ pub async fn ringing(
     let campaign = campaigns.answering(&call.to);
     let answer = match &campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
-        Some(campaign) => admit(&gateway, &call, campaign, &campaigns).await,
+        Some(campaign) => admit(&gateway, &call, campaign).await,
     };
     let details = call.details(campaign.as_ref().map(|campaign| campaign.id.as_str()));
     let response = twiml(&gateway, &answer, campaign.as_ref(), &details);
@@ -83,38 +82,16 @@ pub async fn ringing(
     response
 }
 
-async fn admit(
-    gateway: &web::Data<Gateway>,
-    call: &RingingCall,
-    campaign: &Campaign,
-    campaigns: &Campaigns,
-) -> Answer {
-    let admission =
-        gateway
-            .admission
-            .admit(&call.id, &call.from, campaign, campaigns, gateway.closed());
-    match admission.await {
-        Decision::Admit { ticket, first, .. } => {
-            if first {
-                gateway.metrics.started();
-                gateway.timeline.step(&call.id, What::Admitted);
-                if gateway.takes_media() {
-                    gateway.call_agent(&call.id, &call.from, campaign, Encoding::Mulaw);
-                }
-            }
-            Answer::Connect {
-                stream_url: gateway.public.media.clone(),
-                action_url: gateway.public.stream_ended.clone(),
-                ticket,
-            }
-        }
+async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) -> Answer {
+    let (id, caller) = (&call.id, &call.from);
+    match gateway.admit(id, caller, campaign, Encoding::Mulaw).await {
+        Decision::Admit { ticket, .. } => Answer::Connect {
+            stream_url: gateway.public.media.clone(),
+            action_url: gateway.public.stream_ended.clone(),
+            ticket,
+        },
         Decision::Refuse { refusal, first } => {
-            if first {
-                let scope = refusal.scope.kind();
-                gateway.metrics.refused(scope, refusal.reason.as_str());
-                gateway.timeline.step(&call.id, What::Refused);
-            }
-            gateway.refuse(&call.id, &call.from, campaign, refusal.reason, first)
+            gateway.refuse(id, caller, campaign, refusal.reason, first)
         }
         Decision::Ended => Answer::HangUp,
     }

@@ -19,6 +19,7 @@ mod rest;
 mod twiml;
 
 mod agent_faults;
+mod budgets;
 mod campaign_file;
 mod capacity;
 mod check;

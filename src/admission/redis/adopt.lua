@@ -3,9 +3,10 @@
 --
 -- KEYS  1 generation, 2 gate, 3 ended, 4 ticket, 5 set-ups, 6 epoch, 7 state, 8 owner, 9 active,
 --       10 count, 11 set-up scope, then the call's scopes (the global one first), then those that
---       have a reserve.
+--       have a reserve, then the dials of its agent where they are counted.
 -- ARGV  1 call, 2 replica, 3 lease, 4 longest lease, 5 state, 6 whether it was admitted without the
---       store, 7 number of scopes, then for each scope: cap, name, what is kept for others.
+--       store, 7 number of scopes, then for each scope: cap, name, what is kept for others, then
+--       the key of the dials.
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -44,6 +45,15 @@ end
 call('SADD', KEYS[9], ARGV[1])
 call('PEXPIREAT', KEYS[9], horizon)
 call('SET', KEYS[10], call('ZCOUNT', KEYS[12], live, '+inf'), 'PXAT', horizon)
+
+-- The agent is dialed here, unless that is done: what was kept for a dial elsewhere is given back.
+local dials = tonumber(ARGV[8 + 3 * ARGV[7]])
+if dials then
+  call('ZREMRANGEBYSCORE', KEYS[dials], '-inf', now)
+  call('ZREM', KEYS[dials], ARGV[1])
+  call('ZADD', KEYS[dials], 'NX', now + 60000, ARGV[1] .. ' ' .. ARGV[2])
+  call('PEXPIREAT', KEYS[dials], now + 60000)
+end
 
 -- What the replica that admitted the call knew of it stays, where this one says nothing else.
 local state = ARGV[5]

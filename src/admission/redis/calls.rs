@@ -2,14 +2,12 @@
 
 use std::fmt::Write;
 
-use redis::ScriptInvocation;
-
 use crate::{
     admission::{
         Kept, Lease, Reason, Refusal,
         redis::{RedisStore, SCRIPTS, StoreError, keys},
         scope::{Room, Scope},
-        store::{Acquired, Adopted, Ending, Rebound, Released, Request},
+        store::{Acquired, Adopted, Arrival, Choices, Ending, Rebound, Released, Request},
     },
     call::{CarrierCallId, EndReason},
     telemetry::StoreOperation,
@@ -19,7 +17,7 @@ impl RedisStore {
     pub async fn acquire(
         &self,
         request: &Request<'_>,
-        ticket: &str,
+        choices: &Choices<'_>,
     ) -> Result<Acquired, StoreError> {
         let keys = &self.inner.keys;
         let call = request.call.as_str();
@@ -33,16 +31,20 @@ impl RedisStore {
             .arg(&[call, &self.inner.replica])
             .arg(request.lease)
             .arg(self.inner.longest_lease())
-            .arg(&[ticket, request.state]);
-        self.ask_for(&mut script, 10, request.rooms);
+            .arg(u8::from(choices.dials));
+        let asked = self.asked_for(10, request.rooms);
+        script.arg(asked.keys.len() + 10).arg(asked.args);
+        script.key(asked.keys);
+        self.choose_from(&mut script, choices.agents);
         let mut reply = self.for_caller(StoreOperation::Acquire, script).await?;
         Ok(match reply.text()?.as_str() {
             "OK" => Acquired::Admitted {
                 epoch: reply.number()?,
                 used: reply.numbers()?,
+                agent: reply.number()?,
             },
-            "FULL" => Acquired::Refused(refusal(&reply.text()?, request.rooms)?),
-            "REPEATED" => Acquired::Repeated(kept(&reply.text()?, request.rooms)?),
+            "FULL" => Acquired::Refused(refusal(&reply.text()?)?),
+            "REPEATED" => Acquired::Repeated(kept(&reply.text()?)?),
             "HELD" => Acquired::Held,
             "ENDED" => Acquired::Ended,
             "RESYNC" => Acquired::Resync,
@@ -53,15 +55,14 @@ impl RedisStore {
     pub async fn adopt(
         &self,
         request: &Request<'_>,
-        nonce: &str,
-        admitted_without: bool,
+        arrival: &Arrival<'_>,
     ) -> Result<Adopted, StoreError> {
         let keys = &self.inner.keys;
         let call = request.call.as_str();
         let mut script = SCRIPTS.adopt.prepare_invoke();
         script
             .key(&[&keys.generation, &keys.gate])
-            .key(&[keys.ended(call), keys.ticket(nonce)])
+            .key(&[keys.ended(call), keys.ticket(arrival.nonce)])
             .key(&[&keys.setups, &keys.epoch])
             .key(&[keys.state(call), keys.owner(call)])
             .key(&[&keys.active, &keys.count])
@@ -69,14 +70,19 @@ impl RedisStore {
             .arg(&[call, &self.inner.replica])
             .arg(request.lease)
             .arg(self.inner.longest_lease())
-            .arg(request.state)
-            .arg(u8::from(admitted_without));
+            .arg(arrival.state)
+            .arg(u8::from(arrival.admitted_without));
         let rooms = request.rooms.iter();
         let rooms: Vec<Room> = rooms
             .filter(|room| room.scope.counts(true))
             .cloned()
             .collect();
-        self.ask_for(&mut script, 11, &rooms);
+        let asked = self.asked_for(11, &rooms);
+        let last = asked.keys.len() + 11;
+        script.key(asked.keys).arg(asked.args);
+        if let Some(agent) = arrival.dials {
+            script.key(keys.dials(agent)).arg(last + 1);
+        }
         let mut reply = self.for_caller(StoreOperation::Adopt, script).await?;
         Ok(match reply.text()?.as_str() {
             "LIVE" => Adopted::Live {
@@ -87,7 +93,7 @@ impl RedisStore {
                 state: reply.text()?,
                 gated: reply.number::<u8>()? == 1,
             },
-            "FULL" => Adopted::Refused(refusal(&reply.text()?, &rooms)?),
+            "FULL" => Adopted::Refused(refusal(&reply.text()?)?),
             "USED" => Adopted::Used,
             "ENDED" => Adopted::Ended,
             _ => return Err(StoreError::Garbled("adopt")),
@@ -138,11 +144,11 @@ impl RedisStore {
             .key(&[&keys.active, &keys.count, &keys.setups])
             .key(keys.scope(&Scope::Setup))
             .key(keys.scope(&Scope::Global));
-        for scope in scopes {
-            if !matches!(scope, Scope::Global | Scope::Setup) {
-                script.key(keys.scope(scope));
-            }
-        }
+        let others = scopes.iter();
+        let others = others.filter(|scope| !matches!(scope, Scope::Global | Scope::Setup));
+        let others: Vec<String> = others.map(|scope| keys.scope(scope)).collect();
+        let last = others.len() + 9;
+        script.key(others).key(self.dials_in(scopes));
         script
             .arg(name)
             .arg(epoch.map_or_else(|| "any".to_owned(), |epoch| epoch.to_string()))
@@ -151,7 +157,8 @@ impl RedisStore {
             .arg(ending.state.unwrap_or_default())
             .arg(u8::from(ending.forever))
             .arg(&self.inner.replica)
-            .arg(u8::from(ending.had_media));
+            .arg(u8::from(ending.had_media))
+            .arg(last);
         let mut reply = self.for_caller(StoreOperation::Release, script).await?;
         let status = reply.text()?;
         let (active, waited): (u32, u8) = (reply.number()?, reply.number()?);
@@ -185,15 +192,20 @@ impl RedisStore {
             .key(&[keys.decision(name), keys.state(name)])
             .key(&[&keys.active, &keys.count])
             .key(keys.scope(&Scope::Global));
-        for scope in scopes.iter().filter(|scope| **scope != Scope::Global) {
-            script.key(keys.scope(scope));
-        }
+        let others = scopes.iter().filter(|scope| **scope != Scope::Global);
+        let others: Vec<String> = others.map(|scope| keys.scope(scope)).collect();
+        let last = others.len() + 7;
+        script.key(others).key(self.dials_in(scopes));
         let Refusal {
-            scope, used, cap, ..
+            scope,
+            used,
+            cap,
+            reason,
         } = refusal;
         script
             .arg(&[name, &self.inner.replica])
-            .arg(format!("R {used} {cap} {scope}"));
+            .arg(format!("R {used} {cap} {scope} {}", reason.as_str()))
+            .arg(last);
         let mut reply = self.for_caller(StoreOperation::Refuse, script).await?;
         Ok(reply.number::<u8>()? == 1)
     }
@@ -216,6 +228,7 @@ impl RedisStore {
         for scope in scopes.iter().filter(|scope| **scope != Scope::Global) {
             script.key(keys.scope(scope));
         }
+        script.key(self.dials_in(scopes));
         script.arg(&[pending, named]).arg(lease.epoch).arg(state);
         let mut reply = self.for_caller(StoreOperation::Rebind, script).await?;
         match reply.text()?.as_str() {
@@ -245,11 +258,11 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Adds the scopes that a call asks for and those that are reserved in them, as the scripts
+    /// Returns the scopes that a call asks for and those that are reserved in them, as the scripts
     /// expect them: the first scope is the key after the first `before`.
-    fn ask_for(&self, script: &mut ScriptInvocation<'_>, before: usize, rooms: &[Room]) {
+    fn asked_for(&self, before: usize, rooms: &[Room]) -> AskedFor {
         let keys = &self.inner.keys;
-        script.arg(rooms.len());
+        let mut args = vec![rooms.len().to_string()];
         let mut named: Vec<&Scope> = rooms.iter().map(|room| &room.scope).collect();
         for room in rooms {
             let mut reserves = String::new();
@@ -262,40 +275,47 @@ impl RedisStore {
                 // A string takes any text.
                 let _ = write!(reserves, "{}:{slots} ", before + at + 1);
             }
-            script
-                .arg(room.cap)
-                .arg(room.scope.to_string())
-                .arg(reserves);
+            args.extend([room.cap.to_string(), room.scope.to_string(), reserves]);
         }
-        for scope in named {
-            script.key(keys.scope(scope));
+        let keys = named.into_iter().map(|scope| keys.scope(scope));
+        AskedFor {
+            keys: keys.collect(),
+            args,
         }
     }
+}
+
+/// What a script is told of the scopes that a call asks for.
+struct AskedFor {
+    keys: Vec<String>,
+    args: Vec<String>,
 }
 
 /// Reads a decision as it is kept for a repeated webhook.
-fn kept(text: &str, rooms: &[Room]) -> Result<Kept, StoreError> {
+fn kept(text: &str) -> Result<Kept, StoreError> {
     match text.strip_prefix("A ") {
         Some(ticket) => Ok(Kept::Admitted(ticket.to_owned())),
-        None => Ok(Kept::Refused(refusal(text, rooms)?)),
+        None => Ok(Kept::Refused(refusal(text)?)),
     }
 }
 
-fn refusal(text: &str, rooms: &[Room]) -> Result<Refusal, StoreError> {
-    let garbled = || StoreError::Garbled("a refusal");
-    let mut words = text.split(' ').skip(1);
-    let mut number = || words.next()?.parse().ok();
-    let (used, cap) = (number().ok_or_else(garbled)?, number().ok_or_else(garbled)?);
-    let name = words.next().ok_or_else(garbled)?;
-    let scopes = rooms.iter().map(|room| &room.scope);
-    // A scope that was full for the first webhook and is none of this call's since is past.
-    let scope = scopes.into_iter().find(|scope| scope.to_string() == name);
-    Ok(Refusal {
-        reason: Reason::Full,
-        scope: scope.cloned().unwrap_or(Scope::Global),
-        used,
-        cap,
-    })
+fn refusal(text: &str) -> Result<Refusal, StoreError> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let parsed = match words[..] {
+        [_, used, cap, scope] => (used, cap, scope, Ok(Reason::Full)),
+        [_, used, cap, scope, reason] => (used, cap, scope, reason.parse()),
+        _ => return Err(StoreError::Garbled("a refusal")),
+    };
+    let (used, cap, scope, reason) = parsed;
+    let refusal = || {
+        Some(Refusal {
+            reason: reason.ok()?,
+            scope: keys::scope_of(scope)?,
+            used: used.parse().ok()?,
+            cap: cap.parse().ok()?,
+        })
+    };
+    refusal().ok_or(StoreError::Garbled("a refusal"))
 }
 
 pub fn reason(text: &str) -> Result<EndReason, StoreError> {

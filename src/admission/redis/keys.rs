@@ -69,8 +69,24 @@ impl Keys {
             | Scope::Tenant(_)
             | Scope::Campaign(_)
             | Scope::Group(_)
+            | Scope::Agent(_)
             | Scope::Outbound => self.of("lease", &scope.to_string()),
         }
+    }
+
+    /// Is there while an agent that keeps failing is tried by one call at a time.
+    pub fn resting(&self, agent: &Name) -> String {
+        self.of("resting", agent.as_str())
+    }
+
+    /// For which calls an agent was dialed within the last minute, and by whom.
+    pub fn dials(&self, agent: &Name) -> String {
+        self.of("dials", agent.as_str())
+    }
+
+    /// What an agent has used up within the last minute.
+    pub fn tokens(&self, agent: &Name) -> String {
+        self.of("tokens", agent.as_str())
     }
 
     fn of(&self, kind: &str, name: &str) -> String {
@@ -86,7 +102,7 @@ pub fn scopes_in(state: &str) -> Vec<Scope> {
 }
 
 /// Reads a scope as it is displayed.
-fn scope_of(text: &str) -> Option<Scope> {
+pub fn scope_of(text: &str) -> Option<Scope> {
     let (kind, name) = text.split_once(':').unwrap_or((text, ""));
     let name = || name.parse::<Name>().ok();
     match kind {
@@ -95,6 +111,7 @@ fn scope_of(text: &str) -> Option<Scope> {
         "tenant" => name().map(Scope::Tenant),
         "campaign" => name().map(Scope::Campaign),
         "group" => name().map(Scope::Group),
+        "agent" => name().map(Scope::Agent),
         "outbound" => Some(Scope::Outbound),
         _ => None,
     }

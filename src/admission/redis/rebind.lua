@@ -1,7 +1,7 @@
 -- Gives a slot that was taken before the carrier had named its call the call's name.
 --
 -- KEYS  1 owner, 2 the new owner, 3 the new ended, 4 state, 5 the new state, 6 active, then the
---       call's scopes, the global one first.
+--       call's scopes, the global one first, then the dials of its agent.
 -- ARGV  1 the name until then, 2 the call, 3 epoch, 4 state.
 local call = redis.call
 local time = call('TIME')
@@ -14,8 +14,9 @@ local lapse = call('ZSCORE', KEYS[7], ARGV[1])
 if not lapse or tonumber(lapse) <= now then return {'GONE'} end
 -- The new name comes before the old one goes: an empty key is gone, and with it its expiry.
 for i = 7, #KEYS do
-  if call('ZSCORE', KEYS[i], ARGV[1]) then
-    call('ZADD', KEYS[i], lapse, ARGV[2])
+  local until_then = call('ZSCORE', KEYS[i], ARGV[1])
+  if until_then and tonumber(until_then) > now then
+    call('ZADD', KEYS[i], until_then, ARGV[2])
     call('ZREM', KEYS[i], ARGV[1])
   end
 end

@@ -1,10 +1,11 @@
 -- Gives a call's slot back, and remembers that the call is over.
 --
 -- KEYS  1 owner, 2 ended, 3 decision, 4 state, 5 active, 6 count, 7 set-ups, 8 set-up scope, then
---       the call's other scopes, the global one first.
+--       the call's other scopes, the global one first, then the dials of its agent.
 -- ARGV  1 call, 2 epoch ("any": whoever holds it, as the carrier says; 0: what this replica took
 --       without the store), 3 end reason, 4 end reason if its media never came, 5 its last state if
---       it is known, 6 whether it may never be admitted again, 7 replica, 8 whether its media was here.
+--       it is known, 6 whether it may never be admitted again, 7 replica, 8 whether its media was here,
+--       9 the last key before the dials.
 local call = redis.call
 local known = call('MGET', KEYS[1], KEYS[2])
 local owner = known[1] and tonumber(string.match(known[1], '^%d+'))
@@ -17,7 +18,9 @@ end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local removed = 0
-for i = 9, #KEYS do removed = math.max(removed, call('ZREM', KEYS[i], ARGV[1])) end
+for i = 9, tonumber(ARGV[9]) do removed = math.max(removed, call('ZREM', KEYS[i], ARGV[1])) end
+-- Only what nobody has dialed for yet is in there by the call's name alone.
+for i = ARGV[9] + 1, #KEYS do call('ZREM', KEYS[i], ARGV[1]) end
 local without_media = call('ZREM', KEYS[8], ARGV[1]) == 1
 if without_media then
   call('SET', KEYS[7], string.sub((call('GET', KEYS[7]) or '') .. '0', -100), 'EX', 3600)

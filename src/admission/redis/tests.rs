@@ -10,9 +10,13 @@ use crate::{
         Kept, Lease, Reason, Refusal,
         redis_server::RedisServer,
         scope::{Room, Scope},
-        store::{Acquired, Adopted, Claim, Ending, News, Released, Renewal, Renewed, Request},
+        store::{
+            Acquired, Adopted, AgentReport, Arrival, Choice, Choices, Claim, Ending, News,
+            Released, Renewal, Renewed, Request, Rest,
+        },
     },
     call::{CarrierCallId, EndReason},
+    campaign::{Budget, Name},
 };
 
 /// A caller in a test may wait for as long as a busy machine takes.
@@ -72,6 +76,13 @@ fn call(id: &str) -> CarrierCallId {
     CarrierCallId::try_from(id.to_owned()).unwrap()
 }
 
+/// More than any test uses up.
+const BUDGET_OF_AGENT: Budget = Budget {
+    sessions: Some(100),
+    dials: Some(100),
+    tokens: Some(100),
+};
+
 fn rooms() -> Vec<Room> {
     let mut global = Room::new(Scope::Global, 100);
     let [tenant, campaign] = ["acme", "spring"].map(|name| name.parse().unwrap());
@@ -93,9 +104,20 @@ async fn acquire(store: &RedisStore, id: &str) -> Result<Acquired, StoreError> {
         call: &call(id),
         rooms: &rooms(),
         lease: 20_000,
+    };
+    let agent = Name::default_name();
+    let choice = Choice {
+        agent: &agent,
+        budget: BUDGET_OF_AGENT,
+        rests: false,
+        ticket: "a-ticket",
         state: &state(),
     };
-    store.acquire(&request, "a-ticket").await
+    let choices = Choices {
+        agents: &[choice],
+        dials: true,
+    };
+    store.acquire(&request, &choices).await
 }
 
 async fn adopt(store: &RedisStore, id: &str, state: &str) -> Result<Adopted, StoreError> {
@@ -103,11 +125,14 @@ async fn adopt(store: &RedisStore, id: &str, state: &str) -> Result<Adopted, Sto
         call: &call(id),
         rooms: &rooms(),
         lease: 30_000,
-        state,
     };
-    store
-        .adopt(&request, &format!("nonce-of-{id}"), false)
-        .await
+    let arrival = Arrival {
+        nonce: &format!("nonce-of-{id}"),
+        admitted_without: false,
+        state,
+        dials: Some(&Name::default_name()),
+    };
+    store.adopt(&request, &arrival).await
 }
 
 /// Adopts a call that must come in.
@@ -187,6 +212,14 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
         cap: 1,
     };
     store.refuse(&call("CA9"), &scopes(), &refusal).await?;
+    let report = AgentReport {
+        tokens: 1,
+        rest: Rest::For(2_000),
+        dials: vec![(call("CA9"), 1_000)],
+        ..AgentReport::question(Name::default_name())
+    };
+    store.report(&[report]).await?;
+    acquire(store, "CA8").await?;
     store.leave().await?;
     Ok(())
 }

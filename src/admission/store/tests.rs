@@ -15,7 +15,7 @@ use self::{
     house::House,
 };
 use super::*;
-use crate::{admission::Reason, campaign::Name};
+use crate::{admission::Reason, campaign::Budget};
 
 const BEGIN: Millis = 1_000_000;
 const SETUP: Millis = 20_000;
@@ -36,9 +36,11 @@ fn lease(call: &CarrierCallId, epoch: u64) -> Lease {
     }
 }
 
-/// Returns a call's state, as far as stores look at it.
+/// Returns a call's state, as far as stores look at it. It may have had any of the agents.
 fn state(rooms: &[Room]) -> String {
-    let scopes: Vec<_> = rooms.iter().map(|room| room.scope.to_string()).collect();
+    let scopes = rooms.iter().map(|room| room.scope.clone());
+    let agents = ["eager", "patient"].map(|agent| Scope::Agent(name(agent)));
+    let scopes: Vec<_> = scopes.chain(agents).map(|it| it.to_string()).collect();
     serde_json::json!({ "scopes": scopes }).to_string()
 }
 

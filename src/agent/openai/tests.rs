@@ -57,7 +57,7 @@ fn what_the_agent_reports_becomes_what_happened() {
     ] {
         assert_eq!(
             done(response),
-            Ok(Event::Input(Input::AgentAnswered(expected))),
+            Ok(Event::Answered(expected, 0)),
             "{response}"
         );
     }
@@ -145,5 +145,31 @@ proptest::proptest! {
     #[test]
     fn no_message_makes_us_panic(message in ".{0,200}") {
         let _ = decoded(&message);
+    }
+}
+
+#[test]
+fn an_answer_says_what_it_has_used_up_if_it_can_be_believed() {
+    for (usage, tokens) in [
+        (
+            r#"{"total_tokens":412,"input_tokens":331,"output_tokens":81}"#,
+            412,
+        ),
+        (r#"{"total_tokens":99999999999}"#, MOST_TOKENS),
+        (r#"{"total_tokens":-5}"#, 0),
+        (r#"{"total_tokens":"412"}"#, 0),
+        (r#"{"seconds":3.5}"#, 0),
+        ("[412]", 0),
+        ("null", 0),
+    ] {
+        let message = format!(
+            r#"{{"type":"response.done","response":{{"status":"completed","usage":{usage}}}}}"#
+        );
+        let answered = decode(&Bytes::from(message));
+        assert_eq!(
+            answered,
+            Ok(Event::Answered(Answered::Fully, tokens)),
+            "{usage}"
+        );
     }
 }

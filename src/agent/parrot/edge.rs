@@ -2,8 +2,10 @@
 
 use audio_codec_algorithms::{decode_ulaw, encode_ulaw};
 
-use super::resample::Resampler;
-use crate::chunk::{Encoding, TELEPHONE_RATE};
+use crate::{
+    chunk::{Encoding, TELEPHONE_RATE},
+    resample::Resampler,
+};
 
 /// Half a sample came.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,7 +19,6 @@ use crate::{
         dialect::Dialect,
         web::{ENCODING, MediaStream, State},
     },
-    record::What,
 };
 
 /// What the page understands beside the codes of WebSocket itself.
@@ -68,20 +67,14 @@ pub async fn media(
 
 async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place, pass: WebPass) {
     let WebPass { call, campaign } = pass;
-    let campaigns = gateway.campaigns.current();
     let caller = CallerId::Withheld;
-    let admission =
-        gateway
-            .admission
-            .admit(&call, &caller, &campaign, &campaigns, gateway.closed());
-    let ticket = match admission.await {
-        Decision::Admit { ticket, first, .. } if first => ticket,
-        Decision::Refuse { refusal, first } => {
-            if first {
-                let scope = refusal.scope.kind();
-                gateway.metrics.refused(scope, refusal.reason.as_str());
-                gateway.timeline.step(&call, What::Refused);
-            }
+    let ticket = match gateway.admit(&call, &caller, &campaign, ENCODING).await {
+        Decision::Admit {
+            ticket,
+            first: true,
+            ..
+        } => ticket,
+        Decision::Refuse { .. } => {
             drop(place);
             return refuse(&gateway, socket, &campaign).await;
         }
@@ -90,9 +83,6 @@ async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
             return socket.close_as(NO_PASS, "the token has been used").await;
         }
     };
-    gateway.metrics.started();
-    gateway.timeline.step(&call, What::Admitted);
-    gateway.call_agent(&call, &caller, &campaign, ENCODING);
     let reason = match carry(&gateway, &mut socket, place, call, &ticket).await {
         Ok(over) => over.reason,
         Err(reason) => reason,

@@ -10,12 +10,12 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    campaign::Name,
+    campaign::{Budget, Name},
     config::{
         AgentKind, AgentSettings, Detector, VoiceLiveAccess,
         agent::{
-            AZURE_URL, DEFAULT_MODEL, LONGEST_TEXT, Transcription, TurnDetection, is_fit,
-            openai_url, share,
+            AZURE_URL, DEFAULT_MODEL, LONGEST_TEXT, MOST_SESSIONS, MOST_TOKENS, Transcription,
+            TurnDetection, is_fit, openai_url, share,
         },
         file::{
             Inherited, MOST_AGENTS, read as read_file,
@@ -106,6 +106,22 @@ impl Reading<'_> {
             turn_detection: self.turn_detection(),
             extra_ca: self.extra_ca().or_else(|| environment.extra_ca.clone()),
             voice_live: self.voice_live(),
+            budget: self.budget(),
+        }
+    }
+
+    /// Reads what the agent may be asked for. Another kind's budget is not the environment's.
+    fn budget(&self) -> Budget {
+        let usual = if self.environment.kind == self.kind {
+            self.environment.budget
+        } else {
+            self.kind.budget()
+        };
+        let limit = |key, most| self.table.entry(key)?.number(1..=most);
+        Budget {
+            sessions: limit("max_sessions", MOST_SESSIONS).or(usual.sessions),
+            dials: limit("connections_per_minute", MOST_SESSIONS).or(usual.dials),
+            tokens: limit("tokens_per_minute", MOST_TOKENS).or(usual.tokens),
         }
     }
 

@@ -99,7 +99,11 @@ pub fn read(
         table.finish();
     }
     let texts = inherited.language.clone();
+    let budgets = agents.iter();
+    let budgets = budgets.map(|(name, agent)| (name.clone(), agent.budget));
     Campaigns::several(campaigns, reading.default.as_ref(), texts)
+        .with_budgets(budgets)
+        .with_budgets([(Name::default_name(), inherited.agent.budget)])
 }
 
 impl Reading<'_> {
@@ -153,6 +157,15 @@ impl Reading<'_> {
             entry.parsed("\"prompt\", \"reject\" or a number that rings instead")
         });
         let tenant_caps = self.tenants.get(&tenant).map(|tenant| tenant.caps);
+        let agent = table.entry("agent").and_then(|it| self.agent_of(&it));
+        let agent = agent.unwrap_or_else(Name::default_name);
+        let second_agent = table.entry("second_agent").and_then(|entry| {
+            let second = self.agent_of(&entry)?;
+            if second == agent {
+                entry.warning("is its first agent already: it has no other");
+            }
+            (second != agent).then_some(second)
+        });
         let campaign = Campaign {
             id,
             tenant,
@@ -161,7 +174,8 @@ impl Reading<'_> {
             reserved: reserved.unwrap_or(0),
             group,
             tenant_caps: tenant_caps.unwrap_or_default(),
-            agent: self.agent_of(table),
+            agent,
+            second_agent,
             when_full: when_full.unwrap_or(inherited.when_full),
             acs_when_full: acs_when_full.unwrap_or_else(|| inherited.acs_when_full.clone()),
         };
@@ -261,20 +275,15 @@ impl Reading<'_> {
         Some(Group { id, max_calls })
     }
 
-    fn agent_of(&self, table: &Table<'_>) -> Name {
+    fn agent_of(&self, entry: &Entry<'_>) -> Option<Name> {
         let default = Name::default_name();
-        let Some(entry) = table.entry("agent") else {
-            return default;
-        };
-        let Some(name) = entry.name() else {
-            return default;
-        };
+        let name = entry.name()?;
         if name != default && !self.agents.contains_key(&name) {
             let there_are = offer(self.agents.keys().chain([&default]));
             entry.mistake(&format!("no such agent: {there_are}"));
-            return default;
+            return None;
         }
-        name
+        Some(name)
     }
 
     /// Reads a campaign's cap, and warns of one that the wider caps keep it from reaching.

@@ -98,11 +98,11 @@ fn keys_that_nobody_knows_are_told_without_their_values() {
         &format!("{GOOD}[limits]\nmax_calls = 3"),
     ]), @r#"
     c.toml:1:1: campaign: unknown; there are agents, default_campaign, groups, tenants, campaigns
-    c.toml:3:1: campaigns.good.max_cals: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent
-    c.toml:3:1: campaigns.good.api_key: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent
-    c.toml:3:1: campaigns.good."\u{1b}[31m red": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent
-    c.toml:3:1: campaigns.good."longlonglonglonglonglonglonglonglonglong…": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent
-    c.toml:4:1: agents.a.apikey: unknown; there are kind, url, model, api_key, api_key_file, voice, instructions, greeting, transcription_model, turn_detection, vad_threshold, vad_silence_ms, ca_file, api_version, tenant_id, client_id, client_secret, client_secret_file, agent_name, project_name, noise_suppression, echo_cancellation, auto_truncate
+    c.toml:3:1: campaigns.good.max_cals: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent
+    c.toml:3:1: campaigns.good.api_key: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent
+    c.toml:3:1: campaigns.good."\u{1b}[31m red": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent
+    c.toml:3:1: campaigns.good."longlonglonglonglonglonglonglonglonglong…": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent
+    c.toml:4:1: agents.a.apikey: unknown; there are kind, url, model, api_key, api_key_file, voice, instructions, greeting, transcription_model, turn_detection, vad_threshold, vad_silence_ms, ca_file, api_version, tenant_id, client_id, client_secret, client_secret_file, agent_name, project_name, noise_suppression, echo_cancellation, auto_truncate, max_sessions, connections_per_minute, tokens_per_minute
     c.toml:4:1: tenants.t.max: unknown; there are max_calls, reserved
     c.toml:5:1: groups.g.reserved: unknown; there are max_calls
     c.toml:3:2: limits: unknown; there are agents, default_campaign, groups, tenants, campaigns
@@ -184,6 +184,10 @@ fn what_a_campaign_names_is_there() {
         "agent = \"default\"",
         "agent = \"hebrew\"\n[agents.english]\n[agents.french]",
         "agent = 3",
+        "second_agent = \"hebrew\"",
+        "agent = \"a\"\nsecond_agent = \"a\"\n[agents.a]",
+        "agent = \"a\"\nsecond_agent = \"default\"\n[agents.a]\nmax_sessions = 0",
+        "[agents.a]\nconnections_per_minute = \"30\"\ntokens_per_minute = 2000000000",
         "language = \"Hebrew, please\"",
         "language = 972",
         "when_full = \"queue\"",
@@ -199,6 +203,11 @@ fn what_a_campaign_names_is_there() {
     fine: "[campaigns.good]\nnumbers = [\"+97221111111\"]\nagent = \"default\""
     c.toml:3:9: campaigns.good.agent="hebrew": no such agent: there are english, french, default
     c.toml:3:9: campaigns.good.agent=3: a name has 1 to 64 of a-z, 0-9, - and _
+    c.toml:3:16: campaigns.good.second_agent="hebrew": no such agent: there are default
+    c.toml:4:16: campaigns.good.second_agent="a": is its first agent already: it has no other
+    c.toml:6:16: agents.a.max_sessions=0: a whole number from 1 to 1000000
+    c.toml:4:26: agents.a.connections_per_minute="30": a whole number from 1 to 1000000
+    c.toml:5:21: agents.a.tokens_per_minute=2000000000: a whole number from 1 to 1000000000
     c.toml:3:12: campaigns.good.language="Hebrew, please": a language tag, such as "he-IL"
     c.toml:3:12: campaigns.good.language=972: a language tag, such as "he-IL"
     c.toml:3:13: campaigns.good.when_full="queue": "reject", "voicemail" or "whatsapp"
@@ -382,7 +391,7 @@ reserved = 400
       c.toml:12:9: campaigns.support.agent="hebrev": no such agent: there are hebrew, default
       c.toml:13:9: campaigns.support.group="sales": no such group: there are none
       c.toml:14:13: campaigns.support.when_full="answer": "reject", "voicemail" or "whatsapp"
-      c.toml:15:1: campaigns.support.colour: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent
+      c.toml:15:1: campaigns.support.colour: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent
       c.toml:17:12: campaigns.sales.numbers: +9******4567 is campaign support's already, by line 11: a number belongs to one campaign
       c.toml:18:12: campaigns.sales.reserved=400: the campaign may have 20 calls: reserve no more than that
       c.toml:18:12: campaigns.sales.reserved=400: with this all reserves come to 400 of 50 calls in all
@@ -658,6 +667,11 @@ fn the_example_of_the_docs_is_right_and_says_what_it_says() {
         },
         agent: Name(
             "hebrew",
+        ),
+        second_agent: Some(
+            Name(
+                "english",
+            ),
         ),
         when_full: Voicemail,
         acs_when_full: Prompt,

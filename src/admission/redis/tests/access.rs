@@ -10,7 +10,7 @@ use crate::admission::redis_server::free_port;
 /// What a Redis user of the gateway's must be allowed, and all that it need be. The README tells
 /// operators.
 pub const RIGHTS: &str = "~calls:* -@all +evalsha +script|load +info +time +get +set +mget +del \
-    +exists +pexpire +pexpireat +sadd +srem +zadd +zrem +zscore +zcount +zrange +zrangebyscore \
+    +exists +pexpire +pexpireat +pttl +sadd +srem +zadd +zrem +zscore +zcount +zrange +zrangebyscore \
     +zremrangebyscore +hset +hdel +hgetall";
 
 /// Returns a server with a user `gateway` that has these rights.

@@ -1,5 +1,7 @@
 //! Histories: what several replicas may do to a store, in any order, and what must come of it.
 
+use std::collections::HashMap;
+
 use proptest::{collection::vec as vec_of, prelude::*, sample::select, test_runner::TestCaseError};
 
 use super::{
@@ -26,6 +28,8 @@ pub struct Setting {
     /// Slots of the first tenant that its campaign has for its own.
     kept_for_campaign: u32,
     flooded: bool,
+    /// What the two agents may be asked for that have a budget.
+    budgets: [Budget; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +37,8 @@ pub enum Step {
     Acquire {
         replica: usize,
         call: u32,
+        /// Whether the agent is dialed at once.
+        dials: bool,
     },
     Adopt {
         replica: usize,
@@ -74,6 +80,15 @@ pub enum Step {
         call: u32,
         name: u32,
     },
+    /// A replica tells of an agent.
+    Report {
+        replica: usize,
+        agent: usize,
+        tokens: u32,
+        rest: Rest,
+        /// A call for which it has dialed.
+        dialed: Option<u32>,
+    },
     Pass(Millis),
     /// An operator has what has lapsed swept up.
     Sweep,
@@ -85,15 +100,28 @@ pub enum Step {
 pub fn any_setting() -> impl Strategy<Value = Setting> {
     let caps = (1..6_u32, 1..5_u32, [1..5_u32, 1..5_u32], 1..4_u32);
     let reserves = (0..3_u32, 0..3_u32, prop::bool::weighted(0.1));
-    (caps, reserves).prop_map(|((global, setup, tenants, campaign), reserves)| Setting {
-        global,
-        setup,
-        tenants,
-        campaign,
-        kept_for_tenant: reserves.0,
-        kept_for_campaign: reserves.1,
-        flooded: reserves.2,
-    })
+    let some = |most| prop::option::weighted(0.7, 1..most);
+    let budget = move || (some(4_u32), some(5_u32), some(12_u32));
+    let budget = move || {
+        budget().prop_map(|(sessions, dials, tokens)| Budget {
+            sessions,
+            dials,
+            tokens,
+        })
+    };
+    let all = (caps, reserves, [budget(), budget()]);
+    all.prop_map(
+        |((global, setup, tenants, campaign), reserves, budgets)| Setting {
+            budgets,
+            global,
+            setup,
+            tenants,
+            campaign,
+            kept_for_tenant: reserves.0,
+            kept_for_campaign: reserves.1,
+            flooded: reserves.2,
+        },
+    )
 }
 
 /// Steps among several replicas over a store that they share.
@@ -136,7 +164,22 @@ pub fn any_history() -> impl Strategy<Value = Vec<Step>> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let (replica, call) = (|| 0..REPLICAS, || 0..CALLS);
-    let acquire = (replica(), call()).prop_map(|(replica, call)| Step::Acquire { replica, call });
+    let acquire = (replica(), call(), prop::bool::weighted(0.7));
+    let acquire = acquire.prop_map(|(replica, call, dials)| Step::Acquire {
+        replica,
+        call,
+        dials,
+    });
+    let rest = prop_oneof![3 => Just(Rest::No), 1 => Just(Rest::For(2_000)), 1 => Just(Rest::Over)];
+    let told = (0..8_u32, rest, prop::option::weighted(0.2, call()));
+    let report = (replica(), 0..2_usize, told);
+    let report = report.prop_map(|(replica, agent, (tokens, rest, dialed))| Step::Report {
+        replica,
+        agent,
+        tokens,
+        rest,
+        dialed,
+    });
     let adopt = (replica(), call(), 0..3_u32).prop_map(|(replica, call, nonce)| Step::Adopt {
         replica,
         call,
@@ -178,6 +221,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => release,
         1 => call().prop_map(|call| Step::End { call }),
         2 => rebind,
+        2 => report,
         1 => replica().prop_map(Step::Crash),
         1 => Just(Step::Lose),
     ]
@@ -191,6 +235,8 @@ pub struct Play<'a> {
     replicas: [Replica; REPLICAS],
     last: Look,
     tickets: u32,
+    /// Which of its choices each call was last given.
+    given: HashMap<CarrierCallId, usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -224,6 +270,7 @@ pub async fn play(
         replicas: Default::default(),
         last,
         tickets: 0,
+        given: HashMap::new(),
     };
     let first = Step::Renew {
         replica: 0,
@@ -235,7 +282,11 @@ pub async fn play(
     let mut before = vec![first.clone(), Step::Pass(2 * CLEAR_OF_LIMITS)];
     for flood in 0..if setting.flooded { 60 } else { 0 } {
         let call = 1_000 + flood;
-        before.push(Step::Acquire { replica: 0, call });
+        before.push(Step::Acquire {
+            replica: 0,
+            call,
+            dials: true,
+        });
         before.push(Step::Pass(12 * CLEAR_OF_LIMITS));
         before.push(first.clone());
         before.push(Step::Crash(0));
@@ -254,7 +305,10 @@ impl Play<'_> {
         let by = if let Step::Pass(by) = step { *by } else { 0 };
         self.model.pass(by);
         self.last = self.house.pass(by);
-        let outcome = self.act(step).await;
+        let mut outcome = self.act(step).await;
+        if outcome.is_ok() {
+            outcome = self.ask_of_agents().await;
+        }
         self.model.pass(self.house.now - self.model.now);
         let look = self.house.pass(0);
         if self.house.slowest > SLACK {
@@ -280,7 +334,11 @@ impl Play<'_> {
 
     async fn act(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Acquire { replica, call } => self.acquire(*replica, *call).await,
+            Step::Acquire {
+                replica,
+                call,
+                dials,
+            } => self.acquire(*replica, *call, *dials).await,
             Step::Adopt {
                 replica,
                 call,
@@ -296,9 +354,9 @@ impl Play<'_> {
                     return Ok(()); // It remembers what it has decided.
                 }
                 if *unheard {
-                    self.acquire(*replica, *call).await?;
+                    self.acquire(*replica, *call, true).await?;
                 }
-                let rooms = self.rooms(*call);
+                let rooms = self.rooms_with_agent(*call);
                 self.believe(*replica, &super::call(*call), 0, &rooms, *has_media);
                 Ok(())
             }
@@ -324,6 +382,22 @@ impl Play<'_> {
                 call,
                 name,
             } => self.rebind(*replica, *call, *name).await,
+            Step::Report {
+                replica,
+                agent,
+                tokens,
+                rest,
+                dialed,
+            } => {
+                let dialed = dialed.map(|number| (super::call(number), 40_000));
+                let report = AgentReport {
+                    agent: agents()[*agent].clone(),
+                    tokens: *tokens,
+                    rest: *rest,
+                    dials: dialed.into_iter().collect(),
+                };
+                self.report(*replica, report).await
+            }
             Step::Pass(_) => Ok(()),
             Step::Sweep => self.sweep().await,
             Step::Crash(replica) => {
@@ -344,34 +418,63 @@ impl Play<'_> {
         }
     }
 
-    async fn acquire(&mut self, replica: usize, number: u32) -> Result<(), TestCaseError> {
+    async fn acquire(
+        &mut self,
+        replica: usize,
+        number: u32,
+        dials: bool,
+    ) -> Result<(), TestCaseError> {
         let (call, rooms) = (call(number), self.rooms(number));
         let state = state(&rooms);
         let request = Request {
             call: &call,
             rooms: &rooms,
             lease: SETUP,
-            state: &state,
         };
         self.tickets += 1;
-        let ticket = format!("ticket-{}", self.tickets);
+        let chosen = self.choices(number);
+        let tickets = chosen
+            .iter()
+            .map(|(agent, _)| format!("{agent}-{}", self.tickets));
+        let tickets: Vec<String> = tickets.collect();
+        let agents = chosen.iter().zip(&tickets);
+        let agents: Vec<Choice<'_>> = agents
+            .map(|((agent, budget), ticket)| Choice {
+                agent,
+                budget: *budget,
+                rests: false,
+                ticket,
+                state: &state,
+            })
+            .collect();
+        let choices = Choices {
+            agents: &agents,
+            dials,
+        };
         let store = self.house.store(replica);
-        let acquired = store.acquire(self.house.now, &request, &ticket).await;
+        let acquired = store.acquire(self.house.now, &request, &choices).await;
         let acquired = acquired.unwrap();
         let mut given = 0;
-        if let Acquired::Admitted { epoch, used } = &acquired {
+        if let Acquired::Admitted { epoch, used, agent } = &acquired {
             given = self.newer(*epoch)?;
-            let over = rooms
-                .iter()
-                .zip(used)
-                .find(|(room, used)| **used > room.cap);
+            let sessions = agents[*agent].budget.sessions;
+            let caps = rooms.iter().map(|room| room.cap);
+            let caps = caps.chain([sessions.unwrap_or(u32::MAX)]);
+            let over = caps.zip(used).find(|(cap, used)| *used > cap);
             prop_assert_eq!(over, None, "over its cap");
         }
         let name = self.name(replica);
-        let expected = self.model.acquire(&name, &request, &ticket, given);
+        let expected = self.model.acquire(&name, &request, &choices, given);
         prop_assert_eq!(&acquired, &expected);
         match acquired {
-            Acquired::Admitted { epoch, .. } => {
+            Acquired::Admitted { epoch, agent, .. } => {
+                let Choice { agent, budget, .. } = agents[agent];
+                if let Some(cap) = budget.dials {
+                    prop_assert!(self.model.asked_of(agent).dials <= cap, "over its budget");
+                }
+                let at = chosen.iter().position(|(chosen, _)| chosen == agent);
+                self.given.insert(call.clone(), at.unwrap());
+                let rooms = self.rooms_with_agent(number);
                 self.believe(replica, &call, epoch, &rooms, false);
             }
             Acquired::Refused(_) => {
@@ -384,28 +487,54 @@ impl Play<'_> {
         Ok(())
     }
 
+    async fn report(&mut self, replica: usize, report: AgentReport) -> Result<(), TestCaseError> {
+        let store = self.house.store(replica);
+        let reports = [report];
+        let used = store.report(self.house.now, &reports).await.unwrap();
+        let name = self.name(replica);
+        let expected = self.model.report(&name, &reports[0]);
+        prop_assert_eq!(as_told(&used), [expected]);
+        Ok(())
+    }
+
+    /// Compares what is known of all agents.
+    async fn ask_of_agents(&self) -> Result<(), TestCaseError> {
+        let questions = agents().map(AgentReport::question);
+        let store = self.house.store(0);
+        let used = store.report(self.house.now, &questions).await.unwrap();
+        let expected = agents().map(|agent| self.model.asked_of(&agent));
+        prop_assert_eq!(as_told(&used), expected);
+        Ok(())
+    }
+
     async fn adopt(
         &mut self,
         replica: usize,
         number: u32,
         nonce: u32,
     ) -> Result<(), TestCaseError> {
-        let (call, rooms) = (call(number), self.rooms(number));
+        let (call, rooms) = (call(number), self.rooms_with_agent(number));
         let nonce = format!("{number}-{nonce}");
         let state = state(&rooms);
         let request = Request {
             call: &call,
             rooms: &rooms,
             lease: LEASE,
-            state: &state,
         };
         // A call that a replica has let in by itself says so in its ticket.
         let without = self.replicas.iter().any(|replica| {
             let mut calls = replica.calls.iter();
             calls.any(|it| it.claim.lease == lease(&call, 0))
         });
+        let (agent, budget) = self.agent(number);
+        let arrival = Arrival {
+            nonce: &nonce,
+            admitted_without: without,
+            state: &state,
+            dials: budget.dials.is_some().then_some(&agent),
+        };
         let store = self.house.store(replica);
-        let adopted = store.adopt(self.house.now, &request, &nonce, without).await;
+        let adopted = store.adopt(self.house.now, &request, &arrival).await;
         let mut adopted = adopted.unwrap();
         let mut given = 0;
         if let Adopted::Live {
@@ -418,7 +547,7 @@ impl Play<'_> {
             noted.clone_from(&state); // A story of its own tells what becomes of it.
         }
         let name = self.name(replica);
-        let expected = self.model.adopt(&name, &request, &nonce, without, given);
+        let expected = self.model.adopt(&name, &request, &arrival, given);
         prop_assert_eq!(&adopted, &expected);
         match adopted {
             Adopted::Live { lease, .. } => {
@@ -442,7 +571,7 @@ impl Play<'_> {
             return Ok(()); // It remembers what it has decided.
         }
         if unheard {
-            self.acquire(replica, number).await?;
+            self.acquire(replica, number, true).await?;
         }
         let (call, scopes) = (call(number), all_scopes());
         self.forget(replica, &call);
@@ -647,11 +776,38 @@ impl Play<'_> {
         replica_name(replica, self.replicas[replica].crashes)
     }
 
+    /// Returns the agents that a call may have: some have no budget, and some calls a second one.
+    fn choices(&self, call: u32) -> Vec<(Name, Budget)> {
+        let [eager, patient] = agents();
+        let [first, second] = self.setting.budgets;
+        match call % 3 {
+            0 => vec![(name("tireless"), Budget::default())],
+            1 => vec![(eager, first)],
+            _ => vec![(eager, first), (patient, second)],
+        }
+    }
+
+    /// Returns the agent that a call has.
+    fn agent(&self, number: u32) -> (Name, Budget) {
+        let given = self.given.get(&call(number)).copied();
+        self.choices(number).swap_remove(given.unwrap_or(0))
+    }
+
+    fn rooms_with_agent(&self, number: u32) -> Vec<Room> {
+        let (agent, budget) = self.agent(number);
+        let mut rooms = self.rooms(number);
+        if budget != Budget::default() {
+            let cap = budget.sessions.unwrap_or(u32::MAX);
+            rooms.push(Room::new(Scope::Agent(agent), cap));
+        }
+        rooms
+    }
+
     /// Returns what a call needs: even ones are the first tenant's, and every other of those its
     /// campaign's.
     fn rooms(&self, call: u32) -> Vec<Room> {
         let caps = &self.setting;
-        let [global, setup, first, second, campaign] = all_scopes();
+        let [global, setup, first, second, campaign, ..] = all_scopes();
         let setup = Room::new(setup, caps.setup);
         let mut global = Room::new(global, caps.global);
         if !call.is_multiple_of(2) {
@@ -668,12 +824,28 @@ impl Play<'_> {
     }
 }
 
-fn all_scopes() -> [Scope; 5] {
+fn agents() -> [Name; 2] {
+    ["eager", "patient"].map(name)
+}
+
+/// Returns what was told of agents, where it does not matter for how long they rest.
+fn as_told(used: &[AgentUse]) -> Vec<AgentUse> {
+    let used = used.iter().map(|used| AgentUse {
+        rests: u64::from(used.rests > 0),
+        ..*used
+    });
+    used.collect()
+}
+
+fn all_scopes() -> [Scope; 7] {
+    let [eager, patient] = agents().map(Scope::Agent);
     [
         Scope::Global,
         Scope::Setup,
         Scope::Tenant(name("first")),
         Scope::Tenant(name("second")),
         Scope::Campaign(name("third")),
+        eager,
+        patient,
     ]
 }

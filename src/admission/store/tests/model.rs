@@ -21,6 +21,16 @@ struct Row {
     scopes: Vec<Scope>,
 }
 
+/// A dial for a call, or what is kept for one.
+#[derive(Debug, Clone)]
+struct Dial {
+    agent: Name,
+    call: CarrierCallId,
+    /// Who has dialed.
+    by: Option<String>,
+    lapses_at: Millis,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub now: Millis,
@@ -42,6 +52,11 @@ pub struct Model {
     /// When what is in a scope goes as a whole.
     horizons: Vec<(Scope, Millis)>,
     lapsed: u32,
+    dials: Vec<Dial>,
+    /// Agent, how many, until when they count.
+    tokens: Vec<(Name, u32, Millis)>,
+    /// Agents that keep failing, and until when they rest.
+    resting: Vec<(Name, Millis)>,
     /// The highest epoch that there ever was.
     pub newest: u64,
 }
@@ -86,7 +101,8 @@ impl Model {
 
     /// Returns who is live, by name.
     pub fn live(&self) -> Vec<String> {
-        let rows = self.rows.iter().filter(|row| self.now < row.lapses_at);
+        let rows = self.rows.iter();
+        let rows = rows.filter(|it| self.now < it.lapses_at && it.scopes.contains(&Scope::Global));
         let mut live: Vec<_> = rows.map(|row| row.call.to_string()).collect();
         live.sort();
         live
@@ -97,7 +113,7 @@ impl Model {
         &mut self,
         replica: &str,
         request: &Request<'_>,
-        ticket: &str,
+        choices: &Choices<'_>,
         given: u64,
     ) -> Acquired {
         let call = request.call;
@@ -118,25 +134,139 @@ impl Model {
             self.decide(call, Kept::Refused(refusal.clone()));
             return Acquired::Refused(refusal);
         }
+        let lacks = |choice| self.lacks(choice);
+        let Some(agent) = choices.agents.iter().position(|it| lacks(it).is_none()) else {
+            let refusal = self.lacks(&choices.agents[0]).unwrap();
+            self.decide(call, Kept::Refused(refusal.clone()));
+            return Acquired::Refused(refusal);
+        };
+        let choice = &choices.agents[agent];
         let scopes = request.rooms.iter().map(|room| room.scope.clone());
-        self.put(replica, call, given, request.lease, scopes.collect());
-        self.decide(call, Kept::Admitted(ticket.to_owned()));
-        let used = request.rooms.iter().map(|room| self.count(&room.scope));
+        let counted = choice.budget != Budget::default();
+        let of_agent = Scope::Agent(choice.agent.clone());
+        let scopes: Vec<Scope> = scopes.chain(counted.then_some(of_agent)).collect();
+        self.put(replica, call, given, request.lease, scopes.clone());
+        if self.fails(choice.agent) {
+            self.rest(choice.agent, self.now + 2_000);
+        }
+        if choice.budget.dials.is_some() {
+            let by = choices.dials.then_some(replica);
+            self.keeps_dial(choice.agent, call, by, self.now + MINUTE, true);
+        }
+        self.decide(call, Kept::Admitted(choice.ticket.to_owned()));
         Acquired::Admitted {
             epoch: given,
-            used: used.collect(),
+            used: scopes.iter().map(|scope| self.count(scope)).collect(),
+            agent,
         }
+    }
+
+    /// Predicts an answer, of which only matters whether the agent rests.
+    pub fn report(&mut self, replica: &str, report: &AgentReport) -> AgentUse {
+        let agent = &report.agent;
+        match report.rest {
+            Rest::No => {}
+            Rest::For(rest) => {
+                let until = self.rests_until(agent).unwrap_or(0);
+                self.rest(agent, until.max(self.now + rest));
+            }
+            Rest::Over => self.resting.retain(|(resting, _)| resting != agent),
+        }
+        for (call, left) in &report.dials {
+            self.keeps_dial(agent, call, Some(replica), self.now + left, false);
+        }
+        self.tokens
+            .push((agent.clone(), report.tokens, self.now + MINUTE));
+        self.asked_of(agent)
+    }
+
+    pub fn asked_of(&self, agent: &Name) -> AgentUse {
+        let dials = self.dials.iter();
+        let dials = dials.filter(|it| it.agent == *agent && self.now < it.lapses_at);
+        let tokens = self.tokens.iter();
+        let tokens = tokens.filter(|(used_by, _, until)| used_by == agent && self.now < *until);
+        AgentUse {
+            dials: u32::try_from(dials.count()).unwrap(),
+            tokens: tokens.map(|(_, tokens, _)| tokens).sum(),
+            rests: u64::from(self.rests_until(agent) > Some(self.now)),
+            fails: self.fails(agent),
+        }
+    }
+
+    /// Returns why an agent cannot have a call, if so.
+    fn lacks(&self, choice: &Choice<'_>) -> Option<Refusal> {
+        let scope = Scope::Agent(choice.agent.clone());
+        let (asked, budget) = (self.asked_of(choice.agent), choice.budget);
+        let (reason, used, cap) = if choice.rests || asked.rests > 0 {
+            (Reason::Resting, 0, 0)
+        } else if let Some(cap) = budget.sessions.filter(|cap| *cap <= self.count(&scope)) {
+            (Reason::Full, self.count(&scope), cap)
+        } else if let Some(cap) = budget.dials.filter(|cap| *cap <= asked.dials) {
+            (Reason::Dials, asked.dials, cap)
+        } else if let Some(cap) = budget.tokens.filter(|cap| *cap <= asked.tokens) {
+            (Reason::Tokens, asked.tokens, cap)
+        } else {
+            return None;
+        };
+        Some(Refusal {
+            reason,
+            scope,
+            used,
+            cap,
+        })
+    }
+
+    fn keeps_dial(
+        &mut self,
+        agent: &Name,
+        call: &CarrierCallId,
+        by: Option<&str>,
+        lapses_at: Millis,
+        renews: bool,
+    ) {
+        // Memory has no more than one that could dial.
+        let by = by.map(|by| if self.is_shared { by } else { "" }.to_owned());
+        let now = self.now;
+        self.dials.retain(|dial| now < dial.lapses_at);
+        let is_same = |it: &&mut Dial| it.agent == *agent && it.call == *call && it.by == by;
+        if let Some(known) = self.dials.iter_mut().find(is_same) {
+            if renews {
+                known.lapses_at = lapses_at;
+            }
+            return;
+        }
+        self.dials.push(Dial {
+            agent: agent.clone(),
+            call: call.clone(),
+            by,
+            lapses_at,
+        });
+    }
+
+    fn rests_until(&self, agent: &Name) -> Option<Millis> {
+        let mut resting = self.resting.iter();
+        let (_, until) = resting.find(|(resting, _)| resting == agent)?;
+        Some(*until)
+    }
+
+    fn fails(&self, agent: &Name) -> bool {
+        let until = self.rests_until(agent);
+        until.is_some_and(|until| self.now < until + MINUTE)
+    }
+
+    fn rest(&mut self, agent: &Name, until: Millis) {
+        self.resting.retain(|(resting, _)| resting != agent);
+        self.resting.push((agent.clone(), until));
     }
 
     pub fn adopt(
         &mut self,
         replica: &str,
         request: &Request<'_>,
-        nonce: &str,
-        admitted_without: bool,
+        arrival: &Arrival<'_>,
         given: u64,
     ) -> Adopted {
-        let call = request.call;
+        let (call, nonce) = (request.call, arrival.nonce);
         if self.reason(call).is_some() {
             return Adopted::Ended;
         }
@@ -146,7 +276,7 @@ impl Model {
         }
         let gated = self.gated();
         if !gated
-            && !admitted_without
+            && !arrival.admitted_without
             && self.held(call).is_none()
             && let Some(refusal) = self.full(request.rooms, false)
         {
@@ -159,9 +289,14 @@ impl Model {
         let scopes = scopes.filter(|scope| *scope != Scope::Setup);
         self.put(replica, call, given, request.lease, scopes.collect());
         self.set_up(true);
+        if let Some(agent) = arrival.dials {
+            self.dials
+                .retain(|it| it.by.is_some() || it.agent != *agent || it.call != *call);
+            self.keeps_dial(agent, call, Some(replica), self.now + MINUTE, false);
+        }
         Adopted::Live {
             lease: lease(call, given),
-            state: request.state.to_owned(),
+            state: arrival.state.to_owned(),
             gated,
         }
     }
@@ -261,6 +396,8 @@ impl Model {
         let is_mine = self.held(call).map(|held| held.replica == replica);
         if is_mine == Some(true) {
             self.rows.retain(|row| row.call != *call);
+            let by = |it: &Dial| it.by.as_ref().is_none_or(|by| by == replica);
+            self.dials.retain(|it| it.call != *call || !by(it));
         }
         if is_mine == Some(true) || is_mine.is_none() && self.decision(call).is_none() {
             self.decide(call, Kept::Refused(refusal.clone()));
@@ -287,6 +424,7 @@ impl Model {
             > 0;
         let waited = held && without_media;
         self.rows.retain(|row| row.call != *call);
+        self.dials.retain(|it| it.by.is_some() || it.call != *call);
         if without_media {
             self.set_up(false);
         }
@@ -322,9 +460,24 @@ impl Model {
         if held.epoch > pending.epoch || self.held(call).is_some() {
             return Rebound::Gone;
         }
-        self.rows.retain(|row| row.call != pending.call);
-        let lasts = held.lapses_at - self.now;
-        self.place(&held.replica, call, held.epoch, lasts, held.scopes);
+        let now = self.now;
+        let is_pending = |row: &mut Row| row.call == pending.call && now < row.lapses_at;
+        let rows: Vec<Row> = self.rows.extract_if(.., is_pending).collect();
+        for row in rows {
+            let lasts = row.lapses_at - now;
+            self.place(&row.replica, call, row.epoch, lasts, row.scopes);
+        }
+        let is_kept = |it: &Dial| it.by.is_none() && now < it.lapses_at;
+        let kept = |it: &mut Dial| is_kept(it) && it.call == pending.call;
+        let kept: Vec<Dial> = self.dials.extract_if(.., kept).collect();
+        for dial in kept {
+            let is_same = |it: &Dial| it.call == *call && it.agent == dial.agent;
+            self.dials.retain(|it| !is_kept(it) || !is_same(it));
+            self.dials.push(Dial {
+                call: call.clone(),
+                ..dial
+            });
+        }
         Rebound::Named
     }
 
@@ -347,8 +500,9 @@ impl Model {
 
     /// Returns the slot that a call has and that has not lapsed.
     fn held(&self, call: &CarrierCallId) -> Option<&Row> {
-        let mut rows = self.rows.iter();
-        rows.find(|row| row.call == *call && self.now < row.lapses_at)
+        let rows = self.rows.iter();
+        let held = rows.filter(|row| row.call == *call && self.now < row.lapses_at);
+        held.max_by_key(|row| row.epoch)
     }
 
     fn decision(&self, call: &CarrierCallId) -> Option<Kept> {
@@ -420,6 +574,9 @@ impl Model {
         scopes: Vec<Scope>,
     ) {
         self.newest = self.newest.max(epoch);
+        if !self.is_shared {
+            self.rows.retain(|row| row.call != *call); // It knows what it has given.
+        }
         for row in self.rows.iter_mut().filter(|row| row.call == *call) {
             row.scopes.retain(|scope| !scopes.contains(scope));
         }

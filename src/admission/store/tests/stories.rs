@@ -37,15 +37,58 @@ impl House {
             call: &call(number),
             rooms,
             lease: SETUP,
-            state: &state(rooms),
         };
-        let ticket = format!("ticket-{number}");
-        let acquired = self.store(0).acquire(self.now, &request, &ticket);
+        let choices = Choices {
+            agents: &[Choice {
+                agent: &Name::default_name(),
+                budget: Budget::default(),
+                rests: false,
+                ticket: &format!("ticket-{number}"),
+                state: &state(rooms),
+            }],
+            dials: true,
+        };
+        let acquired = self.store(0).acquire(self.now, &request, &choices);
         acquired.await.unwrap()
     }
 
     async fn admits(&mut self, number: u32, rooms: &[Room]) -> bool {
         matches!(self.acquire(number, rooms).await, Acquired::Admitted { .. })
+    }
+
+    /// Asks for a call that may have the default agent.
+    async fn ask(&mut self, number: u32, budget: Budget, dials: bool) -> Acquired {
+        self.pass(0);
+        let rooms = rooms(5, 5);
+        let scopes = ["global", "agent:default"];
+        let request = Request {
+            call: &call(number),
+            rooms: &rooms,
+            lease: SETUP,
+        };
+        let choices = Choices {
+            agents: &[Choice {
+                agent: &Name::default_name(),
+                budget,
+                rests: false,
+                ticket: "a-ticket",
+                state: &serde_json::json!({ "scopes": scopes }).to_string(),
+            }],
+            dials,
+        };
+        let acquired = self.store(0).acquire(self.now, &request, &choices);
+        acquired.await.unwrap()
+    }
+
+    async fn report(&mut self, rest: Rest, tokens: u32) {
+        self.pass(0);
+        let report = AgentReport {
+            tokens,
+            rest,
+            ..AgentReport::question(Name::default_name())
+        };
+        let reported = self.store(0).report(self.now, &[report]).await;
+        reported.unwrap();
     }
 
     /// A call's media comes, with the ticket that `nonce` is of.
@@ -55,11 +98,15 @@ impl House {
             call: &call(number),
             rooms,
             lease: LEASE,
-            state: &state(rooms),
         };
-        let nonce = format!("{number}-{nonce}");
+        let arrival = Arrival {
+            nonce: &format!("{number}-{nonce}"),
+            admitted_without: false,
+            state: &state(rooms),
+            dials: None,
+        };
         let store = self.store(replica);
-        let adopted = store.adopt(self.now, &request, &nonce, false);
+        let adopted = store.adopt(self.now, &request, &arrival);
         adopted.await.unwrap()
     }
 
@@ -476,4 +523,80 @@ async fn count_admitted(house: &mut House, numbers: std::ops::Range<u32>, rooms:
         admitted += usize::from(house.admits(number, rooms).await);
     }
     admitted
+}
+
+fn spent(reason: Reason, used: u32, cap: u32) -> Acquired {
+    Acquired::Refused(Refusal {
+        reason,
+        scope: Scope::Agent(Name::default_name()),
+        used,
+        cap,
+    })
+}
+
+#[test]
+fn a_dial_counts_for_a_minute_and_what_nobody_dialed_for_is_given_back() {
+    of_both(async |house| {
+        let budget = Budget {
+            dials: Some(1),
+            ..Budget::default()
+        };
+        house.ask(1, budget, false).await;
+        assert_eq!(house.ask(2, budget, true).await, spent(Reason::Dials, 1, 1));
+        house.end(1).await;
+        let admitted = house.ask(3, budget, true).await;
+        assert!(
+            matches!(admitted, Acquired::Admitted { .. }),
+            "{admitted:?}"
+        );
+        house.end(3).await;
+        assert_eq!(house.ask(4, budget, true).await, spent(Reason::Dials, 1, 1));
+        house.pass(61_000);
+        let admitted = house.ask(5, budget, true).await;
+        assert!(
+            matches!(admitted, Acquired::Admitted { .. }),
+            "{admitted:?}"
+        );
+    });
+}
+
+#[test]
+fn tokens_that_are_used_up_are_free_again_after_a_minute() {
+    of_both(async |house| {
+        let budget = Budget {
+            tokens: Some(100),
+            ..Budget::default()
+        };
+        house.report(Rest::No, 60).await;
+        house.pass(30_000);
+        house.report(Rest::No, 60).await;
+        let refused = house.ask(1, budget, true).await;
+        assert_eq!(refused, spent(Reason::Tokens, 120, 100));
+        house.pass(31_000);
+        let admitted = house.ask(2, budget, true).await;
+        assert!(
+            matches!(admitted, Acquired::Admitted { .. }),
+            "{admitted:?}"
+        );
+    });
+}
+
+#[test]
+fn an_agent_that_keeps_failing_is_tried_by_one_call_after_its_rest() {
+    of_both(async |house| {
+        let none = Budget::default();
+        house.report(Rest::For(2_000), 0).await;
+        let resting = spent(Reason::Resting, 0, 0);
+        assert_eq!(house.ask(1, none, true).await, resting);
+        house.pass(2_500);
+        let tries = house.ask(2, none, true).await;
+        assert!(matches!(tries, Acquired::Admitted { .. }), "{tries:?}");
+        assert_eq!(house.ask(3, none, true).await, resting);
+        house.report(Rest::Over, 0).await;
+        let admitted = house.ask(4, none, true).await;
+        assert!(
+            matches!(admitted, Acquired::Admitted { .. }),
+            "{admitted:?}"
+        );
+    });
 }
