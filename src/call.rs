@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[serde(transparent)]
 pub struct CallId(Uuid);
 
-/// The carrier's name for a call: Twilio's CallSid.
+/// The carrier's name for a call: Twilio's CallSid, ACS's correlation id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CarrierCallId(String); // Invariant: 1 to 64 ASCII letters, digits and hyphens.
@@ -228,7 +228,7 @@ impl CallerId {
         if WITHHELD.contains(&plain.as_str()) {
             return Self::Withheld;
         }
-        let text = Text(text.chars().take(64).collect());
+        let text = Text::from(text);
         if plain.starts_with("client:") || plain.starts_with("sip:") {
             Self::Address(text)
         } else {
@@ -240,7 +240,7 @@ impl CallerId {
 impl CallerId {
     /// Takes over how another replica shows a caller.
     pub fn masked(text: &str) -> Self {
-        Self::Masked(Text(text.chars().take(64).collect()))
+        Self::Masked(Text::from(text))
     }
 }
 
@@ -258,6 +258,12 @@ impl fmt::Display for CallerId {
 impl Text {
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
     }
 }
 

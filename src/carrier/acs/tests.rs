@@ -170,6 +170,12 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
     POST /calling/callConnections?api-version=2026-03-12 once
     {"targets":[{"rawId":"4:+14255550199","phoneNumber":{"value":"+14255550199"}}],"sourceCallerIdNumber":{"value":"+14255550123"},"callbackUri":"https://gw.example.com/acs/callbacks/1?k=canary","operationContext":"o"}
     "#);
+    for (reason, name) in [
+        (RejectReason::None, r#""none""#),
+        (RejectReason::Forbidden, r#""forbidden""#),
+    ] {
+        assert_eq!(serde_json::to_string(&reason).unwrap(), name);
+    }
     assert!("../participants".parse::<CallConnectionId>().is_err());
 }
 
