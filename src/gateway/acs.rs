@@ -240,11 +240,8 @@ impl Gateway {
                 }
             };
             if let Err(error) = turned {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "a refused call rings on: ACS did not take our answer"
-                );
+                let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
+                tracing::warn!(error, reason, "a refused call rings on");
             } else if way == AcsRefusal::Prompt {
                 sleep(SAID_WITHIN).await;
                 if let Some(connection) = acs.connection(&incoming.call) {

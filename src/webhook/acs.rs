@@ -125,10 +125,8 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
     let age = incoming.age(Timestamp::now());
     if age > RINGS_FOR {
         gateway.metrics.webhook("acs_late");
-        tracing::warn!(
-            seconds = age.as_secs(),
-            "an event of a call that rings no more"
-        );
+        let (event, seconds) = (&incoming.event, age.as_secs());
+        tracing::warn!(event, seconds, "an event of a call that rings no more");
         return;
     }
     let campaigns = gateway.campaigns.current();
@@ -232,7 +230,7 @@ async fn became(
     let Some(connection) = event.connection else {
         return;
     };
-    tracing::debug!(carrier_call.id = %call, kind = ?event.kind, code, subcode, "ACS tells");
+    tracing::debug!(carrier_call.id = %call, event = event.id, kind = ?event.kind, code, subcode, "ACS tells");
     match (event.kind, errand) {
         (Kind::Connected, Errand::Hear(prompt)) => {
             gateway.say_by_rest(call, connection, *prompt, campaign);
@@ -267,6 +265,7 @@ enum Refused {
 
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
+        tracing::debug!(reason = error.as_str(), "a token does not count");
         match error {
             TokenError::Unavailable => Self::Unknown,
             TokenError::Refused(_) => Self::Stranger,

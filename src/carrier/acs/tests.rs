@@ -95,7 +95,7 @@ async fn a_call_is_answered_with_a_socket_in_both_directions() {
     let server = Loopback::start(|_, _| Reply::Answer(200, PROPERTIES.to_owned())).await;
     let answered = answered(&client(&server), in_time()).await;
     let Connecting { connection, call } = answered.unwrap();
-    assert_eq!(connection.as_str(), "1b005580-1f2e");
+    assert_eq!(connection.to_string(), "1b005580-1f2e");
     assert_eq!(call.unwrap().as_str(), "0b1c2d3e-1111");
     let [request] = &server.requests()[..] else {
         panic!("one request")
@@ -170,12 +170,6 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
     POST /calling/callConnections?api-version=2026-03-12 once
     {"targets":[{"rawId":"4:+14255550199","phoneNumber":{"value":"+14255550199"}}],"sourceCallerIdNumber":{"value":"+14255550123"},"callbackUri":"https://gw.example.com/acs/callbacks/1?k=canary","operationContext":"o"}
     "#);
-    for (reason, name) in [
-        (RejectReason::None, r#""none""#),
-        (RejectReason::Forbidden, r#""forbidden""#),
-    ] {
-        assert_eq!(serde_json::to_string(&reason).unwrap(), name);
-    }
     assert!("../participants".parse::<CallConnectionId>().is_err());
 }
 

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::{
-    call::{CallerId, CarrierCallId, Text},
+    call::{CallerId, CarrierCallId},
     webhook::acs::{
         identifier,
         json::{BodyError, events, text},
@@ -20,7 +20,6 @@ const LONGEST_ID: usize = 256;
 const LONGEST_KIND: usize = 128;
 /// A ticket has several thousand bytes.
 const LONGEST_CONTEXT: usize = 64 << 10;
-const LONGEST_SERVER_CALL: usize = 4 << 10;
 /// Where Event Grid says it is from, in each of the clouds.
 const ORIGINS: [&str; 3] = [
     "eventgrid.azure.net",
@@ -57,8 +56,6 @@ pub struct IncomingCall {
     pub to: CallerId,
     /// The ticket that answering takes.
     pub context: SecretString,
-    pub server_call: Option<String>,
-    pub display_name: Option<Text>,
 }
 
 /// Reads the events of a body, in their order.
@@ -129,8 +126,6 @@ fn incoming_call(event: &Value) -> Result<IncomingCall, &'static str> {
     let to = data.get("to").and_then(identifier::read);
     // Whoever rings is let in, also when nobody can say who it is.
     let from = data.get("from").and_then(identifier::read);
-    let name = text(data, "callerDisplayName", LONGEST_ID);
-    let server_call = text(data, "serverCallId", LONGEST_SERVER_CALL);
     Ok(IncomingCall {
         event: text(event, "id", LONGEST_ID).ok_or("id")?.to_owned(),
         time: time.ok_or("time")?,
@@ -138,8 +133,6 @@ fn incoming_call(event: &Value) -> Result<IncomingCall, &'static str> {
         from: from.unwrap_or(CallerId::Withheld),
         to: to.ok_or("to")?,
         context: context.ok_or("incomingCallContext")?.into(),
-        server_call: server_call.map(str::to_owned),
-        display_name: name.map(Text::from),
     })
 }
 

@@ -39,7 +39,7 @@ fn a_connected_call_is_told_apart_from_the_rest() {
         let callback = only(&body);
         assert_eq!(callback.id, "6f1d0f3e-2a8f");
         assert_eq!(callback.kind, Kind::Connected);
-        assert_eq!(callback.connection.unwrap().as_str(), "1b005580-1f2e");
+        assert_eq!(callback.connection.unwrap().to_string(), "1b005580-1f2e");
         assert_eq!(callback.call.unwrap().as_str(), "0b1c2d3e-1111");
         assert_eq!(callback.operation_context.as_deref(), Some("incomingCall"));
         assert_eq!(

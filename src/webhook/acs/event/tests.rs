@@ -56,8 +56,6 @@ fn a_call_rings_in_either_schema_alone_or_in_a_batch() {
         assert_eq!(call.from, CallerId::read("+14255550123"));
         assert_eq!(call.to, CallerId::read("+18005550100"));
         assert_eq!(call.context.expose_secret(), "eyJ-canary");
-        assert_eq!(call.server_call.as_deref(), Some("aHR0cHM6"));
-        assert_eq!(call.display_name.as_ref().unwrap().reveal(), "Dana");
         let shown = format!("{call:?}");
         for canary in ["canary", "+1425", "Dana"] {
             assert!(!shown.contains(canary), "{shown}");
