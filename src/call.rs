@@ -255,7 +255,7 @@ impl CallerId {
         if WITHHELD.contains(&plain.as_str()) {
             return Self::Withheld;
         }
-        let text = Text(text.chars().take(64).collect());
+        let text = Text::from(text);
         if plain.starts_with("client:") || plain.starts_with("sip:") {
             Self::Address(text)
         } else {
@@ -267,7 +267,7 @@ impl CallerId {
 impl CallerId {
     /// Takes over how another replica shows a caller.
     pub fn masked(text: &str) -> Self {
-        Self::Masked(Text(text.chars().take(64).collect()))
+        Self::Masked(Text::from(text))
     }
 }
 
@@ -285,6 +285,12 @@ impl fmt::Display for CallerId {
 impl Text {
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
     }
 }
 

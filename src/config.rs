@@ -106,8 +106,10 @@ impl Config {
             .parsed("LISTEN", "an address and a port, such as 127.0.0.1:5050")
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
-        let twilio = TwilioSettings::load(&read, production);
-        let voice_live = VoiceLiveAccess::load(&read, production);
+        let acs = AcsSettings::load(&read, production);
+        let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
+        // One carrier is enough; in production there must be one.
+        let twilio = TwilioSettings::load(&read, production && !acs.is_open());
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
@@ -124,7 +126,7 @@ impl Config {
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
                 .unwrap_or(LogFormat::Text),
-            acs: AcsSettings::load(&read, production),
+            acs,
             agent: AgentSettings::load(&read, production, &voice_live),
             voice_live,
             caps: Caps::load(&read, production, &store),

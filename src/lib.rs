@@ -8,13 +8,6 @@ mod gateway;
 mod routes;
 
 mod admission;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the carrier that there is speaks mu-law: nobody asks for encodings yet"
-    )
-)]
 mod agent;
 mod answer;
 mod bridge;
@@ -38,13 +31,6 @@ mod web;
 mod webhook;
 
 mod call;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the carrier that there is speaks mu-law: nothing is encoded anew yet"
-    )
-)]
 mod chunk;
 mod entra;
 mod language;

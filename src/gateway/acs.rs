@@ -205,9 +205,11 @@ impl Gateway {
         campaign: &Campaign,
         answer: &Answer,
     ) {
-        let prompt = match answer {
-            Answer::Whatsapp => Prompt::Whatsapp,
-            _ => Prompt::Busy,
+        // Nobody records here: whoever might leave a message elsewhere hears that all are busy.
+        let prompt = if *answer == Answer::Whatsapp {
+            Prompt::Whatsapp
+        } else {
+            Prompt::Busy
         };
         let way = campaign.acs_when_full.clone();
         let callback = self.callback_url(&incoming.call, campaign, &Errand::Hear(prompt));
@@ -240,11 +242,8 @@ impl Gateway {
                 }
             };
             if let Err(error) = turned {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "a refused call rings on: ACS did not take our answer"
-                );
+                let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
+                tracing::warn!(error, reason, "a refused call rings on");
             } else if way == AcsRefusal::Prompt {
                 sleep(SAID_WITHIN).await;
                 if let Some(connection) = acs.connection(&incoming.call) {
@@ -287,9 +286,10 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            match acs.connection(&ended) {
-                Some(connection) => hang_up(acs, &connection).await,
-                None => tracing::warn!("a call may be left to itself: its connection is not known"),
+            if let Some(connection) = acs.connection(&ended) {
+                hang_up(acs, &connection).await;
+            } else {
+                tracing::warn!("a call may be left to itself: its connection is not known");
             }
         });
     }

@@ -5,6 +5,8 @@
 
 pub mod callback;
 pub mod event;
+mod identifier;
+mod json;
 pub mod prompt;
 pub mod token;
 
@@ -14,7 +16,6 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
@@ -22,13 +23,12 @@ use crate::{
     answer::prompts::Prompt,
     call::{CarrierCallId, EndReason},
     campaign::Campaign,
-    carrier::acs::CallConnectionId,
     gateway::{Acs, Errand, Gateway},
     operator::{bearer, same},
     webhook::{
         WebhookError,
         acs::{
-            callback::{Callback, Kind},
+            callback::{Callback, Kind, Outcome},
             event::Event,
             token::TokenError,
         },
@@ -54,7 +54,8 @@ pub async fn handshake(request: HttpRequest, gateway: web::Data<Gateway>) -> Htt
     if let Err(refused) = prove(&request, &gateway).await {
         return refused.answer(&gateway, &request);
     }
-    let Some(consent) = event::consent(request.headers()) else {
+    let origin = request.headers().get("webhook-request-origin");
+    let Some(consent) = event::handshake(origin.and_then(|it| it.to_str().ok())) else {
         return HttpResponse::BadRequest().body("WebHook-Request-Origin is not Event Grid's");
     };
     let mut response = HttpResponse::Ok();
@@ -110,7 +111,9 @@ pub async fn incoming(
         gateway.metrics.answered_webhook(began.elapsed());
     }
     match code {
-        Some(code) => HttpResponse::Ok().json(json!({ "validationResponse": code })),
+        Some(code) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(event::consent(&code)),
         None => HttpResponse::Ok().finish(),
     }
 }
@@ -122,10 +125,8 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
     let age = incoming.age(Timestamp::now());
     if age > RINGS_FOR {
         gateway.metrics.webhook("acs_late");
-        tracing::warn!(
-            seconds = age.as_secs(),
-            "an event of a call that rings no more"
-        );
+        let (event, seconds) = (&incoming.event, age.as_secs());
+        tracing::warn!(event, seconds, "an event of a call that rings no more");
         return;
     }
     let campaigns = gateway.campaigns.current();
@@ -182,7 +183,7 @@ pub async fn callbacks(
         Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
         Err(_) => return HttpResponse::ServiceUnavailable().finish(),
     };
-    let Ok(events) = callback::read(&body) else {
+    let Ok(read) = callback::read(&body) else {
         gateway.metrics.webhook("acs_malformed");
         return HttpResponse::BadRequest().body("no JSON of events");
     };
@@ -190,7 +191,11 @@ pub async fn callbacks(
     let campaign = campaigns.named(&path.campaign);
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let mut status = StatusCode::OK;
-    for event in events {
+    for what in read.malformed {
+        gateway.metrics.webhook("acs_malformed");
+        tracing::warn!(what, "a callback makes no sense");
+    }
+    for event in read.callbacks {
         if !is_of(&event, &call, acs) {
             gateway.metrics.unsigned();
             tracing::warn!(carrier_call.id = %call, "a callback tells of another call");
@@ -205,9 +210,9 @@ pub async fn callbacks(
 
 /// Tells whether an event is of the call that its path names: a token says who sends, not what.
 fn is_of(event: &Callback, call: &CarrierCallId, acs: &Acs) -> bool {
-    let correlation = event.correlation.as_deref();
-    let same_call = correlation.is_none_or(|it| it.eq_ignore_ascii_case(call.as_str()));
-    same_call && acs.note(call, &event.connection)
+    let same_call = event.call.as_ref().is_none_or(|it| it == call);
+    let connection = event.connection.as_ref();
+    same_call && connection.is_some_and(|connection| acs.note(call, connection))
 }
 
 async fn became(
@@ -217,8 +222,15 @@ async fn became(
     errand: &Errand,
     campaign: &Campaign,
 ) {
-    let connection: CallConnectionId = event.connection;
-    tracing::debug!(carrier_call.id = %call, kind = ?event.kind, code = event.code, "ACS tells");
+    let Outcome {
+        code,
+        subcode,
+        message,
+    } = event.outcome;
+    let Some(connection) = event.connection else {
+        return;
+    };
+    tracing::debug!(carrier_call.id = %call, event = event.id, kind = ?event.kind, code, subcode, "ACS tells");
     match (event.kind, errand) {
         (Kind::Connected, Errand::Hear(prompt)) => {
             gateway.say_by_rest(call, connection, *prompt, campaign);
@@ -228,13 +240,12 @@ async fn became(
         }
         (Kind::Disconnected, _) => gateway.carrier_ended(call, false).await,
         (Kind::AnswerFailed | Kind::CreateCallFailed, _) => {
-            tracing::warn!(carrier_call.id = %call, code = event.code, subcode = event.subcode,
-                message = event.message, "ACS could not answer a call");
+            tracing::warn!(carrier_call.id = %call, code, subcode, message, "ACS could not answer");
             gateway.acs_failed(call, EndReason::AnswerFailed).await;
         }
-        (Kind::MediaStreamingFailed, Errand::Talk) => {
-            tracing::warn!(carrier_call.id = %call, code = event.code, subcode = event.subcode,
-                message = event.message, details = event.streaming_details,
+        (Kind::MediaStreamingFailed(detail), Errand::Talk) => {
+            let detail = detail.as_str();
+            tracing::warn!(carrier_call.id = %call, code, subcode, message, detail,
                 "ACS could not bring a call's media");
             gateway.acs_failed(call, EndReason::StreamFailed).await;
             gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
@@ -254,6 +265,7 @@ enum Refused {
 
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
+        tracing::debug!(reason = error.as_str(), "a token does not count");
         match error {
             TokenError::Unavailable => Self::Unknown,
             TokenError::Refused(_) => Self::Stranger,

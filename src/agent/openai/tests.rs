@@ -165,7 +165,7 @@ fn an_answer_says_what_it_has_used_up_if_it_can_be_believed() {
         let message = format!(
             r#"{{"type":"response.done","response":{{"status":"completed","usage":{usage}}}}}"#
         );
-        let answered = decode(&Bytes::from(message));
+        let answered = decode(&Bytes::from(message), Dialect::OpenAi, Encoding::Mulaw);
         assert_eq!(
             answered,
             Ok(Event::Answered(Answered::Fully, tokens)),

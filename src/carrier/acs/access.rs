@@ -34,7 +34,7 @@ const LONGEST_CODE: usize = 64;
 /// Makes the headers that prove a request.
 pub enum Access {
     Key(SecretSlice<u8>),
-    Entra(Tokens),
+    Entra(Box<Tokens>),
 }
 
 /// The tokens of an application: one at a time, fetched by one request at a time.
@@ -74,14 +74,14 @@ impl Access {
             } => {
                 let login = login.as_str().trim_end_matches('/');
                 let url = format!("{login}/{tenant}/oauth2/v2.0/token");
-                Self::Entra(Tokens {
+                Self::Entra(Box::new(Tokens {
                     http: http.clone(),
                     url: url.parse().expect("a GUID goes into a path"),
                     client: client.to_string(),
                     secret,
                     token: Mutex::default(),
                     turn: Semaphore::new(1),
-                })
+                }))
             }
         }
     }

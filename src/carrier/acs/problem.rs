@@ -53,11 +53,8 @@ impl Problem {
 
     /// Tells whether there is no call any more to be acted on.
     pub fn is_gone(&self) -> bool {
-        match (self.status, self.subcode) {
-            (404, Some(8522)) => true,
-            (_, Some(8501 | 8528 | 8585)) => true,
-            _ => false,
-        }
+        let not_found = self.status == 404 && self.subcode == Some(8522);
+        not_found || matches!(self.subcode, Some(8501 | 8528 | 8585))
     }
 }
 

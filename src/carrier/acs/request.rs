@@ -48,9 +48,7 @@ pub struct Reject<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RejectReason {
-    None,
     Busy,
-    Forbidden,
 }
 
 /// Sends a call that rings to another number; no event of it comes any more.

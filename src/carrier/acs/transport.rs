@@ -72,8 +72,8 @@ impl Transport {
         loop {
             let http = if tries == 0 { &self.http } else { &self.fresh };
             let until = deadline.min(Instant::now() + PATIENCE);
-            let tried = timeout_at(until, self.attempt(http, operation)).await;
-            let failure = match tried {
+            let attempt = timeout_at(until, self.attempt(http, operation));
+            let failure = match attempt.await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::from(AcsError::TooSlow),

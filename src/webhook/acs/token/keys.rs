@@ -110,7 +110,8 @@ impl KeySet {
         let known = match look {
             Look::Key(key) => return Lookup::Found(key),
             Look::Unknown => return Lookup::Unknown,
-            Look::Unavailable => return Lookup::Unavailable,
+            Look::Unavailable if self.turn.available_permits() > 0 => return Lookup::Unavailable,
+            Look::Unavailable => None, // Yet somebody asks just now.
             Look::Ask(known) => known,
         };
         let _turn = match (self.turn.try_acquire(), known) {
@@ -124,10 +125,12 @@ impl KeySet {
         };
         // Whoever had the turn before may have been told.
         let asked = Instant::now();
-        if let Look::Ask(_) = self.lock().look(asked, id) {
+        let look = self.lock().look(asked, id);
+        if matches!(look, Look::Ask(_)) {
             self.ask(asked, id).await;
         }
-        match self.lock().look(asked, id) {
+        let look = self.lock().look(asked, id);
+        match look {
             Look::Key(key) | Look::Ask(Some(key)) => Lookup::Found(key),
             Look::Unknown => Lookup::Unknown,
             Look::Unavailable | Look::Ask(None) => Lookup::Unavailable,

@@ -1,5 +1,5 @@
-//! RS256 by ring, for the crate that reads tokens: it comes with two other cryptographies, of which
-//! one is a second library beside rustls's, and the other a young implementation of RSA.
+//! RS256 by ring, for the crate that reads tokens. The two cryptographies that it offers itself are
+//! a second library for what rustls has ring for, and seven crates for what ring does already.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
