@@ -10,8 +10,10 @@
 mod agent;
 mod audio;
 mod carrier;
+mod chromium;
 mod cut;
 mod gateway;
+mod https;
 mod line;
 mod redis;
 mod redis_server;
@@ -19,6 +21,7 @@ mod rest;
 mod twiml;
 
 mod agent_faults;
+mod browser;
 mod budgets;
 mod campaign_file;
 mod capacity;
