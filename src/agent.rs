@@ -215,7 +215,7 @@ impl Agents {
                 Some(known) => known.entra.clone(),
                 None => credentials(&settings).map(|credentials| {
                     let http = trust.http.clone().expect("trust is made of all agents");
-                    Arc::new(Entra::new(credentials.clone(), http))
+                    Arc::new(Entra::new(credentials.clone(), voice_live::SCOPE, http))
                 }),
             };
             Arc::new(Agent {
@@ -403,7 +403,7 @@ impl Agent {
             }
             (None, AgentKind::VoiceLive) => match &self.entra {
                 Some(entra) => {
-                    let token = entra.token(voice_live::SCOPE).await;
+                    let token = entra.token().await;
                     let token = token.map_err(AgentError::NoToken)?;
                     request.with_header("Authorization", bearer(&token))
                 }

@@ -59,7 +59,7 @@ pub enum AgentSeat {
 }
 
 impl Line {
-    fn to_agent(&mut self, chunk: Chunk) -> Chunk {
+    fn for_agent(&mut self, chunk: Chunk) -> Chunk {
         match &mut self.to_agent {
             Some(transcoder) => transcoder.convert(&chunk),
             None => chunk,
@@ -67,7 +67,7 @@ impl Line {
     }
 
     /// Turns the audio that an agent sends into the carrier's.
-    fn from_agent(&mut self, input: Input) -> Input {
+    fn for_carrier(&mut self, input: Input) -> Input {
         match (input, &mut self.to_carrier) {
             (Input::AgentAudio { item, chunk }, Some(transcoder)) => Input::AgentAudio {
                 item,
@@ -204,7 +204,7 @@ impl Bridge<'_> {
     }
 
     fn take(&mut self, at: Duration, input: Input) -> Option<EndReason> {
-        let input = self.line.from_agent(input);
+        let input = self.line.for_carrier(input);
         for output in self.session.handle(at, input) {
             let agent = match &mut self.agent {
                 AgentSeat::Taken(agent) => Some(agent),
@@ -213,7 +213,7 @@ impl Bridge<'_> {
             match (output, agent) {
                 (Output::SendToAgent(chunk), Some(agent)) => {
                     self.metrics.frame_to_agent();
-                    agent.hear(&self.line.to_agent(chunk));
+                    agent.hear(&self.line.for_agent(chunk));
                 }
                 (Output::PlayToCaller(chunk), _) => {
                     self.metrics.frame_to_caller();

@@ -79,6 +79,12 @@ impl Encoding {
         Duration::from_micros(samples * 1_000_000 / u64::from(self.rate()))
     }
 
+    /// Returns how many bytes `duration` takes, in whole samples.
+    pub fn bytes_of(self, duration: Duration) -> usize {
+        let samples = duration.as_micros() * u128::from(self.rate()) / 1_000_000;
+        usize::try_from(samples).map_or(usize::MAX, |samples| samples.saturating_mul(self.width()))
+    }
+
     /// Returns how many characters of base64 a step takes.
     const fn step_text(self) -> usize {
         let bytes = self.rate() as usize * self.width() * STEP.as_millis() as usize / 1_000;
@@ -248,6 +254,7 @@ mod tests {
         for (encoding, bytes) in [(ALL[0], 160), (ALL[1], 640), (ALL[2], 960)] {
             let frame = Chunk::encode(&vec![7; bytes], encoding);
             assert_eq!(frame.duration(), FRAME, "{encoding:?}");
+            assert_eq!(encoding.bytes_of(FRAME), bytes, "{encoding:?}");
             assert_eq!(frame.encoding(), encoding);
         }
     }

@@ -107,9 +107,9 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
         let acs = AcsSettings::load(&read, production);
+        let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
-        let voice_live = VoiceLiveAccess::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,

@@ -20,7 +20,7 @@ use crate::{
         outcome::{CallEvent, CallOutcome, CallResult, StreamEnd},
         plan::CallPlan,
         script::Script,
-        voice::Repertoire,
+        voice::Voices,
     },
 };
 
@@ -41,7 +41,7 @@ const RECORDING: &str = "demo-call.wav";
 /// What the callers share.
 struct Stage {
     carrier: Carrier,
-    repertoire: Arc<Repertoire>,
+    voices: Arc<Voices>,
     folder: tempfile::TempDir,
     began: Instant,
     over: CancellationToken,
@@ -67,7 +67,7 @@ pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
     let (recorded, recordings) = mpsc::channel(1);
     let stage = Arc::new(Stage {
         carrier: carrier(&running, &token)?,
-        repertoire: Arc::new(Repertoire::shipped(&mut StdRng::seed_from_u64(1))),
+        voices: Arc::new(Voices::shipped(1)),
         folder: tempfile::tempdir().context("cannot make a folder for recordings")?,
         began: Instant::now(),
         over: stop.clone(),
@@ -150,7 +150,7 @@ impl Stage {
             keys: String::new(),
             record: Some(self.folder.path().to_owned()),
             fallback: None,
-            repertoire: Arc::clone(&self.repertoire),
+            voices: Arc::clone(&self.voices),
             seed,
         }
     }

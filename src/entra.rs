@@ -16,7 +16,7 @@ use crate::config::EntraSettings;
 
 /// How long one request may take, the connection included: less than a caller waits for an agent.
 const PATIENCE: Duration = Duration::from_millis(2_500);
-/// How long before its end a token is not used any more: what it opens asks for it only once.
+/// A token is replaced this long before its end, or in the last tenth of its time.
 const MARGIN: Duration = Duration::from_mins(5);
 /// The longest answer that is read, in bytes; a token has a few thousand.
 const LONGEST_ANSWER: usize = 64 << 10;
@@ -25,13 +25,15 @@ const LONGEST_ANSWER: usize = 64 << 10;
 pub struct Entra {
     settings: EntraSettings,
     http: Client,
-    /// The last token, with what it is for. Held while one is fetched, so that others wait for it.
+    /// What its tokens are for.
+    scope: &'static str,
+    /// The last token. Held while one is fetched, so that others wait for it.
     token: Mutex<Option<Token>>,
 }
 
 struct Token {
-    scope: &'static str,
     secret: SecretString,
+    renew_at: Instant,
     good_until: Instant,
 }
 
@@ -57,33 +59,44 @@ struct Answer {
 
 impl Entra {
     /// Uses a client of [`http_client`].
-    pub fn new(settings: EntraSettings, http: Client) -> Self {
+    pub fn new(settings: EntraSettings, scope: &'static str, http: Client) -> Self {
         Self {
             settings,
             http,
+            scope,
             token: Mutex::new(None),
         }
     }
 
-    /// Returns a token for `scope` that is good for a while. Cancel-safe: who comes next asks anew.
+    /// Returns a token that is good for a while; where Entra is away, the last one until its end.
+    /// Cancel-safe: who comes next asks anew.
     ///
     /// # Errors
     /// If Entra cannot be reached or refuses.
-    pub async fn token(&self, scope: &'static str) -> Result<SecretString, EntraError> {
+    pub async fn token(&self) -> Result<SecretString, EntraError> {
         let mut known = self.token.lock().await;
         if let Some(token) = &*known
-            && token.scope == scope
-            && Instant::now() < token.good_until
+            && Instant::now() < token.renew_at
         {
             return Ok(token.secret.clone());
         }
-        let token = self.fetch(scope).await?;
-        let secret = token.secret.clone();
-        *known = Some(token);
-        Ok(secret)
+        match (self.fetch().await, &*known) {
+            (Ok(token), _) => {
+                let secret = token.secret.clone();
+                *known = Some(token);
+                Ok(secret)
+            }
+            (Err(_), Some(last)) if Instant::now() < last.good_until => Ok(last.secret.clone()),
+            (Err(error), _) => Err(error),
+        }
     }
 
-    async fn fetch(&self, scope: &'static str) -> Result<Token, EntraError> {
+    /// Forgets a token that whoever it is for does not take.
+    pub async fn was_refused(&self) {
+        *self.token.lock().await = None;
+    }
+
+    async fn fetch(&self) -> Result<Token, EntraError> {
         let EntraSettings {
             login,
             tenant,
@@ -99,7 +112,7 @@ impl Entra {
             ("grant_type", "client_credentials"),
             ("client_id", client),
             ("client_secret", secret.expose_secret()),
-            ("scope", scope),
+            ("scope", self.scope),
         ]);
         let response = request.send().await;
         let response = response.map_err(|error| EntraError::Unreachable(error.without_url()))?;
@@ -126,9 +139,9 @@ impl Entra {
         }
         let lasts = Duration::from_secs(lasts.min(86_400));
         Ok(Token {
-            scope,
             secret: secret.into(),
-            good_until: asked + lasts.saturating_sub(MARGIN),
+            renew_at: asked + lasts.saturating_sub(MARGIN.min(lasts / 10)),
+            good_until: asked + lasts,
         })
     }
 }

@@ -35,7 +35,7 @@ pub const LONGEST_MESSAGE: usize = 64 << 10;
 /// How long a socket may take to say whose it is.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// How long a socket may say nothing, not even an answer to a ping.
+/// How long a socket may answer no ping, or, where nobody knows whether it would, say nothing.
 const PONG_PATIENCE: Duration = Duration::from_secs(20);
 /// How much audio waits for a socket that takes none; the oldest is dropped beyond it.
 const MOST_WAITING: Duration = Duration::from_secs(2);
@@ -162,7 +162,9 @@ impl MediaSocket {
 
     fn poll_event(&mut self, cx: &mut Context<'_>, at: Duration) -> Poll<Result<Event, EndReason>> {
         let message = std::task::ready!(Pin::new(&mut self.receiver).poll_next(cx));
-        self.alive_at = at; // Not every carrier is known to answer pings; a lost one says nothing.
+        if !self.dialect.answers_pings() {
+            self.alive_at = at;
+        }
         Poll::Ready(match message {
             Some(Ok(AggregatedMessage::Text(text))) => {
                 let read = self.dialect.read(text.as_bytes());
@@ -176,7 +178,10 @@ impl MediaSocket {
                 self.put(Message::Pong(payload), Duration::ZERO);
                 self.control(at)
             }
-            Some(Ok(AggregatedMessage::Pong(_))) => self.control(at),
+            Some(Ok(AggregatedMessage::Pong(_))) => {
+                self.alive_at = at;
+                self.control(at)
+            }
             Some(Ok(AggregatedMessage::Close(_))) => Err(self.dialect.closed()),
             None => Err(EndReason::CarrierLost),
             // Text that is not UTF-8, a message that grew too long, or the loss of the socket:

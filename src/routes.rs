@@ -16,7 +16,7 @@ use crate::{
     operator::{health, metrics, stats},
     web::{css, js, page},
     webhook::{
-        acs,
+        acs::{self, prompt::prompt},
         twilio::{self, message, voicemail},
     },
 };
@@ -27,6 +27,7 @@ use crate::{
 /// its files.
 pub fn table(routes: &mut ServiceConfig) {
     let open = || get().guard(fn_guard(browsers_may_call));
+    let options = || web::method(Method::OPTIONS);
     routes
         .route("/webhook/incoming_call", post().to(twilio::ringing))
         .route("/webhook/call_status", post().to(twilio::status))
@@ -36,16 +37,10 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/message_status", post().to(message::status))
         .route("/twilio/media", get().to(call::twilio::media))
         .route("/acs/incomingcall", post().to(acs::incoming))
-        .route(
-            "/acs/incomingcall",
-            web::method(Method::OPTIONS).to(acs::handshake),
-        )
+        .route("/acs/incomingcall", options().to(acs::handshake))
         .route("/acs/callbacks/{call}", post().to(acs::callbacks))
         .route("/acs/ws/{ticket}", get().to(call::acs::media))
-        .route(
-            "/prompts/{language}/{name}.wav",
-            get().to(acs::prompt::prompt),
-        )
+        .route("/prompts/{language}/{name}.wav", get().to(prompt))
         .route("/", open().to(page))
         .route("/web/web.css", open().to(css))
         .route("/web/web.js", open().to(js))

@@ -1,17 +1,22 @@
-//! Callers without a phone: plays Twilio and the caller against any gateway.
+//! Callers without a phone: plays the carriers and the callers against any gateway.
 //!
 //! Invariant: a caller sends a frame every 20 ms on deadlines that never drift, and reports how
 //! late it was itself.
 //! Invariant: whatever the gateway does, every call ends, and counts as exactly one result.
 
+pub mod acs;
 pub mod caller;
 pub mod carrier;
+mod carriers;
+mod dialect;
 mod echo;
 mod loudspeaker;
 mod message;
+mod mix;
 pub mod outcome;
 mod pace;
 pub mod plan;
+mod reach;
 mod recording;
 pub mod report;
 mod resample;
@@ -19,6 +24,7 @@ pub mod script;
 mod stream;
 pub mod twiml;
 pub mod voice;
+mod web;
 mod xml;
 
 #[cfg(test)]
@@ -45,15 +51,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use self::{
-    caller::{any_number, call},
-    carrier::Carrier,
+    acs::FakeAcsOptions,
+    caller::any_number,
+    carriers::Carriers,
+    mix::{CarrierChoice, Mix},
     outcome::{CallEvent, CallOutcome},
     plan::CallPlan,
     report::Report,
     script::Script,
-    voice::Repertoire,
+    voice::Voices,
 };
-use crate::chunk::FRAME;
+use crate::{
+    call::Carrier,
+    chunk::{Encoding, FRAME},
+};
 
 /// How long a caller who repeats waits before it calls again.
 const CALLS_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -86,6 +97,25 @@ pub struct SimulateOptions {
         default_value = "AC00000000000000000000000000000001"
     )]
     pub account_sid: String,
+
+    /// Who brings the calls
+    #[arg(long, value_enum, default_value = "twilio")]
+    pub carrier: CarrierChoice,
+
+    /// How many calls Twilio, ACS and browsers bring, with --carrier mixed
+    #[arg(long, value_name = "TWILIO:ACS:WEB", default_value = "1:1:1")]
+    pub mix: Mix,
+
+    #[command(flatten)]
+    pub acs: FakeAcsOptions,
+
+    /// The operator's token, which makes one for each browser's call; production wants it
+    #[arg(long, env = "OPS_TOKEN", hide_env_values = true)]
+    pub ops_token: Option<SecretString>,
+
+    /// The campaign that browsers call
+    #[arg(long)]
+    pub campaign: Option<String>,
 
     /// How many callers there are
     #[arg(long, default_value_t = 1)]
@@ -151,8 +181,8 @@ pub struct SimulateOptions {
 /// What the callers of a run share.
 struct Run {
     options: SimulateOptions,
-    carrier: Carrier,
-    repertoire: Arc<Repertoire>,
+    carriers: Carriers,
+    voices: Arc<Voices>,
     fallback: Option<Arc<str>>,
     seed: u64,
     /// Lets one new call through at a time.
@@ -169,14 +199,14 @@ struct Run {
 /// hang up as callers do. Shows progress on a terminal.
 ///
 /// # Errors
-/// If a file that the options name cannot be used.
+/// If a file that the options name cannot be used, or the gateway wants no fake ACS.
 pub async fn run(options: SimulateOptions, stop: CancellationToken) -> anyhow::Result<Report> {
     let (ended, mut outcomes) = mpsc::channel(64);
     let began = Instant::now();
     let deadline = options.run_for.map(|long| began + long);
     let (callers, repeat) = (options.calls, options.repeat);
     let over = stop.child_token();
-    let run = Arc::new(Run::prepare(options, over.clone(), ended)?);
+    let run = Arc::new(Run::prepare(options, over.clone(), ended).await?);
     let tasks = TaskTracker::new();
     for number in 0..callers {
         tasks.spawn(run.clone().caller(number));
@@ -209,21 +239,24 @@ pub async fn run(options: SimulateOptions, stop: CancellationToken) -> anyhow::R
     }
     progress.finish_and_clear();
     report.finish(began.elapsed(), run.most_connected.load(Ordering::Relaxed));
+    if let Some(run) = Arc::into_inner(run) {
+        run.carriers.stop().await;
+    }
     Ok(report)
 }
 
 impl Run {
-    fn prepare(
+    async fn prepare(
         options: SimulateOptions,
         over: CancellationToken,
         ended: mpsc::Sender<CallOutcome>,
     ) -> anyhow::Result<Self> {
         let seed = options.seed.unwrap_or_else(rand::random);
         let mut rng = StdRng::seed_from_u64(seed);
-        let repertoire = match &options.say {
-            Some(file) => Repertoire::from_file(file, &mut rng)
+        let voices = match &options.say {
+            Some(file) => Voices::from_file(file, seed)
                 .with_context(|| format!("cannot say {}", file.display()))?,
-            None => Repertoire::shipped(&mut rng),
+            None => Voices::shipped(seed),
         };
         let read = |file: &PathBuf| {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
@@ -233,18 +266,23 @@ impl Run {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot record into {}", folder.display()))?;
         }
-        let carrier = Carrier::new(
-            &options.url,
-            options.public_url.as_ref(),
-            options.auth_token.clone(),
-            options.account_sid.clone(),
-        )?;
+        let carriers = Carriers::prepare(&options, &mut rng).await?;
+        // The first callers would be late otherwise.
+        for (carrier, encoding) in [
+            (Carrier::Twilio, Encoding::Mulaw),
+            (Carrier::Acs, Encoding::Pcm24k),
+            (Carrier::Web, Encoding::Pcm24k),
+        ] {
+            if Mix::of(options.carrier, options.mix).has(carrier) {
+                voices.encoded(encoding);
+            }
+        }
         let mut gate = interval(Duration::from_secs_f64(options.rate.recip()));
         gate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             options,
-            carrier,
-            repertoire: Arc::new(repertoire),
+            carriers,
+            voices: Arc::new(voices),
             fallback: fallback.map(Arc::from),
             seed,
             gate: Mutex::new(gate),
@@ -272,7 +310,7 @@ impl Run {
             }
             let plan = self.plan(&from, &mut rng);
             let mut watch = |event: CallEvent| self.count(&event);
-            let outcome = call(&self.carrier, plan, &mut watch, &self.over).await;
+            let outcome = self.carriers.call(plan, &mut watch, &self.over).await;
             if self.ended.send(outcome).await.is_err() || !self.options.repeat {
                 return;
             }
@@ -293,7 +331,7 @@ impl Run {
             keys: self.options.press.clone(),
             record: self.options.record.clone(),
             fallback: self.fallback.clone(),
-            repertoire: self.repertoire.clone(),
+            voices: Arc::clone(&self.voices),
             seed: rng.random(),
         }
     }

@@ -13,19 +13,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 
 /// `GET /`: the page.
-#[expect(clippy::unused_async, reason = "a handler is asynchronous")]
 pub async fn page() -> HttpResponse {
     file("text/html; charset=utf-8", PAGE)
 }
 
 /// `GET /web/web.css`: how it looks.
-#[expect(clippy::unused_async, reason = "a handler is asynchronous")]
 pub async fn css() -> HttpResponse {
     file("text/css; charset=utf-8", CSS)
 }
 
 /// `GET /web/web.js`: what it does, on the page and on the browser's audio thread.
-#[expect(clippy::unused_async, reason = "a handler is asynchronous")]
 pub async fn js() -> HttpResponse {
     file("text/javascript; charset=utf-8", JS)
 }

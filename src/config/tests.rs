@@ -304,7 +304,7 @@ fn voice_live_needs_an_address_and_one_kind_of_credentials() {
     1 setting is wrong:
       VOICE_LIVE_URL="ws://a.example.com/": a wss:// address, without user, password or query
     4 settings are wrong:
-      ENTRA_LOGIN_URL="http://login.example.com/": an https:// address, without user, password or query
+      ENTRA_LOGIN_URL="http://login.example.com/": an https address of microsoftonline.com or microsoftonline.us, without user, password or query
       VOICE_LIVE_PROJECT_NAME: not set (VOICE_LIVE_AGENT_NAME needs it)
       VOICE_LIVE_NOISE_SUPPRESSION="loud": azure_deep_noise_suppression or none
       VOICE_LIVE_ECHO_CANCELLATION="perhaps": 1 or 0

@@ -5,7 +5,6 @@ use url::Url;
 
 use crate::config::{
     agent::is_fit,
-    is_free_of_secrets,
     reader::{Environment, Reader},
     shown,
 };
@@ -72,10 +71,10 @@ pub struct EntraSettings {
 }
 
 impl VoiceLiveAccess {
-    pub(super) fn load(read: &Reader<impl Environment>, production: bool) -> Self {
+    /// Reads the settings; `login` is where tokens come from.
+    pub(super) fn load(read: &Reader<impl Environment>, production: bool, login: &Url) -> Self {
         let key = read.secret("VOICE_LIVE_API_KEY");
-        let login = login(read, production);
-        let entra = entra(read, &login);
+        let entra = entra(read, login);
         if key.is_some() && entra.is_some() {
             let rule = "there are an application's credentials too: leave one of them out";
             read.mistake("VOICE_LIVE_API_KEY", None, rule);
@@ -86,7 +85,7 @@ impl VoiceLiveAccess {
                 .text("VOICE_LIVE_MODEL")
                 .unwrap_or_else(|| "gpt-realtime".to_owned()),
             key,
-            login,
+            login: login.clone(),
             settings: VoiceLiveSettings {
                 api_version: read
                     .text("VOICE_LIVE_API_VERSION")
@@ -188,23 +187,6 @@ fn entra(read: &Reader<impl Environment>, login: &Url) -> Option<EntraSettings> 
         client: client?,
         secret: secret?,
     })
-}
-
-fn login(read: &Reader<impl Environment>, production: bool) -> Url {
-    let rule = if production {
-        "an https:// address, without user, password or query"
-    } else {
-        "an https:// or http:// address, without user, password or query"
-    };
-    let default = Url::parse("https://login.microsoftonline.com").expect("a literal URL");
-    let url = read
-        .parsed::<Url>("ENTRA_LOGIN_URL", rule)
-        .unwrap_or(default);
-    let scheme = url.scheme() == "https" || (!production && url.scheme() == "http");
-    if !(scheme && url.has_host() && url.query().is_none() && is_free_of_secrets(&url)) {
-        read.mistake("ENTRA_LOGIN_URL", shown(&url), rule);
-    }
-    url
 }
 
 fn foundry(read: &Reader<impl Environment>) -> Option<FoundryAgent> {

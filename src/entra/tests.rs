@@ -53,7 +53,7 @@ async fn login(status: u16, body: &'static str) -> Login {
         secret: "a secret & more".into(),
     };
     Login {
-        entra: Entra::new(settings, http_client().unwrap()),
+        entra: Entra::new(settings, SCOPE, http_client().unwrap()),
         asked,
         last,
         tasks,
@@ -63,11 +63,11 @@ async fn login(status: u16, body: &'static str) -> Login {
 #[tokio::test]
 async fn many_who_ask_at_once_share_one_token() {
     let login = login(200, GOOD).await;
-    let tokens = join_all((0..20).map(|_| login.entra.token(SCOPE))).await;
+    let tokens = join_all((0..20).map(|_| login.entra.token())).await;
     for token in tokens {
         assert_eq!(token.unwrap().expose_secret(), "eyJ0.e30.c2ln");
     }
-    login.entra.token(SCOPE).await.unwrap();
+    login.entra.token().await.unwrap();
     assert_eq!(login.asked.load(Ordering::Relaxed), 1);
     let request = login.last.lock().unwrap().clone();
     assert!(request.starts_with("POST /contoso.example.com/oauth2/v2.0/token HTTP/1.1\r\n"));
@@ -80,25 +80,20 @@ async fn many_who_ask_at_once_share_one_token() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_soon_is_not_used_again() {
+async fn a_token_is_renewed_in_the_last_tenth_of_its_time_and_when_it_was_refused() {
     let body = r#"{"expires_in":300,"access_token":"short"}"#;
     let login = login(200, body).await;
-    for asked in 1..=2 {
-        login.entra.token(SCOPE).await.unwrap();
-        assert_eq!(login.asked.load(Ordering::Relaxed), asked);
-    }
-}
-
-#[tokio::test]
-async fn a_token_is_for_one_scope() {
-    let login = login(200, GOOD).await;
-    login.entra.token(SCOPE).await.unwrap();
-    login
-        .entra
-        .token("https://ai.azure.com/.default")
-        .await
-        .unwrap();
-    assert_eq!(login.asked.load(Ordering::Relaxed), 2);
+    let asked = async || {
+        login.entra.token().await.unwrap();
+        login.asked.load(Ordering::Relaxed)
+    };
+    assert_eq!([asked().await, asked().await], [1, 1]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(271)).await;
+    tokio::time::resume();
+    assert_eq!([asked().await, asked().await], [2, 2]);
+    login.entra.was_refused().await;
+    assert_eq!([asked().await, asked().await], [3, 3]);
 }
 
 #[tokio::test]
@@ -121,12 +116,12 @@ async fn what_goes_wrong_is_told_apart_and_shows_no_secret() {
         ),
     ] {
         let login = login(status, body).await;
-        let error = login.entra.token(SCOPE).await.err().unwrap();
+        let error = login.entra.token().await.err().unwrap();
         assert_eq!(format!("{error:?}"), expected);
     }
     let mut login = login(200, GOOD).await;
     login.tasks.shutdown().await;
-    let error = login.entra.token(SCOPE).await.err().unwrap();
+    let error = login.entra.token().await.err().unwrap();
     assert!(matches!(error, EntraError::Unreachable(_)), "{error:?}");
     assert!(!format!("{error:?} {:?}", login.entra.settings).contains("secret &"));
 }

@@ -4,13 +4,15 @@
 //! Invariant: no call is left on a silent line: whatever fails here ends it.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use url::Url;
 
@@ -60,6 +62,8 @@ pub struct Acs {
     started: Instant,
     connections: Mutex<Recent<CarrierCallId, CallConnectionId>>,
     events: Mutex<Recent<String, ()>>,
+    /// Calls that hear their last words, and what wakes whoever waits for their end.
+    listening: Mutex<HashMap<CarrierCallId, CancellationToken>>,
 }
 
 /// What a call was answered for.
@@ -109,6 +113,7 @@ impl Acs {
             started: Instant::now(),
             connections: Mutex::default(),
             events: Mutex::default(),
+            listening: Mutex::default(),
         }))
     }
 
@@ -144,6 +149,26 @@ impl Acs {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         known.get(self.now(), call).cloned()
+    }
+
+    /// Returns what is cancelled once a call is over that is about to hear its last words.
+    fn listens(&self, call: &CarrierCallId) -> CancellationToken {
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        listening.entry(call.clone()).or_default().clone()
+    }
+
+    /// Takes note that a call is over: nobody has to wait for its last words.
+    pub fn is_over(&self, call: &CarrierCallId) {
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(over) = listening.remove(call) {
+            over.cancel();
+        }
     }
 
     /// Tells whether an event is new here, and remembers it.
@@ -205,9 +230,11 @@ impl Gateway {
         campaign: &Campaign,
         answer: &Answer,
     ) {
-        let prompt = match answer {
-            Answer::Whatsapp => Prompt::Whatsapp,
-            _ => Prompt::Busy,
+        // Nobody records here: whoever might leave a message elsewhere hears that all are busy.
+        let prompt = if *answer == Answer::Whatsapp {
+            Prompt::Whatsapp
+        } else {
+            Prompt::Busy
         };
         let way = campaign.acs_when_full.clone();
         let callback = self.callback_url(&incoming.call, campaign, &Errand::Hear(prompt));
@@ -216,6 +243,7 @@ impl Gateway {
             let Some(acs) = &gateway.acs else { return };
             let context = &incoming.context;
             let deadline = soon(ANSWER_WITHIN);
+            let over = acs.listens(&incoming.call);
             let turned = match &way {
                 AcsRefusal::Reject => {
                     let reason = RejectReason::Busy;
@@ -242,12 +270,13 @@ impl Gateway {
             if let Err(error) = turned {
                 let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
                 tracing::warn!(error, reason, "a refused call rings on");
-            } else if way == AcsRefusal::Prompt {
-                sleep(SAID_WITHIN).await;
-                if let Some(connection) = acs.connection(&incoming.call) {
-                    hang_up(acs, &connection).await;
-                }
+            } else if way == AcsRefusal::Prompt
+                && timeout(SAID_WITHIN, over.cancelled()).await.is_err()
+                && let Some(connection) = acs.connection(&incoming.call)
+            {
+                hang_up(acs, &connection).await;
             }
+            acs.is_over(&incoming.call);
         });
     }
 
@@ -260,18 +289,21 @@ impl Gateway {
         campaign: &Campaign,
     ) {
         let file = self.public.prompt(prompt, &campaign.language);
-        let gateway = Arc::clone(self);
-        self.act(call, async move {
+        let (gateway, call) = (Arc::clone(self), call.clone());
+        self.act(&call.clone(), async move {
             let Some(acs) = &gateway.acs else { return };
             let play = Play {
                 file: &file,
                 operation_context: "last words",
             };
+            let over = acs.listens(&call);
             match acs.client.play(&connection, &play, soon(ACT_WITHIN)).await {
                 // The end of the sentence is told by a callback, if nothing is lost.
-                Ok(()) => sleep(SAID_WITHIN).await,
+                Ok(()) if timeout(SAID_WITHIN, over.cancelled()).await.is_ok() => return,
+                Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "ACS did not play a sentence"),
             }
+            acs.is_over(&call);
             hang_up(acs, &connection).await;
         });
     }
@@ -284,9 +316,11 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            match acs.connection(&ended) {
-                Some(connection) => hang_up(acs, &connection).await,
-                None => tracing::warn!("a call may be left to itself: its connection is not known"),
+            if let Some(connection) = acs.connection(&ended) {
+                hang_up(acs, &connection).await;
+                acs.is_over(&ended);
+            } else {
+                tracing::warn!("a call may be left to itself: its connection is not known");
             }
         });
     }

@@ -52,8 +52,8 @@ async fn ring(running: &Running, call: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// Rings and brings the media, with one parameter more.
-async fn connect(running: &Running, call: &str, extra: (&str, &str)) -> Socket {
+/// Rings and brings the media.
+async fn connect(running: &Running, call: &str) -> Socket {
     let twiml = ring(running, call).await;
     let (_, rest) = twiml
         .split_once(r#"name="ticket" value=""#)
@@ -65,10 +65,9 @@ async fn connect(running: &Running, call: &str, extra: (&str, &str)) -> Socket {
     let request = request.with_header("X-Twilio-Signature", signature);
     let tcp = TcpStream::connect(running.address()).await.unwrap();
     let (mut socket, _) = client_async(request, tcp).await.unwrap();
-    let (name, value) = extra;
     let start = json!({"event": "start", "streamSid": "MZ1", "start": {
         "accountSid": "AC1", "callSid": call, "streamSid": "MZ1",
-        "customParameters": {"ticket": ticket, name: value},
+        "customParameters": {"ticket": ticket},
     }});
     socket.send(Message::text(start.to_string())).await.unwrap();
     socket
@@ -104,17 +103,17 @@ async fn freed(running: &Running, active: u32) {
 async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
     let running = gateway(&[("WORKERS", "1")]).await;
     let mut steps = running.watch();
-    let mut other = connect(&running, "CA1", ("", "")).await;
+    let mut other = connect(&running, "CA1").await;
     step(&mut steps, "CA1", |what| *what == What::FirstWords).await;
-    let mut socket = connect(&running, "CApanic", ("", "")).await;
-    let ended = step(&mut steps, "CA2", |what| matches!(what, What::Ended(_))).await;
+    let mut socket = connect(&running, "CApanic").await;
+    let ended = step(&mut steps, "CApanic", |what| matches!(what, What::Ended(_))).await;
     assert_eq!(ended, What::Ended(EndReason::Panicked));
     let closed = async { while let Some(Ok(_)) = socket.next().await {} };
     timeout(Duration::from_secs(10), closed)
         .await
         .expect("the socket closes");
     freed(&running, 1).await;
-    let call = CarrierCallId::try_from("CA2".to_owned()).unwrap();
+    let call = CarrierCallId::try_from("CApanic".to_owned()).unwrap();
     assert_eq!(running.gateway.farewells.of(&call), Some(Farewell::Apology));
     assert!(
         running
@@ -139,7 +138,7 @@ async fn an_agent_that_another_worker_connected_moves_to_the_media_sockets_worke
     // Connections go to the workers in turn: with two for each call, some agents must move.
     for number in 0..6 {
         let call = format!("CA{number}");
-        sockets.push(connect(&running, &call, ("", "")).await);
+        sockets.push(connect(&running, &call).await);
         step(&mut steps, &call, |what| *what == What::FirstWords).await;
     }
     let metrics = running.gateway.metrics.text(0, 0);

@@ -72,6 +72,14 @@ impl Dialect {
         }
     }
 
+    /// Tells whether the carrier is known to answer pings. Nothing is written of ACS's.
+    pub fn answers_pings(&self) -> bool {
+        match self {
+            Self::Twilio(_) | Self::Web(_) => true,
+            Self::Acs(_) => false,
+        }
+    }
+
     /// Reads a text message.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! One call: rings, obeys the documents the gateway answers with, and tells it the end.
+//! One call by Twilio: rings, obeys the documents the gateway answers with, and tells it the end.
 
 mod fields;
 
@@ -12,6 +12,7 @@ pub use self::fields::any_number;
 use self::fields::{absolute, sid};
 use super::{
     carrier::{Carrier, Document, Fields, error::WebhookError},
+    dialect::Dialect,
     message::Writer,
     outcome::{CallEvent, CallOutcome, CallResult, StreamEnd, Watch},
     plan::CallPlan,
@@ -19,6 +20,7 @@ use super::{
     stream::{StreamPlan, converse},
     twiml::{self, Rejection, Twiml, Verb},
 };
+use crate::{call, chunk::Encoding};
 
 /// Documents a call goes through before it is taken for a loop.
 const MOST_DOCUMENTS: u32 = 10;
@@ -33,25 +35,11 @@ pub async fn call(
     watch: &mut Watch<'_>,
     stop: &CancellationToken,
 ) -> CallOutcome {
-    let call_sid = sid("CA");
+    let outcome = CallOutcome::new(call::Carrier::Twilio, sid("CA"), &plan);
     watch(CallEvent::Rings {
-        call_sid: call_sid.clone(),
+        carrier_call: outcome.carrier_call.clone(),
         from: plan.from.clone(),
     });
-    let outcome = CallOutcome {
-        call_sid,
-        from: plan.from.clone(),
-        script: plan.script,
-        result: CallResult::Busy,
-        said: Vec::new(),
-        faults: Vec::new(),
-        webhooks: Vec::new(),
-        failed_webhooks: 0,
-        fell_back: false,
-        left_a_message: false,
-        transfers: Vec::new(),
-        streams: Vec::new(),
-    };
     let call = Call {
         carrier,
         fallback: plan.fallback.clone(),
@@ -201,7 +189,7 @@ impl Call<'_> {
             Verb::Connect { then, stream } => match self.connect(&stream).await {
                 StreamEnd::CallerHungUp => Then::HangUp,
                 StreamEnd::Cut => Then::Vanish,
-                StreamEnd::GatewayClosed(_) | StreamEnd::Lost(_) => {
+                StreamEnd::GatewayHungUp | StreamEnd::GatewayClosed(_) | StreamEnd::Lost(_) => {
                     self.go_on(&then, here, &[]).await
                 }
             },
@@ -254,9 +242,13 @@ impl Call<'_> {
         };
         (self.watch)(CallEvent::Connected);
         let rng = StdRng::seed_from_u64(self.plan.seed);
-        let mouth = Mouth::new(self.plan.script, self.plan.repertoire.clone(), rng);
-        let call_sid = &self.outcome.call_sid;
-        let writer = Writer::new(&self.carrier.account_sid, call_sid, sid("MZ"));
+        let voices = self.plan.voices.encoded(Encoding::Mulaw);
+        let mouth = Mouth::new(self.plan.script, voices, rng);
+        let call_sid = &self.outcome.carrier_call;
+        let dialect = Dialect::Twilio {
+            writer: Writer::new(&self.carrier.account_sid, call_sid, sid("MZ")),
+            parameters: stream.parameters.clone(),
+        };
         let plan = StreamPlan {
             script: self.plan.script,
             talk_for: self.plan.talk_for,
@@ -264,10 +256,11 @@ impl Call<'_> {
             keys: &self.plan.keys,
             record: self.plan.record.as_deref(),
             rang: self.rang,
-            parameters: &stream.parameters,
+            hung_up: CancellationToken::new(),
+            left: CancellationToken::new(),
         };
         let (outcome, faults) =
-            converse(plan, mouth, socket, writer, &mut *self.watch, self.stop).await;
+            converse(plan, mouth, socket, dialect, &mut *self.watch, self.stop).await;
         let ended = outcome.ended.clone();
         self.outcome.faults.extend(faults);
         self.outcome.streams.push(outcome);
@@ -355,7 +348,7 @@ impl Call<'_> {
 
     /// Returns Twilio's standard fields and these.
     fn fields(&self, more: &[(&str, &str)]) -> Fields {
-        let (account, call) = (&self.carrier.account_sid, &self.outcome.call_sid);
+        let (account, call) = (&self.carrier.account_sid, &self.outcome.carrier_call);
         let mut fields = fields::standard(account, call, &self.plan.from, &self.plan.to);
         fields.extend(fields::owned(more));
         fields

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::Histogram;
 
-/// What a number begins with: mu-law samples that neither speech nor silence has in a row.
+/// What a number begins with: bytes that neither speech nor silence has in a row.
 const MAGIC: [u8; 4] = [0x2A, 0xD5, 0x13, 0xEC];
 
 /// The magic, the number, and the number inverted. Twelve bytes are sixteen characters of
 /// base64, so the rest of a frame's text stays as it is.
-const LENGTH: usize = 12;
+pub const LENGTH: usize = 12;
 pub const TEXT_LENGTH: usize = 16;
 
 /// What was sent this shortly before the end may still be on its way.
@@ -59,14 +58,14 @@ impl Default for Echo {
 }
 
 impl Echo {
-    /// Returns the base64 text that the next frame begins with.
-    pub fn number(&mut self, at: Duration) -> String {
+    /// Returns the bytes that the next frame begins with.
+    pub fn number(&mut self, at: Duration) -> [u8; LENGTH] {
         let number = u32::try_from(self.sent.len()).unwrap_or(u32::MAX);
         self.sent.push((at, false));
-        STANDARD.encode(pattern(number))
+        pattern(number)
     }
 
-    /// Looks for numbers in mu-law samples that came back.
+    /// Looks for numbers in samples that came back.
     pub fn heard(&mut self, at: Duration, samples: &[u8]) {
         let mut tail = std::mem::take(&mut self.tail);
         tail.extend_from_slice(samples);
@@ -150,9 +149,7 @@ mod tests {
     fn sent(count: u64) -> (Echo, Vec<Vec<u8>>) {
         let mut echo = Echo::default();
         let frames = (0..count).map(|frame| {
-            let text = echo.number(ms(20 * frame));
-            assert_eq!(text.len(), TEXT_LENGTH);
-            let mut samples = STANDARD.decode(text).unwrap();
+            let mut samples = echo.number(ms(20 * frame)).to_vec();
             samples.resize(160, 0xFF);
             samples
         });

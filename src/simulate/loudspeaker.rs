@@ -1,4 +1,4 @@
-//! The caller's loudspeaker: plays in real time what the gateway sends, as Twilio would.
+//! The caller's loudspeaker: plays in real time what the gateway sends, as carriers do.
 //!
 //! Invariant: marks come back in the order in which they were sent, each once.
 //! Invariant: what is cleared is not heard.
@@ -7,8 +7,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::voice::is_audible;
-use crate::chunk::duration_of;
+use super::voice::sounds;
+use crate::chunk::Encoding;
 
 /// Twilio discards what would wait longer (warning 31931).
 const LONGEST_QUEUE: Duration = Duration::from_mins(10);
@@ -20,8 +20,9 @@ const UTTERANCE_ENDS: Duration = Duration::from_secs(1);
 /// A queue that is dry for less than a frame is jitter, which a phone's own buffer covers.
 const AUDIBLE_GAP: Duration = Duration::from_millis(20);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loudspeaker {
+    encoding: Encoding,
     /// When all that was sent will have been played.
     ends: Duration,
     /// When each mark is due.
@@ -48,21 +49,30 @@ pub struct Heard {
 }
 
 impl Loudspeaker {
-    /// Queues mu-law `samples` behind what is there. Returns when they begin to be played, or
+    pub fn new(encoding: Encoding) -> Self {
+        Self {
+            encoding,
+            ends: Duration::ZERO,
+            marks: VecDeque::new(),
+            utterance: None,
+            sounds_until: None,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Queues `samples` behind what is there. Returns when they begin to be played, or
     /// `None` if ten minutes are waiting already.
     pub fn play(&mut self, at: Duration, samples: &[u8]) -> Option<Duration> {
         let begins = self.ends.max(at);
-        let ends = begins + duration_of(samples.len());
+        let ends = begins + self.encoding.duration_of(samples.len());
         if ends > at + LONGEST_QUEUE {
             self.heard.overflowed = true;
             return None;
         }
         let dry = at.saturating_sub(self.ends);
         self.ends = ends;
-        if let Some(first) = samples.iter().position(|&sample| is_audible(sample)) {
-            let last = samples.iter().rposition(|&sample| is_audible(sample));
-            let until = begins + duration_of(last.unwrap_or(first) + 1);
-            self.sound(begins + duration_of(first), until, dry);
+        if let Some(sounds) = sounds(samples, self.encoding) {
+            self.sound(begins + sounds.start, begins + sounds.end, dry);
         }
         Some(begins)
     }
@@ -145,7 +155,7 @@ mod tests {
 
     /// Plays the story. Returns the loudspeaker and the marks with when they came back.
     fn play(story: &[Happens]) -> (Loudspeaker, Vec<(u64, String)>) {
-        let (mut speaker, mut marks) = (Loudspeaker::default(), Vec::new());
+        let (mut speaker, mut marks) = (Loudspeaker::new(Encoding::Mulaw), Vec::new());
         let mut story = story.iter().peekable();
         for now in 0..20_000 {
             let at = ms(now);
@@ -252,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_agent_speaks_from_its_first_sound_to_its_last() {
-        let mut speaker = Loudspeaker::default();
+        let mut speaker = Loudspeaker::new(Encoding::Mulaw);
         speaker.play(ms(100), &[0x80; 1600]);
         assert_eq!(speaker.speaking_for(ms(100)), Some(ms(0)));
         assert_eq!(speaker.speaking_for(ms(250)), Some(ms(150)));
@@ -265,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_would_wait_ten_minutes_is_discarded() {
-        let mut speaker = Loudspeaker::default();
+        let mut speaker = Loudspeaker::new(Encoding::Mulaw);
         let minute = vec![0x80; samples_in(Duration::from_mins(1))];
         for _ in 0..10 {
             assert!(speaker.play(ms(0), &minute).is_some());

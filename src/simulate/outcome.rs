@@ -7,20 +7,24 @@ use hdrhistogram::Histogram;
 use super::{
     echo::{Echoed, micros},
     loudspeaker::Heard,
+    plan::CallPlan,
     script::Script,
     twiml::Said,
 };
+use crate::call::Carrier;
 
 /// What became of one call, from its first webhook to its last.
 #[derive(Debug)]
 pub struct CallOutcome {
-    pub call_sid: String,
+    pub carrier: Carrier,
+    /// The carrier's name for the call.
+    pub carrier_call: String,
     pub from: String,
     pub script: Script,
     pub result: CallResult,
     /// What the carrier said to the caller.
     pub said: Vec<Said>,
-    /// What Twilio's debugger would list against the gateway.
+    /// What the carrier would list against the gateway.
     pub faults: Vec<String>,
     /// How long each answered webhook took.
     pub webhooks: Vec<Duration>,
@@ -38,7 +42,7 @@ pub struct CallOutcome {
 pub enum CallResult {
     /// The caller talked with the agent.
     Answered,
-    /// The caller was rejected, or told why it is not connected.
+    /// The caller was rejected, sent elsewhere, or told why it is not connected.
     Busy,
     /// The caller was connected, and was then told that something went wrong.
     Apology,
@@ -51,8 +55,12 @@ pub enum CallResult {
 pub struct StreamOutcome {
     pub lasted: Duration,
     pub ended: StreamEnd,
+    /// Whether the gateway said that the call was over before it ended.
+    pub was_over: bool,
     pub frames_sent: u64,
     pub messages_received: u64,
+    /// What was said to a caller who can read it.
+    pub transcripts: u64,
     /// Sentences that the caller began.
     pub sentences: u32,
     pub heard: Heard,
@@ -74,6 +82,8 @@ pub enum StreamEnd {
     CallerHungUp,
     /// The caller's connection was cut, as its script says.
     Cut,
+    /// The gateway had the carrier end the call.
+    GatewayHungUp,
     /// The gateway closed the socket, with a close code if it gave one.
     GatewayClosed(Option<u16>),
     /// The socket failed without being closed; why.
@@ -87,7 +97,7 @@ pub type Watch<'a> = dyn FnMut(CallEvent) + Send + 'a;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallEvent {
     Rings {
-        call_sid: String,
+        carrier_call: String,
         from: String,
     },
     WebhookFailed(String),
@@ -117,8 +127,10 @@ impl StreamOutcome {
         Self {
             lasted: Duration::ZERO,
             ended: StreamEnd::CallerHungUp,
+            was_over: false,
             frames_sent: 0,
             messages_received: 0,
+            transcripts: 0,
             sentences: 0,
             heard: Heard::default(),
             first_audio_from_webhook: None,
@@ -132,10 +144,29 @@ impl StreamOutcome {
 }
 
 impl CallOutcome {
+    /// A call that has just begun to ring.
+    pub fn new(carrier: Carrier, carrier_call: String, plan: &CallPlan) -> Self {
+        Self {
+            carrier,
+            carrier_call,
+            from: plan.from.clone(),
+            script: plan.script,
+            result: CallResult::Busy,
+            said: Vec::new(),
+            faults: Vec::new(),
+            webhooks: Vec::new(),
+            failed_webhooks: 0,
+            fell_back: false,
+            left_a_message: false,
+            transfers: Vec::new(),
+            streams: Vec::new(),
+        }
+    }
+
     /// Tells whether the call went as it should: refusals are fine, failures and apologies are
     /// not, except where the script provokes them.
     pub fn is_well(&self) -> bool {
-        let provoked = self.script == Script::SlowReader;
+        let provoked = matches!(self.script, Script::SlowReader | Script::Drop);
         let result = match self.result {
             CallResult::Answered | CallResult::Busy => true,
             CallResult::Apology => provoked,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{script::Script, voice::Repertoire};
+use super::{script::Script, voice::Voices};
 
 /// What one caller is going to do.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub struct CallPlan {
     pub record: Option<PathBuf>,
     /// The number's fallback document, for when the gateway fails.
     pub fallback: Option<Arc<str>>,
-    pub repertoire: Arc<Repertoire>,
+    pub voices: Arc<Voices>,
     /// What the caller's choices are drawn from.
     pub seed: u64,
 }

@@ -21,6 +21,8 @@ const MOST_KINDS: usize = 50;
 #[derive(Debug)]
 pub struct Report {
     counts: Counts,
+    /// By the carriers' names.
+    carriers: BTreeMap<&'static str, Share>,
     said: BTreeMap<Said, u64>,
     failures: BTreeMap<String, u64>,
     faults: BTreeMap<String, u64>,
@@ -34,14 +36,27 @@ pub struct Report {
     lasted: Duration,
 }
 
+/// What became of one carrier's calls.
+#[derive(Debug)]
+struct Share {
+    results: Results,
+    first_audio_from_webhook: Histogram<u32>,
+}
+
 #[derive(Debug, Default, Clone, Serialize)]
-struct Counts {
+struct Results {
     calls: u64,
     answered: u64,
     busy: u64,
     apology: u64,
     failed: u64,
     unwell: u64,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+struct Counts {
+    #[serde(flatten)]
+    results: Results,
     most_connected_at_once: u64,
     webhooks: u64,
     failed_webhooks: u64,
@@ -53,6 +68,7 @@ struct Counts {
     streams_closed_by_gateway: u64,
     frames_sent: u64,
     messages_received: u64,
+    transcripts: u64,
     sentences: u64,
     answers: u64,
     gaps: u64,
@@ -73,6 +89,7 @@ impl Report {
     pub fn new() -> Self {
         Self {
             counts: Counts::default(),
+            carriers: BTreeMap::new(),
             said: BTreeMap::new(),
             failures: BTreeMap::new(),
             faults: BTreeMap::new(),
@@ -90,17 +107,12 @@ impl Report {
     /// Adds what became of one call.
     pub fn add(&mut self, call: &CallOutcome) {
         let counts = &mut self.counts;
-        counts.calls += 1;
-        match &call.result {
-            CallResult::Answered => counts.answered += 1,
-            CallResult::Busy => counts.busy += 1,
-            CallResult::Apology => counts.apology += 1,
-            CallResult::Failed(why) => {
-                counts.failed += 1;
-                count(&mut self.failures, why);
-            }
+        counts.results.add(call);
+        let share = self.carriers.entry(call.carrier.as_str()).or_default();
+        share.add(call);
+        if let CallResult::Failed(why) = &call.result {
+            count(&mut self.failures, why);
         }
-        counts.unwell += u64::from(!call.is_well());
         counts.webhooks += call.webhooks.len() as u64;
         counts.failed_webhooks += u64::from(call.failed_webhooks);
         counts.fell_back += u64::from(call.fell_back);
@@ -129,21 +141,12 @@ impl Report {
     /// Tells whether every call went as it should, and no echo was lost.
     pub fn all_well(&self) -> bool {
         let counts = &self.counts;
-        counts.unwell == 0 && counts.calls > 0 && counts.echo_lost == 0
+        counts.results.unwell == 0 && counts.results.calls > 0 && counts.echo_lost == 0
     }
 
     /// Returns "3 answered, 1 busy": what there is, shortly.
     pub fn summary(&self) -> String {
-        let counts = &self.counts;
-        let kinds = [
-            (counts.answered, "answered"),
-            (counts.busy, "busy"),
-            (counts.apology, "apologised to"),
-            (counts.failed, "failed"),
-        ];
-        let some = kinds.iter().filter(|(count, _)| *count > 0);
-        let some = some.map(|(count, kind)| format!("{count} {kind}"));
-        some.collect::<Vec<_>>().join(", ")
+        self.counts.results.summary()
     }
 
     fn add_stream(&mut self, stream: &StreamOutcome) {
@@ -155,6 +158,7 @@ impl Report {
             u64::from(matches!(closed, StreamEnd::GatewayClosed(_)));
         counts.frames_sent += stream.frames_sent;
         counts.messages_received += stream.messages_received;
+        counts.transcripts += stream.transcripts;
         counts.sentences += u64::from(stream.sentences);
         counts.answers += u64::from(heard.answers);
         counts.gaps += u64::from(heard.gaps);
@@ -184,6 +188,52 @@ impl Report {
     }
 }
 
+impl Results {
+    fn add(&mut self, call: &CallOutcome) {
+        self.calls += 1;
+        match &call.result {
+            CallResult::Answered => self.answered += 1,
+            CallResult::Busy => self.busy += 1,
+            CallResult::Apology => self.apology += 1,
+            CallResult::Failed(_) => self.failed += 1,
+        }
+        self.unwell += u64::from(!call.is_well());
+    }
+
+    /// Returns "3 answered, 1 busy": what there is, shortly.
+    fn summary(&self) -> String {
+        let kinds = [
+            (self.answered, "answered"),
+            (self.busy, "busy"),
+            (self.apology, "apologised to"),
+            (self.failed, "failed"),
+        ];
+        let some = kinds.iter().filter(|(count, _)| *count > 0);
+        let some = some.map(|(count, kind)| format!("{count} {kind}"));
+        some.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Share {
+    fn add(&mut self, call: &CallOutcome) {
+        self.results.add(call);
+        let first = call
+            .streams
+            .iter()
+            .filter_map(|stream| stream.first_audio_from_webhook);
+        first.for_each(|first| record(&mut self.first_audio_from_webhook, first));
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            results: Results::default(),
+            first_audio_from_webhook: micros(),
+        }
+    }
+}
+
 fn merge(into: &mut Histogram<u32>, other: &Histogram<u32>) {
     into.add(other).expect("all have the same bounds");
 }
@@ -199,11 +249,15 @@ fn count<K: Ord + Clone>(counts: &mut BTreeMap<K, u64>, kind: &K) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::{loudspeaker::Heard, script::Script};
+    use crate::{
+        call::Carrier,
+        simulate::{loudspeaker::Heard, script::Script},
+    };
 
     fn outcome(result: CallResult) -> CallOutcome {
         CallOutcome {
-            call_sid: "CA1".into(),
+            carrier: Carrier::Twilio,
+            carrier_call: "CA1".into(),
             from: "+972501234567".into(),
             script: Script::Talk,
             result,
@@ -288,6 +342,7 @@ mod tests {
         "streams_closed_by_gateway":0,
         "frames_sent":100,
         "messages_received":0,
+        "transcripts":0,
         "sentences":2,
         "answers":2,
         "gaps":1,
@@ -296,6 +351,17 @@ mod tests {
         "echo_lost":0,
         "echo_duplicated":0,
         "echo_reordered":0,
+        "carriers":{"twilio":{"calls":2,
+        "answered":1,
+        "busy":1,
+        "apology":0,
+        "failed":0,
+        "unwell":0,
+        "first_audio_from_webhook_ms":{"count":1,
+        "p50":301.055,
+        "p90":301.055,
+        "p99":301.055,
+        "max":301.055}}},
         "longest_gap_ms":60.0,
         "webhook_ms":{"count":2,
         "p50":4.015,
@@ -352,12 +418,29 @@ mod tests {
     }
 
     #[test]
+    fn carriers_are_told_apart() {
+        let mut report = report();
+        report.add(&CallOutcome {
+            carrier: Carrier::Acs,
+            ..outcome(CallResult::Apology)
+        });
+        let table = report.table();
+        assert!(table.contains("acs: 1 calls: 1 apologised to\n"), "{table}");
+        let first = "twilio: 2 calls: 1 answered, 1 busy; first audio after 301.1 ms (p50), \
+                     301.1 ms (p99)\n";
+        assert!(table.contains(first), "{table}");
+        let line: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(line["carriers"]["acs"]["apology"], 1);
+        assert_eq!(line["carriers"]["twilio"]["calls"], 2);
+    }
+
+    #[test]
     fn ever_new_failures_do_not_fill_the_report() {
         let mut report = Report::new();
         for number in 0..1_000 {
             report.add(&outcome(CallResult::Failed(number.to_string())));
         }
         assert_eq!(report.failures.len(), MOST_KINDS);
-        assert_eq!(report.counts.failed, 1_000);
+        assert_eq!(report.counts.results.failed, 1_000);
     }
 }

@@ -30,9 +30,10 @@ pub enum Script {
     BargeIn,
     /// Sends line noise only.
     Silent,
-    /// Talks, then cuts the connection: neither a goodbye nor a status follows.
+    /// Talks, then cuts the connection: neither a goodbye nor a status follows. By ACS the call
+    /// goes on without media, and has to be ended by the gateway.
     Drop,
-    /// Talks, and sends each webhook twice at the same moment; both answers have to be the same.
+    /// Talks, and each webhook is sent twice at the same moment; both answers have to be the same.
     RepeatWebhook,
     /// Talks, but soon stops reading from its socket.
     SlowReader,
@@ -229,8 +230,8 @@ impl Mouth {
 mod tests {
     use super::*;
     use crate::{
-        chunk::{FRAME, samples_in},
-        simulate::voice::is_audible,
+        chunk::{Encoding, FRAME, samples_in},
+        simulate::voice::{Voices, sounds},
     };
     use rand::SeedableRng;
 
@@ -241,10 +242,10 @@ mod tests {
     /// Lets a caller speak for `seconds` with an agent that greets after `greets`, and that
     /// answers for two seconds, 500 ms after each sentence. Returns when the caller began what.
     fn talk(script: Script, greets: Option<u64>, seconds: u32) -> (Vec<(u64, Begins)>, u32) {
-        let mut rng = StdRng::seed_from_u64(3);
-        let repertoire = Arc::new(Repertoire::shipped(&mut rng));
-        let mut mouth = Mouth::new(script, repertoire, rng);
-        let (mut speaker, mut began, mut spoken) = (Loudspeaker::default(), Vec::new(), 0);
+        let repertoire = Voices::shipped(3).encoded(Encoding::Mulaw);
+        let mut mouth = Mouth::new(script, repertoire, StdRng::seed_from_u64(3));
+        let mut speaker = Loudspeaker::new(Encoding::Mulaw);
+        let (mut began, mut spoken) = (Vec::new(), 0);
         let mut answer_at = greets.map(ms);
         for frame in 0..seconds * 50 {
             let at = FRAME * frame;
@@ -253,7 +254,7 @@ mod tests {
                 speaker.play(at, &vec![0x80; samples_in(ms(2_000))]);
             }
             let (said, begins) = mouth.frame(at, &speaker);
-            let speaks = said.samples.iter().any(|&sample| is_audible(sample));
+            let speaks = sounds(&said.samples, Encoding::Mulaw).is_some();
             if begins != Begins::Nothing {
                 began.push((u64::try_from(at.as_millis()).unwrap(), begins));
                 speaker.clear(at);

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io, path::Path, pin::pin, str::Chars, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     task::spawn_blocking,
@@ -12,12 +11,12 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    carrier::Socket,
-    echo::{self, Echo, record},
+    dialect::{Dialect, Said},
+    echo::{Echo, record},
     loudspeaker::Loudspeaker,
-    message::{FromGateway, Writer},
     outcome::{CallEvent, StreamEnd, StreamOutcome, Watch},
     pace::Pace,
+    reach::Socket,
     recording::Recording,
     script::{Begins, Mouth, Script},
 };
@@ -46,14 +45,17 @@ pub struct StreamPlan<'a> {
     pub record: Option<&'a Path>,
     /// When the call's first webhook was sent.
     pub rang: Instant,
-    pub parameters: &'a [(String, String)],
+    /// Cancelled when the gateway has had the carrier hang up.
+    pub hung_up: CancellationToken,
+    /// Cancelled here when the caller has hung up, before the gateway hears of it.
+    pub left: CancellationToken,
 }
 
 /// A stream while it lasts.
 struct Stream<'a> {
     plan: StreamPlan<'a>,
     socket: Socket,
-    writer: Writer,
+    dialect: Dialect,
     began: Instant,
     pace: Pace,
     mouth: Mouth,
@@ -73,29 +75,29 @@ struct Stream<'a> {
     watch: &'a mut Watch<'a>,
 }
 
-/// Plays a caller on an open socket until one side ends it. Returns what happened, and what
-/// Twilio would have warned of: once a stream, as Twilio does.
+/// Plays a caller on an open socket until one side ends it. Returns what happened, and what the
+/// carrier would have warned of: once a stream, as Twilio does.
 pub async fn converse<'a>(
     plan: StreamPlan<'a>,
     mouth: Mouth,
     socket: Socket,
-    writer: Writer,
+    dialect: Dialect,
     watch: &'a mut Watch<'a>,
     stop: &CancellationToken,
 ) -> (StreamOutcome, BTreeSet<String>) {
     let mut stream = Stream {
         keys: plan.keys.chars(),
         next_key: FIRST_KEY,
-        deaf: plan.echo.then(Loudspeaker::default),
+        deaf: plan.echo.then(|| Loudspeaker::new(dialect.encoding())),
         echo: plan.echo.then(Echo::default),
-        recording: plan.record.map(|_| Recording::default()),
+        recording: plan.record.map(|_| Recording::new(dialect.encoding())),
+        speaker: Loudspeaker::new(dialect.encoding()),
         plan,
         socket,
-        writer,
+        dialect,
         began: Instant::now(),
         pace: Pace::default(),
         mouth,
-        speaker: Loudspeaker::default(),
         interrupting: None,
         samples: Vec::new(),
         faults: BTreeSet::new(),
@@ -111,10 +113,12 @@ pub async fn converse<'a>(
 
 impl Stream<'_> {
     async fn talk(&mut self, stop: &CancellationToken) -> Result<StreamEnd, tungstenite::Error> {
-        self.send(Writer::connected()).await?;
-        let start = self.writer.start(self.plan.parameters);
-        self.send(start).await?;
+        for message in self.dialect.greeting() {
+            self.send(message).await?;
+        }
         let mut stopped = pin!(stop.cancelled());
+        let hung_up = self.plan.hung_up.clone();
+        let mut hung_up = pin!(hung_up.cancelled());
         loop {
             let mut at = self.began.elapsed();
             // Ends in time even if the gateway takes longer to read frames than they last.
@@ -144,6 +148,7 @@ impl Stream<'_> {
             let message = tokio::select! {
                 biased; // A flood of messages does not make the caller late.
                 () = &mut stopped => return Ok(StreamEnd::CallerHungUp),
+                () = &mut hung_up => return Ok(StreamEnd::GatewayHungUp),
                 () = sleep_until(wake) => continue,
                 message = self.socket.next(), if reads => message,
             };
@@ -191,13 +196,8 @@ impl Stream<'_> {
         if let Some(recording) = &mut self.recording {
             recording.said(due, &frame.samples);
         }
-        let message = if let Some(echo) = &mut self.echo {
-            let number = echo.number(at);
-            self.writer
-                .media(due, [&number, &frame.text[echo::TEXT_LENGTH..]])
-        } else {
-            self.writer.media(due, [&frame.text, ""])
-        };
+        let number = self.echo.as_mut().map(|echo| echo.number(at));
+        let message = self.dialect.audio(due, frame, number);
         if begins != Begins::Nothing {
             let interrupts = begins == Begins::Interruption;
             self.outcome.sentences += 1;
@@ -211,7 +211,11 @@ impl Stream<'_> {
             });
         }
         self.outcome.frames_sent += 1;
-        self.send(message).await
+        self.send(message).await?;
+        if let Some(ping) = self.dialect.ping(at) {
+            self.send(ping).await?;
+        }
+        Ok(())
     }
 
     async fn press_keys(&mut self, at: Duration) -> Result<(), tungstenite::Error> {
@@ -219,57 +223,51 @@ impl Stream<'_> {
             && let Some(key) = self.keys.next()
         {
             self.next_key += NEXT_KEY;
-            let message = self.writer.dtmf(key);
-            self.send(message).await?;
+            if let Some(message) = self.dialect.key(key) {
+                self.send(message).await?;
+            }
         }
         Ok(())
     }
 
     async fn return_marks(&mut self, at: Duration) -> Result<(), tungstenite::Error> {
         while let Some(name) = self.speaker.due_mark(at) {
-            let message = self.writer.mark(&name);
-            self.send(message).await?;
+            if let Some(message) = self.dialect.mark(&name) {
+                self.send(message).await?;
+            }
         }
         Ok(())
     }
 
     fn hear(&mut self, message: &Message) {
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => {
-                self.fault("a binary message (31950)");
-                return;
-            }
-            // Pings are answered by tungstenite.
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
-        };
-        self.outcome.messages_received += 1;
+        if message.is_text() || message.is_binary() {
+            self.outcome.messages_received += 1;
+        }
         let at = self.began.elapsed();
-        match FromGateway::read(text, self.writer.stream_sid()) {
-            Ok(FromGateway::Media(payload)) => self.play(at, &payload),
-            Ok(FromGateway::Mark(name)) => self.speaker.mark(at, name.into_owned()),
-            Ok(FromGateway::Clear) => self.clear(at),
-            Err(error) => self.fault(&error.to_string()),
+        match self.dialect.read(message, &mut self.samples) {
+            Ok(Said::Audio) => self.play(at),
+            Ok(Said::Mark(name)) => self.speaker.mark(at, name),
+            Ok(Said::Clear) => self.clear(at),
+            Ok(Said::Words) => self.outcome.transcripts += 1,
+            Ok(Said::Over) => self.outcome.was_over = true,
+            Ok(Said::Nothing) => {}
+            Err(fault) => self.fault(&fault),
         }
     }
 
-    fn play(&mut self, at: Duration, payload: &str) {
-        self.samples.clear();
-        if STANDARD.decode_vec(payload, &mut self.samples).is_err() {
-            self.fault("a media payload is not base64 (31951)");
-            return;
-        }
+    /// Plays the samples of the last message.
+    fn play(&mut self, at: Duration) {
         if let Some(echo) = &mut self.echo {
             echo.heard(at, &self.samples);
         }
         let answers = self.speaker.heard().answers;
-        match self.speaker.play(at, &self.samples) {
-            Some(begins) => {
-                if let Some(recording) = &mut self.recording {
-                    recording.heard(begins, &self.samples);
-                }
+        if let Some(begins) = self.speaker.play(at, &self.samples) {
+            if let Some(recording) = &mut self.recording {
+                recording.heard(begins, &self.samples);
             }
-            None => self.fault("ten minutes of audio are waiting to be played (31931)"),
+        } else {
+            let what = "ten minutes of audio are waiting to be played";
+            self.fault(&self.dialect.fault(what, 31_931));
         }
         if answers < self.speaker.heard().answers {
             (self.watch)(CallEvent::Answers);
@@ -289,13 +287,12 @@ impl Stream<'_> {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), tungstenite::Error> {
-        match timeout(SEND_PATIENCE, self.socket.send(message)).await {
-            Ok(sent) => sent,
-            Err(_) => Err(tungstenite::Error::Io(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the gateway has read nothing for 5 s (31930)",
-            ))),
-        }
+        let Ok(sent) = timeout(SEND_PATIENCE, self.socket.send(message)).await else {
+            let what = "the gateway has read nothing for 5 s";
+            let what = self.dialect.fault(what, 31_930);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what).into());
+        };
+        sent
     }
 
     fn fault(&mut self, fault: &str) {
@@ -306,15 +303,22 @@ impl Stream<'_> {
 
     async fn end(mut self, ended: StreamEnd) -> (StreamOutcome, BTreeSet<String>) {
         let lasted = self.began.elapsed();
+        if ended == StreamEnd::CallerHungUp {
+            self.plan.left.cancel();
+        }
         match &ended {
-            StreamEnd::CallerHungUp => {
+            StreamEnd::CallerHungUp | StreamEnd::GatewayHungUp => {
                 // The gateway may be gone already, which is no matter to a caller who hangs up.
                 let _ = timeout(CLOSE_PATIENCE, self.say_goodbye()).await;
             }
             StreamEnd::Lost(why) if self.plan.script != Script::SlowReader => {
-                self.fault(&format!("the media socket broke: {why} (31903)"));
+                let what = format!("the media socket broke: {why}");
+                self.fault(&self.dialect.fault(&what, 31_903));
             }
             StreamEnd::Lost(_) | StreamEnd::Cut | StreamEnd::GatewayClosed(_) => {}
+        }
+        if let Some(missed) = self.dialect.missed(lasted) {
+            self.fault(&missed);
         }
         drop(self.socket);
         let heard = self.speaker.heard().clone();
@@ -332,7 +336,7 @@ impl Stream<'_> {
         };
         if let (Some(folder), Some(mut recording)) = (self.plan.record, self.recording) {
             recording.cut(lasted);
-            let (folder, name) = (folder.to_owned(), self.writer.stream_sid().to_owned());
+            let (folder, name) = (folder.to_owned(), self.dialect.name().to_owned());
             // Half a megabyte on a slow disk would make other callers late.
             let saving = spawn_blocking(move || recording.save(&folder, &name));
             match saving.await.expect("a saved recording does not panic") {
@@ -351,8 +355,9 @@ impl Stream<'_> {
 
     /// Says that the caller has hung up, and waits for the gateway to close too.
     async fn say_goodbye(&mut self) -> Result<(), tungstenite::Error> {
-        let stop = self.writer.stop();
-        self.socket.send(stop).await?;
+        if let Some(goodbye) = self.dialect.goodbye() {
+            self.socket.send(goodbye).await?;
+        }
         self.socket.close(None).await?;
         while let Some(Ok(_)) = self.socket.next().await {}
         Ok(())

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use audio_codec_algorithms::decode_ulaw;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use self::gateway::{Answers, Gateway, Reply};
@@ -15,9 +14,9 @@ use super::{
     outcome::{CallEvent, CallResult, StreamEnd},
     plan::CallPlan,
     script::Script,
-    voice::{Repertoire, is_audible},
+    voice::{Voices, sounds},
 };
-use crate::official::record;
+use crate::{chunk::Encoding, official::record};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const CONNECT: &str = r#"<Response><Connect action="/webhook/stream_ended?a=b">
@@ -26,7 +25,6 @@ const HANG_UP: &str = "<Response><Hangup/></Response>";
 const SORRY: &str = r#"<Response><Say language="he-IL">סליחה, משהו השתבש.</Say></Response>"#;
 
 fn plan(script: Script) -> CallPlan {
-    let mut rng = StdRng::seed_from_u64(1);
     CallPlan {
         from: "+972501234567".into(),
         to: "+972721234567".into(),
@@ -36,7 +34,7 @@ fn plan(script: Script) -> CallPlan {
         keys: String::new(),
         record: None,
         fallback: None,
-        repertoire: Arc::new(Repertoire::shipped(&mut rng)),
+        voices: Arc::new(Voices::shipped(1)),
         seed: 1,
     }
 }
@@ -75,14 +73,14 @@ async fn a_caller_talks_and_hangs_up() {
     );
     assert_eq!(gateway.field(0, "CallStatus"), "ringing");
     assert_eq!(gateway.field(0, "From"), "+972501234567");
-    assert_eq!(gateway.field(0, "CallSid"), outcome.call_sid);
+    assert_eq!(gateway.field(0, "CallSid"), outcome.carrier_call);
     assert_eq!(gateway.field(1, "CallStatus"), "completed");
     assert!(gateway.field(1, "Timestamp").ends_with(" +0000"));
     record("twilio-simulator.jsonl", gateway.signed());
 
     assert_eq!(gateway.heard("connected").len(), 1);
     let start = &gateway.heard("start")[0];
-    assert_eq!(start["start"]["callSid"], outcome.call_sid.as_str());
+    assert_eq!(start["start"]["callSid"], outcome.carrier_call.as_str());
     assert_eq!(start["start"]["customParameters"], json!({"ticket": "t1"}));
     let media = gateway.heard("media");
     assert!(media.len() >= 15);
@@ -358,7 +356,7 @@ async fn an_interrupted_agent_stops_and_the_time_that_takes_is_known() {
         if message["event"] == "start" {
             let media = json!({"event": "media", "media": {"payload": "gICA".repeat(80_000)}});
             vec![Reply::Say(media)]
-        } else if samples.into_iter().any(is_audible) {
+        } else if sounds(&samples, Encoding::Mulaw).is_some() {
             vec![Reply::Say(json!({"event": "clear"})), Reply::Close]
         } else {
             Vec::new()

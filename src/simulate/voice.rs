@@ -2,17 +2,23 @@
 //!
 //! The shipped sentences are rendered by `scripts/render-voices`.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    ops::Range,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use audio_codec_algorithms::{decode_ulaw, encode_ulaw};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rand::{RngExt, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::resample::resample;
-use crate::chunk::{FRAME, TELEPHONE_RATE};
-
-/// Samples of a frame: 20 ms.
-pub const FRAME_SAMPLES: usize = 160;
+use crate::{
+    chunk::{Encoding, FRAME, TELEPHONE_RATE},
+    resample::Resampler,
+};
 
 /// Root mean square of the noise on the line: -55 dBFS.
 const NOISE: f32 = 0.001_778;
@@ -53,7 +59,18 @@ const SHIPPED: [(&str, &[u8]); 6] = [
     ),
 ];
 
-/// All that callers can say; made once and shared by all of them.
+/// What callers can say, on lines of any encoding.
+pub struct Voices {
+    /// Samples at the telephone's rate, within ±1: no line that ends in a phone carries more.
+    spoken: Vec<(String, Vec<f32>)>,
+    seed: u64,
+    /// Made when the first call of an encoding needs it.
+    mulaw: OnceLock<Arc<Repertoire>>,
+    pcm16k: OnceLock<Arc<Repertoire>>,
+    pcm24k: OnceLock<Arc<Repertoire>>,
+}
+
+/// All that callers can say on lines of one encoding.
 pub struct Repertoire {
     pub sentences: Vec<Sentence>,
     pub noise: Vec<Frame>,
@@ -64,9 +81,9 @@ pub struct Sentence {
     pub frames: Vec<Frame>,
 }
 
-/// 20 ms of mu-law, and the same as the base64 text that is sent.
+/// 20 ms of audio, and the same as base64 text.
 pub struct Frame {
-    pub samples: [u8; FRAME_SAMPLES],
+    pub samples: Box<[u8]>,
     pub text: String,
 }
 
@@ -81,38 +98,64 @@ pub enum WavError {
     Length,
 }
 
-impl Repertoire {
-    /// Prepares the shipped sentences.
-    pub fn shipped(rng: &mut StdRng) -> Self {
+impl Voices {
+    /// Takes the shipped sentences.
+    pub fn shipped(seed: u64) -> Self {
         let read = |(text, wav): (&str, &[u8])| {
             let samples = read_wav(wav).expect("the tests read all shipped files");
             (text.to_owned(), samples)
         };
-        Self::new(SHIPPED.into_iter().map(read), rng)
+        Self::new(SHIPPED.into_iter().map(read).collect(), seed)
     }
 
-    /// Prepares what `file` says.
+    /// Takes what `file` says.
     ///
     /// # Errors
     /// If `file` is not a PCM WAV file of ordinary shape.
-    pub fn from_file(file: &Path, rng: &mut StdRng) -> Result<Self, WavError> {
+    pub fn from_file(file: &Path, seed: u64) -> Result<Self, WavError> {
         let wav = io::BufReader::new(std::fs::File::open(file).map_err(hound::Error::IoError)?);
         let text = file.display().to_string();
-        Ok(Self::new([(text, read_wav(wav)?)], rng))
+        Ok(Self::new(vec![(text, read_wav(wav)?)], seed))
     }
 
-    fn new(spoken: impl IntoIterator<Item = (String, Vec<f32>)>, rng: &mut StdRng) -> Self {
-        let sentences = spoken.into_iter().map(|(text, samples)| Sentence {
-            text,
-            frames: samples
-                .chunks(FRAME_SAMPLES)
-                .map(|samples| Frame::on_the_line(samples, rng))
+    fn new(spoken: Vec<(String, Vec<f32>)>, seed: u64) -> Self {
+        Self {
+            spoken,
+            seed,
+            mulaw: OnceLock::new(),
+            pcm16k: OnceLock::new(),
+            pcm24k: OnceLock::new(),
+        }
+    }
+
+    /// Returns them as frames that are ready to be sent. The first call of an encoding takes a
+    /// while.
+    pub fn encoded(&self, encoding: Encoding) -> Arc<Repertoire> {
+        let once = match encoding {
+            Encoding::Mulaw => &self.mulaw,
+            Encoding::Pcm16k => &self.pcm16k,
+            Encoding::Pcm24k => &self.pcm24k,
+        };
+        let make = || Arc::new(Repertoire::new(&self.spoken, encoding, self.seed));
+        Arc::clone(once.get_or_init(make))
+    }
+}
+
+impl Repertoire {
+    fn new(spoken: &[(String, Vec<f32>)], encoding: Encoding, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let frame = encoding.bytes_of(FRAME) / encoding.width();
+        let sentences = spoken.iter().map(|(text, samples)| Sentence {
+            text: text.clone(),
+            frames: at_rate(samples, encoding.rate())
+                .chunks(frame)
+                .map(|samples| Frame::on_the_line(samples, encoding, &mut rng))
                 .collect(),
         });
         Self {
             sentences: sentences.collect(),
             noise: (0..NOISE_FRAMES)
-                .map(|_| Frame::on_the_line(&[], rng))
+                .map(|_| Frame::on_the_line(&[], encoding, &mut rng))
                 .collect(),
         }
     }
@@ -120,24 +163,55 @@ impl Repertoire {
 
 impl Frame {
     /// Encodes what the line makes of up to 20 ms of samples: it adds its noise.
-    fn on_the_line(spoken: &[f32], rng: &mut StdRng) -> Self {
-        let mut samples = [0; FRAME_SAMPLES];
-        for (at, sample) in samples.iter_mut().enumerate() {
+    fn on_the_line(spoken: &[f32], encoding: Encoding, rng: &mut StdRng) -> Self {
+        let length = encoding.bytes_of(FRAME);
+        let mut samples = Vec::with_capacity(length);
+        for at in 0..length / encoding.width() {
             // Evenly spread over ±√3 times its root mean square.
             let noise = rng.random_range(-1.0..1.0) * NOISE * 3_f32.sqrt();
             let spoken = spoken.get(at).copied().unwrap_or_default();
-            *sample = encode_ulaw(to_i16(spoken + noise));
+            let sample = to_i16(spoken + noise);
+            match encoding {
+                Encoding::Mulaw => samples.push(encode_ulaw(sample)),
+                Encoding::Pcm16k | Encoding::Pcm24k => samples.extend(sample.to_le_bytes()),
+            }
         }
         Self {
-            text: STANDARD.encode(samples),
-            samples,
+            text: STANDARD.encode(&samples),
+            samples: samples.into(),
         }
     }
 }
 
-/// Tells whether a mu-law sample is loud enough to be heard over the noise of a line.
-pub fn is_audible(sample: u8) -> bool {
-    decode_ulaw(sample).unsigned_abs() > AUDIBLE
+/// Decodes the samples of some audio.
+pub fn decoded(audio: &[u8], encoding: Encoding) -> impl DoubleEndedIterator<Item = i16> {
+    let sample = move |bytes: &[u8]| match encoding {
+        Encoding::Mulaw => decode_ulaw(bytes[0]),
+        Encoding::Pcm16k | Encoding::Pcm24k => i16::from_le_bytes([bytes[0], bytes[1]]),
+    };
+    audio.chunks_exact(encoding.width()).map(sample)
+}
+
+/// Returns from when until when there are sounds in some audio that are loud enough to be heard
+/// over the noise of a line.
+pub fn sounds(audio: &[u8], encoding: Encoding) -> Option<Range<Duration>> {
+    let is_audible = |sample: i16| sample.unsigned_abs() > AUDIBLE;
+    let first = decoded(audio, encoding).position(is_audible)?;
+    let after = decoded(audio, encoding).rev().position(is_audible)?;
+    let after = after * encoding.width();
+    Some(encoding.duration_of(first * encoding.width())..encoding.duration_of(audio.len() - after))
+}
+
+/// Brings samples of the telephone's rate to `rate`.
+fn at_rate(samples: &[f32], rate: u32) -> Vec<f32> {
+    if rate == TELEPHONE_RATE {
+        return samples.to_vec();
+    }
+    let samples: Vec<i16> = samples.iter().map(|&sample| to_i16(sample)).collect();
+    let mut resampled = Vec::new();
+    Resampler::new(TELEPHONE_RATE, rate).push(&samples, &mut resampled);
+    let float = |&sample: &i16| f32::from(sample) / 32_768.0;
+    resampled.iter().map(float).collect()
 }
 
 /// Reads a PCM WAV file as mono samples at 8 kHz, within ±1.
@@ -187,27 +261,27 @@ fn to_i16(sample: f32) -> i16 {
     (sample * 32_768.0).round() as i16
 }
 
-const _: () =
-    assert!(FRAME_SAMPLES as u128 * 50 == TELEPHONE_RATE as u128 && FRAME.as_millis() == 20);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::samples_in;
-    use rand::SeedableRng;
 
-    fn rng() -> StdRng {
-        StdRng::seed_from_u64(7)
-    }
+    const ALL: [Encoding; 3] = [Encoding::Mulaw, Encoding::Pcm16k, Encoding::Pcm24k];
 
     /// Root mean square of frames, in dBFS.
-    fn level<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> f64 {
+    fn level(frames: &[Frame], encoding: Encoding) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
-        for sample in frames.into_iter().flat_map(|frame| frame.samples) {
-            sum += (f64::from(decode_ulaw(sample)) / 32_768.0).powi(2);
+        for sample in frames
+            .iter()
+            .flat_map(|frame| decoded(&frame.samples, encoding))
+        {
+            sum += (f64::from(sample) / 32_768.0).powi(2);
             count += 1.0;
         }
         10.0 * (sum / count).log10()
+    }
+
+    fn is_audible(frame: &Frame, encoding: Encoding) -> bool {
+        sounds(&frame.samples, encoding).is_some()
     }
 
     fn wav(spec: hound::WavSpec, samples: impl Iterator<Item = f64>) -> Vec<u8> {
@@ -226,44 +300,51 @@ mod tests {
 
     #[test]
     fn the_shipped_sentences_are_short_and_as_loud_as_on_a_phone() {
-        let repertoire = Repertoire::shipped(&mut rng());
-        for sentence in &repertoire.sentences {
-            let long = FRAME * u32::try_from(sentence.frames.len()).unwrap();
-            assert!(
-                (2.0..4.0).contains(&long.as_secs_f64()),
-                "{}",
-                sentence.text
-            );
-            let level = level(&sentence.frames);
-            assert!((-22.0..-18.0).contains(&level), "{} {level}", sentence.text);
-            // Begins at once: an interruption is measured from its first frame.
-            let audible = |frame: &Frame| frame.samples.iter().any(|&sample| is_audible(sample));
-            assert!(
-                sentence.frames[..5].iter().any(audible),
-                "{}",
-                sentence.text
-            );
+        let voices = Voices::shipped(7);
+        for encoding in ALL {
+            for Sentence { text, frames } in &voices.encoded(encoding).sentences {
+                let long = FRAME * u32::try_from(frames.len()).unwrap();
+                assert!((2.0..4.0).contains(&long.as_secs_f64()), "{text}");
+                let level = level(frames, encoding);
+                assert!((-22.0..-18.0).contains(&level), "{text} {level}");
+                // Begins at once: an interruption is measured from its first frame.
+                let mut begin = frames[..5].iter();
+                assert!(begin.any(|frame| is_audible(frame, encoding)), "{text}");
+            }
         }
-        let hebrew =
-            |sentence: &&Sentence| sentence.text.contains('ש') || sentence.text.contains('ת');
-        assert_eq!(repertoire.sentences.iter().filter(hebrew).count(), 3);
+        let hebrew = |(text, _): &&(String, Vec<f32>)| text.contains('ש') || text.contains('ת');
+        assert_eq!(voices.spoken.iter().filter(hebrew).count(), 3);
     }
 
     #[test]
     fn the_line_is_noisy_and_nobody_hears_it() {
-        let repertoire = Repertoire::shipped(&mut rng());
-        let level = level(&repertoire.noise);
-        assert!((-56.5..-53.5).contains(&level), "{level}");
-        let audible = |frame: &Frame| frame.samples.iter().any(|&sample| is_audible(sample));
-        assert!(!repertoire.noise.iter().any(audible));
+        for encoding in ALL {
+            let noise = &Voices::shipped(7).encoded(encoding).noise;
+            let level = level(noise, encoding);
+            assert!((-56.5..-53.5).contains(&level), "{level}");
+            assert!(!noise.iter().any(|frame| is_audible(frame, encoding)));
+        }
     }
 
     #[test]
     fn the_text_of_a_frame_is_its_samples() {
-        let repertoire = Repertoire::shipped(&mut rng());
-        for frame in &repertoire.sentences[0].frames {
-            assert_eq!(STANDARD.decode(&frame.text).unwrap(), frame.samples);
-            assert_eq!(frame.text.len(), 216);
+        for (encoding, length) in ALL.into_iter().zip([216, 856, 1_280]) {
+            for frame in &Voices::shipped(7).encoded(encoding).sentences[0].frames {
+                assert_eq!(*STANDARD.decode(&frame.text).unwrap(), *frame.samples);
+                assert_eq!(frame.text.len(), length);
+            }
+        }
+    }
+
+    #[test]
+    fn sounds_are_found_where_they_are() {
+        for encoding in ALL {
+            let quiet = if encoding == Encoding::Mulaw { 0xFF } else { 0 };
+            let mut audio = vec![quiet; encoding.bytes_of(FRAME * 3)];
+            assert_eq!(sounds(&audio, encoding), None);
+            let loud = encoding.bytes_of(FRAME)..encoding.bytes_of(FRAME * 2);
+            audio[loud].fill(0x40);
+            assert_eq!(sounds(&audio, encoding), Some(FRAME..FRAME * 2));
         }
     }
 
@@ -305,11 +386,6 @@ mod tests {
         assert!(read_wav(&*wav(spec(1, 96_000), quiet())).is_err());
         assert!(read_wav(&*wav(spec(6, 8_000), quiet())).is_err());
         assert!(read_wav(&*wav(spec(1, 8_000), std::iter::empty())).is_err());
-        assert!(Repertoire::from_file(Path::new("/nowhere.wav"), &mut rng()).is_err());
-    }
-
-    #[test]
-    fn a_frame_of_a_carrier_lasts_20_ms() {
-        assert_eq!(samples_in(FRAME), FRAME_SAMPLES);
+        assert!(Voices::from_file(Path::new("/nowhere.wav"), 7).is_err());
     }
 }

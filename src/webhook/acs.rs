@@ -238,7 +238,12 @@ async fn became(
         (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {
             gateway.hang_up_acs(call); // Only last words are played.
         }
-        (Kind::Disconnected, _) => gateway.carrier_ended(call, false).await,
+        (Kind::Disconnected, _) => {
+            if let Some(acs) = &gateway.acs {
+                acs.is_over(call);
+            }
+            gateway.carrier_ended(call, false).await;
+        }
         (Kind::AnswerFailed | Kind::CreateCallFailed, _) => {
             tracing::warn!(carrier_call.id = %call, code, subcode, message, "ACS could not answer");
             gateway.acs_failed(call, EndReason::AnswerFailed).await;

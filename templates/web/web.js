@@ -593,7 +593,6 @@ function openPage() {
     entry.className = `said ${speaker}`;
     name.dataset.text = speaker;
     name.textContent = texts[speaker];
-    line.dir = "auto";
     if (call.language) line.lang = call.language;
     line.textContent = text;
     entry.append(name, line);

@@ -218,9 +218,16 @@ impl TestGateway {
 
     /// Waits for a step of a call.
     pub async fn until_steps<T>(&self, sid: &str, wanted: impl Fn(&What) -> Option<T>) -> T {
+        self.until_step_of(sid, wanted).await
+    }
+
+    /// Waits for a step of any call whose name begins so.
+    pub async fn until_step_of<T>(&self, name: &str, wanted: impl Fn(&What) -> Option<T>) -> T {
         let mut steps = self.steps.clone();
         let find = |steps: &Vec<Step>| {
-            let mut of_call = steps.iter().filter(|step| step.call.as_str() == sid);
+            let mut of_call = steps
+                .iter()
+                .filter(|step| step.call.as_str().starts_with(name));
             of_call.find_map(|step| wanted(&step.what))
         };
         let found = timeout(GUARD, steps.wait_for(|steps| find(steps).is_some())).await;

@@ -7,18 +7,27 @@
     reason = "a test that cannot go on has failed, and the line says where"
 )]
 
+mod acs;
 mod agent;
 mod audio;
 mod carrier;
+mod chromium;
 mod cut;
 mod gateway;
+mod https;
 mod line;
+mod pcm;
 mod redis;
 mod redis_server;
 mod rest;
 mod twiml;
 
+mod acs_calls;
+mod acs_events;
+mod acs_proofs;
+mod acs_refused;
 mod agent_faults;
+mod browser;
 mod budgets;
 mod campaign_file;
 mod capacity;
@@ -36,6 +45,8 @@ mod replacing;
 mod replicas;
 mod ringing;
 mod signature;
+mod simulated;
 mod store_outage;
 mod store_settings;
 mod voice_live;
+mod web_calls;

@@ -10,7 +10,7 @@ use callgate::parrot::{Parrot, ParrotOptions};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
     sync::watch,
     time::timeout,
 };
@@ -40,26 +40,20 @@ impl Program {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = command(settings, &directory).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (log, followed) = watch::channel(Vec::new());
-        TaskTracker::new().spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                log.send_modify(|log| log.push(line));
-            }
-        });
-        let found = until(&followed, " listening ").await;
+        let log = follow(child.stderr.take().unwrap());
+        let found = until(&log, " listening ").await;
         let (_, address) = found.split_once("address=").unwrap();
         let address = address.split_whitespace().next().unwrap();
         Self {
             carrier: Carrier::new(address.parse().unwrap()),
             child,
-            log: followed,
+            log,
             _directory: directory,
         }
     }
 
     /// Brings a call and its media.
-    async fn call(&self, sid: &str) -> Line {
+    pub async fn call(&self, sid: &str) -> Line {
         let fields = ringing(sid);
         let answer = self.carrier.webhook("/webhook/incoming_call", &fields);
         let answer = answer.await.twiml();
@@ -148,6 +142,18 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
         let found = until(log, &line).await;
         assert!(found.contains(&format!(" {level} ")), "{found}");
     }
+}
+
+/// Reads what a process says, to its end.
+pub fn follow(said: ChildStderr) -> watch::Receiver<Vec<String>> {
+    let mut lines = BufReader::new(said).lines();
+    let (log, followed) = watch::channel(Vec::new());
+    TaskTracker::new().spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            log.send_modify(|log| log.push(line));
+        }
+    });
+    followed
 }
 
 /// Waits for a line of the log that has `wanted` in it.

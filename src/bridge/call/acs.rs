@@ -68,7 +68,7 @@ async fn prove(
     let call = call.ok_or(StatusCode::FORBIDDEN)?;
     match (bearer(request), acs.socket_token) {
         (Some(token), _) => match acs.verify(token).await {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(TokenError::Unavailable) => return Err(StatusCode::SERVICE_UNAVAILABLE),
             Err(TokenError::Refused(_)) => return Err(StatusCode::UNAUTHORIZED),
         },

@@ -1,89 +1,47 @@
 //! Proves requests to ACS: signed with the access key, or with a token of Entra's.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
 use jiff::Timestamp;
-use reqwest::{
-    Client, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
-use secrecy::{ExposeSecret, SecretSlice, SecretString};
-use serde::Deserialize;
-use tokio::{sync::Semaphore, time::Instant};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretSlice};
 use url::{Position, Url};
 
 use crate::{
     carrier::acs::{
         AcsError,
         signature::{Signable, sign},
-        transport::read_body,
     },
-    config::AcsCredentials,
+    config::{AcsCredentials, EntraSettings},
+    entra::{self, Entra},
 };
 
 /// The right that a token is asked for. The vendor's own SDK asks with both slashes.
 const SCOPE: &str = "https://communication.azure.com//.default";
-/// A token is replaced this long before it expires, or in the last tenth of its time.
-const MARGIN: Duration = Duration::from_secs(300);
-/// How much is read of Entra's word for a mistake, which has a dozen characters.
-const LONGEST_CODE: usize = 64;
-
 /// Makes the headers that prove a request.
 pub enum Access {
     Key(SecretSlice<u8>),
-    Entra(Box<Tokens>),
-}
-
-/// The tokens of an application: one at a time, fetched by one request at a time.
-pub struct Tokens {
-    http: Client,
-    url: Url,
-    client: String,
-    secret: SecretString,
-    token: Mutex<Option<Token>>,
-    turn: Semaphore,
-}
-
-#[derive(Clone)]
-struct Token {
-    text: SecretString,
-    renew_at: Instant,
-    expires_at: Instant,
-}
-
-/// What Entra says, of a token or of a mistake.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Said {
-    access_token: Option<String>,
-    expires_in: u64,
-    error: String,
+    Entra(Box<Entra>),
 }
 
 impl Access {
-    pub fn new(http: &Client, credentials: AcsCredentials, login: &Url) -> Self {
-        match credentials {
+    /// # Errors
+    /// If there is no TLS to be had.
+    pub fn new(credentials: AcsCredentials, login: &Url) -> Result<Self, reqwest::Error> {
+        Ok(match credentials {
             AcsCredentials::Key(key) => Self::Key(key),
             AcsCredentials::Entra {
                 tenant,
                 client,
                 secret,
             } => {
-                let login = login.as_str().trim_end_matches('/');
-                let url = format!("{login}/{tenant}/oauth2/v2.0/token");
-                Self::Entra(Box::new(Tokens {
-                    http: http.clone(),
-                    url: url.parse().expect("a GUID goes into a path"),
+                let settings = EntraSettings {
+                    login: login.clone(),
+                    tenant: tenant.to_string(),
                     client: client.to_string(),
                     secret,
-                    token: Mutex::default(),
-                    turn: Semaphore::new(1),
-                }))
+                };
+                Self::Entra(Box::new(Entra::new(settings, SCOPE, entra::http_client()?)))
             }
-        }
+        })
     }
 
     /// Returns the headers that prove a POST of `body` to `url`, made now.
@@ -106,7 +64,7 @@ impl Access {
                 }
             }
             Self::Entra(tokens) => {
-                let token = tokens.current().await?;
+                let token = tokens.token().await.map_err(AcsError::NoToken)?;
                 let bearer = format!("Bearer {}", token.expose_secret());
                 headers.insert(reqwest::header::AUTHORIZATION, sensitive(&bearer));
             }
@@ -115,78 +73,11 @@ impl Access {
     }
 
     /// Forgets a token that ACS does not take.
-    pub fn was_refused(&self) {
+    pub async fn was_refused(&self) {
         match self {
             Self::Key(_) => {}
-            Self::Entra(tokens) => *tokens.lock() = None,
+            Self::Entra(tokens) => tokens.was_refused().await,
         }
-    }
-}
-
-impl Tokens {
-    async fn current(&self) -> Result<SecretString, AcsError> {
-        if let Some(token) = self.known(|token| token.renew_at) {
-            return Ok(token);
-        }
-        let _turn = self.turn.acquire().await;
-        // Whoever had the turn before may have brought one.
-        if let Some(token) = self.known(|token| token.renew_at) {
-            return Ok(token);
-        }
-        match self.fetch().await {
-            Ok(token) => {
-                let text = token.text.clone();
-                *self.lock() = Some(token);
-                Ok(text)
-            }
-            Err(error) => self.known(|token| token.expires_at).ok_or(error),
-        }
-    }
-
-    /// Returns the token, if its time is before `end`.
-    fn known(&self, end: impl Fn(&Token) -> Instant) -> Option<SecretString> {
-        let token = self.lock();
-        let token = token.as_ref()?;
-        (Instant::now() < end(token)).then(|| token.text.clone())
-    }
-
-    async fn fetch(&self) -> Result<Token, AcsError> {
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.client),
-            ("client_secret", self.secret.expose_secret()),
-            ("scope", SCOPE),
-        ];
-        let asked = Instant::now();
-        let no_token = |error: reqwest::Error| AcsError::NoToken(error.without_url());
-        let response = self.http.post(self.url.clone()).form(&form).send().await;
-        let response = response.map_err(no_token)?;
-        let status = response.status();
-        let body = read_body(response).await.map_err(no_token)?;
-        let Said {
-            access_token,
-            expires_in,
-            error,
-        } = serde_json::from_slice(&body).unwrap_or_default();
-        match access_token {
-            Some(text) if status == StatusCode::OK => {
-                let life = Duration::from_secs(expires_in.min(86_400));
-                Ok(Token {
-                    text: text.into(),
-                    renew_at: asked + life.saturating_sub(MARGIN.min(life / 10)),
-                    expires_at: asked + life,
-                })
-            }
-            Some(_) | None => Err(AcsError::TokenRefused {
-                status: status.as_u16(),
-                code: error.chars().take(LONGEST_CODE).collect(),
-            }),
-        }
-    }
-
-    /// Each operation leaves the token whole, so a poisoned lock is taken as it is.
-    fn lock(&self) -> MutexGuard<'_, Option<Token>> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

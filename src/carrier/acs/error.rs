@@ -1,6 +1,6 @@
 //! Why ACS did not do what it was asked for.
 
-use crate::carrier::acs::Problem;
+use crate::{carrier::acs::Problem, entra::EntraError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AcsError {
@@ -20,10 +20,8 @@ pub enum AcsError {
     Refused(#[source] Problem),
     #[error("ACS failed")]
     Failed(#[source] Problem),
-    #[error("Entra gave no token: it cannot be reached, or its answer broke off")]
-    NoToken(#[source] reqwest::Error),
-    #[error("Entra gave no token: status {status}, {code}")]
-    TokenRefused { status: u16, code: String },
+    #[error("there is no token to prove the request by")]
+    NoToken(#[source] EntraError),
 }
 
 impl AcsError {
@@ -48,7 +46,7 @@ impl AcsError {
             Self::Unauthorized(_) => "unauthorized",
             Self::Refused(_) => "refused",
             Self::Failed(_) => "failed",
-            Self::NoToken(_) | Self::TokenRefused { .. } => "no_token",
+            Self::NoToken(_) => "no_token",
         }
     }
 
@@ -63,8 +61,7 @@ impl AcsError {
             | Self::TooSlow
             | Self::BrokenOff(_)
             | Self::Garbled { .. }
-            | Self::NoToken(_)
-            | Self::TokenRefused { .. } => None,
+            | Self::NoToken(_) => None,
         }
     }
 
@@ -72,12 +69,15 @@ impl AcsError {
     /// for again only where it knows `repeatable` requests by their id.
     pub(super) fn may_repeat(&self, repeatable: bool) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Throttled(_) | Self::NoToken(_) => true,
+            Self::Unreachable(_) | Self::Throttled(_) => true,
+            Self::NoToken(EntraError::Refused { status, .. }) => {
+                matches!(status, 429 | 500..=504)
+            }
+            Self::NoToken(EntraError::Unreachable(_) | EntraError::Garbled) => true,
             Self::Refused(problem) => problem.status == 408,
             Self::Failed(problem) if problem.status == 503 => true,
             Self::Failed(problem) => repeatable && problem.status <= 504,
             Self::TooSlow | Self::BrokenOff(_) => repeatable,
-            Self::TokenRefused { status, .. } => matches!(status, 429 | 500..=504),
             Self::Garbled { .. } | Self::Unauthorized(_) => false,
         }
     }

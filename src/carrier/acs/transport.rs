@@ -55,11 +55,10 @@ impl Transport {
     /// # Errors
     /// If there is no TLS to be had.
     pub fn new(credentials: AcsCredentials, login: &Url) -> Result<Self, reqwest::Error> {
-        let http = client(PER_HOST)?;
         Ok(Self {
             fresh: client(0)?,
-            access: Access::new(&http, credentials, login),
-            http,
+            access: Access::new(credentials, login)?,
+            http: client(PER_HOST)?,
         })
     }
 
@@ -118,7 +117,7 @@ impl Transport {
             return answer.map_err(|error| AcsError::BrokenOff(error.without_url()).into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            self.access.was_refused();
+            self.access.was_refused().await;
         }
         // The status counts, whatever becomes of the rest.
         let problem = Problem::read(status.as_u16(), &answer.unwrap_or_default());

@@ -1,9 +1,6 @@
 //! What can go wrong between Twilio and a gateway, and what to do about it.
 
 use reqwest::StatusCode;
-use tokio_tungstenite::tungstenite;
-
-use super::CONNECT_TIMEOUT;
 
 /// Why a webhook failed; what Twilio would write into its debugger.
 #[derive(Debug, thiserror::Error)]
@@ -51,21 +48,6 @@ impl WebhookError {
             Self::NoAnswer { url, why }
         }
     }
-}
-
-/// Why a media socket was not opened (errors 31901 to 31923).
-#[derive(Debug, thiserror::Error)]
-pub enum UpgradeError {
-    #[error("{0} is not a ws or wss URL")]
-    BadUrl(String),
-    #[error("the media socket cannot connect to {0}")]
-    Unreachable(String),
-    #[error("the media socket was answered {}{}", .0.as_u16(), advice(*.0))]
-    Status(tungstenite::http::StatusCode),
-    #[error("the media socket's handshake failed: {0}")]
-    Handshake(tungstenite::Error),
-    #[error("the media socket's handshake took longer than {CONNECT_TIMEOUT:?}")]
-    TooSlow,
 }
 
 /// Returns what to do about a status.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{Counts, Report, Said};
+use super::{Counts, Report, Results, Said, Share};
 
 /// The line of JSON: a name here is kept for good.
 #[derive(Serialize)]
@@ -14,6 +14,7 @@ struct Line<'a> {
     seconds: f64,
     #[serde(flatten)]
     counts: &'a Counts,
+    carriers: BTreeMap<&'static str, ShareLine<'a>>,
     longest_gap_ms: f64,
     webhook_ms: Percentiles,
     first_audio_from_webhook_ms: Percentiles,
@@ -24,6 +25,14 @@ struct Line<'a> {
     said: Vec<SaidOften<'a>>,
     failures: &'a BTreeMap<String, u64>,
     faults: &'a BTreeMap<String, u64>,
+}
+
+/// What became of one carrier's calls.
+#[derive(Serialize)]
+struct ShareLine<'a> {
+    #[serde(flatten)]
+    results: &'a Results,
+    first_audio_from_webhook_ms: Percentiles,
 }
 
 #[derive(Serialize)]
@@ -47,10 +56,12 @@ impl Report {
     /// Returns the report as one line of JSON.
     pub fn json(&self) -> String {
         let said = |(said, &count)| SaidOften { said, count };
+        let share = |(&carrier, share)| (carrier, ShareLine::of(share));
         let line = Line {
             all_well: self.all_well(),
             seconds: round(self.lasted.as_secs_f64()),
             counts: &self.counts,
+            carriers: self.carriers.iter().map(share).collect(),
             longest_gap_ms: ms(self.longest_gap),
             webhook_ms: Percentiles::of(&self.webhook),
             first_audio_from_webhook_ms: Percentiles::of(&self.first_audio_from_webhook),
@@ -63,6 +74,15 @@ impl Report {
             faults: &self.faults,
         };
         serde_json::to_string(&line).expect("numbers and strings can be written")
+    }
+}
+
+impl<'a> ShareLine<'a> {
+    fn of(share: &'a Share) -> Self {
+        Self {
+            results: &share.results,
+            first_audio_from_webhook_ms: Percentiles::of(&share.first_audio_from_webhook),
+        }
     }
 }
 

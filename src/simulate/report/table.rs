@@ -5,7 +5,7 @@ use std::{fmt, fmt::Write, time::Duration};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
-    Report,
+    Report, Share,
     line::{Percentiles, ms},
 };
 
@@ -18,15 +18,36 @@ impl Report {
         let counts = &self.counts;
         let mut text = format!(
             "{} calls in {:.1} s: {}; {} connected at once at most\n",
-            counts.calls,
+            counts.results.calls,
             self.lasted.as_secs_f64(),
             self.summary(),
             counts.most_connected_at_once
         );
+        text += &self.shares();
         text += &self.times();
         self.write_lines(&mut text)
             .expect("a string grows as it needs to");
         text
+    }
+
+    /// Tells the carriers apart, where there are several.
+    fn shares(&self) -> String {
+        if self.carriers.len() < 2 {
+            return String::new();
+        }
+        let share = |(carrier, share): (&&str, &Share)| {
+            let first = Percentiles::of(&share.first_audio_from_webhook);
+            let first = match first.count {
+                0 => String::new(),
+                _ => format!(
+                    "; first audio after {:.1} ms (p50), {:.1} ms (p99)",
+                    first.p50, first.p99
+                ),
+            };
+            let (calls, summary) = (share.results.calls, share.results.summary());
+            format!("{carrier}: {calls} calls: {summary}{first}\n")
+        };
+        self.carriers.iter().map(share).collect()
     }
 
     fn times(&self) -> String {

@@ -90,7 +90,7 @@ enum Choice {
 }
 
 impl Choice {
-    const FIGURES: [Self; 8] = [
+    const FIGURES: [Self; 9] = [
         Self::Overadmission,
         Self::Duplicates,
         Self::Webhooks,
