@@ -36,6 +36,8 @@ mod entra;
 mod language;
 #[cfg(test)]
 mod loopback;
+#[cfg(test)]
+mod official;
 mod recent;
 mod resample;
 mod seal;

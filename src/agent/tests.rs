@@ -20,6 +20,7 @@ use crate::{
     agent::parrot::{Fault, Parrot, ParrotOptions},
     chunk::{Chunk, Encoding},
     config::Config,
+    official::recording,
 };
 
 fn settings(url: &str, ca: Option<&str>) -> AgentSettings {
@@ -259,14 +260,9 @@ async fn a_session_in_pcm_is_agreed_on_and_what_is_said_comes_back() {
             &[Encoding::Pcm16k, Encoding::Pcm24k],
         ),
     ] {
-        // `tests/official/check` looks for it there.
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/official");
-        std::fs::create_dir_all(&folder).unwrap();
-        let record = folder.join(name);
-        let _ = std::fs::remove_file(&record); // It may not be there.
         let parrot = parrot(ParrotOptions {
             echo: true,
-            record: Some(record),
+            record: Some(recording(name)),
             ..ParrotOptions::default()
         })
         .await;

@@ -16,7 +16,7 @@ use super::{
     script::Script,
     voice::{Voices, sounds},
 };
-use crate::chunk::Encoding;
+use crate::{chunk::Encoding, official::record};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const CONNECT: &str = r#"<Response><Connect action="/webhook/stream_ended?a=b">
@@ -76,6 +76,7 @@ async fn a_caller_talks_and_hangs_up() {
     assert_eq!(gateway.field(0, "CallSid"), outcome.carrier_call);
     assert_eq!(gateway.field(1, "CallStatus"), "completed");
     assert!(gateway.field(1, "Timestamp").ends_with(" +0000"));
+    record("twilio-simulator.jsonl", gateway.signed());
 
     assert_eq!(gateway.heard("connected").len(), 1);
     let start = &gateway.heard("start")[0];

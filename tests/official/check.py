@@ -1,11 +1,18 @@
-"""Checks recorded Realtime messages, one JSON object a line, against the vendors' own types.
+"""Checks recordings, one JSON object a line, against the vendors' own packages.
 
-    check.py client FILE    what callgate wrote to an agent: no key that the types do not know
-    check.py server FILE    what the built-in agent wrote: the types know its keys, more are fine
+    check.py SIDE FILE [SIDE FILE]...
 
-The same for Azure Voice Live are voice-live-client and voice-live-server; the others are OpenAI's.
+client              what callgate wrote to an agent: no key that OpenAI's types do not know
+server              what the built-in agent wrote: the types know its keys, more are fine
+voice-live-client   the same for Azure Voice Live
+voice-live-server
+acs-requests        what callgate asked of Azure Communication Services
+acs-media           what it wrote to a media socket of theirs
+twilio-signatures   which of Twilio's signatures callgate accepted, and which it refused
+twilio-simulator    what the simulator signed as Twilio
+twilio-documents    the TwiML that callgate answers
 
-Exits 1 and names line and field if a message is wrong, or if there is none to check.
+Exits 1 and names line and field if anything is wrong, or if there is nothing to check.
 """
 
 import base64
@@ -19,6 +26,8 @@ from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.realtime_client_event_param import RealtimeClientEventParam
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
+import acs
+import twilio_webhooks
 import voice_live
 
 AUDIO_KEYS = {
@@ -66,19 +75,28 @@ SIDES = {
     "server": server_types,
     "voice-live-client": voice_live.client_types,
     "voice-live-server": voice_live.server_types,
+    "acs-requests": acs.request_types,
+    "acs-media": acs.media_types,
+    "twilio-signatures": twilio_webhooks.signature_types,
+    "twilio-simulator": twilio_webhooks.simulator_types,
+    "twilio-documents": twilio_webhooks.document_types,
 }
+# What a message is called by, where it is not by its `type`.
+KIND_KEYS = {"acs-media": "kind"}
+# Sides whose recordings have something of each kind.
+COMPLETE = {"acs-requests", "acs-media", "twilio-signatures"}
 
 
-def flaws(text, types):
+def flaws(text, types, kind_key):
     """Yields what is wrong with one message as (field, what)."""
     try:
         message = json.loads(text)
     except json.JSONDecodeError as error:
         yield "", f"not JSON: {error}"
         return
-    kind = message.get("type") if isinstance(message, dict) else None
+    kind = message.get(kind_key) if isinstance(message, dict) else None
     if kind not in types:
-        yield "type", f"no event is called {kind!r}"
+        yield kind_key, f"no event is called {kind!r}"
         return
     yield from types[kind](message)
     audio = message.get(AUDIO_KEYS.get(kind))
@@ -105,11 +123,18 @@ def of_the_types_meant(errors):
 
 
 def main(arguments):
-    if len(arguments) != 2 or arguments[0] not in SIDES:
+    sides, paths = arguments[::2], arguments[1::2]
+    if not sides or len(sides) != len(paths) or not SIDES.keys() >= set(sides):
         print(__doc__, file=sys.stderr)
         return 2
-    side, path = arguments
+    # Each is checked, whatever became of those before.
+    return max([check(side, path) for side, path in zip(sides, paths)])
+
+
+def check(side, path):
+    """Prints how many messages are legal, or what is wrong. Returns the exit code."""
     types = SIDES[side]()
+    kind_key = KIND_KEYS.get(side, "type")
     try:
         with open(path, encoding="utf-8") as file:
             lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
@@ -121,12 +146,16 @@ def main(arguments):
         return 1
     failed = False
     for number, line in lines:
-        for field, what in flaws(line, types):
+        for field, what in flaws(line, types, kind_key):
             failed = True
             print(f"{path}:{number}: {field or 'the line'}: {what}", file=sys.stderr)
     if failed:
         return 1
-    kinds = Counter(json.loads(line)["type"] for _, line in lines)
+    kinds = Counter(json.loads(line)[kind_key] for _, line in lines)
+    missing = types.keys() - kinds.keys() if side in COMPLETE else ()
+    if missing:
+        print(f"{path}: not recorded: {', '.join(sorted(missing))}", file=sys.stderr)
+        return 1
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     print(f"{path}: {len(lines)} legal {side} events: {counts}")
     return 0

@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 
+import carrier_samples
 import check
 
 UPDATE = (
@@ -55,6 +56,7 @@ CASES = [
     ("voice-live-server", '{"type":"input_audio_buffer.speech_started","event_id":"e","item_id":"i","audio_start_ms":1}', 0, "1 legal voice-live-server"),
     ("voice-live-server", '{"type":"response.audio.delta","event_id":"e","response_id":"r"}', 1, "item_id: missing"),
     ("voice-live-server", '{"type":"response.output_audio.delta"}', 1, "no event"),
+    *carrier_samples.CASES,
 ]
 
 

@@ -1,11 +1,13 @@
 use proptest::{collection::vec, prelude::*};
+use serde_json::json;
 use url::Url;
 
 use super::*;
-use crate::answer::escape::kept;
+use crate::{answer::escape::kept, official::record};
 
 const HEBREW: &str = "he-IL";
 const ENGLISH: &str = "en-US";
+const FALLBACK: &str = include_str!("../../../docs/fallback.xml");
 
 #[test]
 fn a_busy_line_speaks_hebrew_letter_for_letter() {
@@ -253,8 +255,25 @@ fn every_wordless_answer_is_well_formed() {
 }
 
 #[test]
+fn every_answer_is_recorded_for_twilios_own_package() {
+    let mut all = vec![("fallback.xml".to_owned(), FALLBACK.to_owned())];
+    for document in Document::ALL {
+        let answer = trial::hostile(document);
+        all.push((format!("wordless {}", document.file()), wordless(&answer)));
+        for tag in [HEBREW, ENGLISH] {
+            let name = format!("{tag}/{}", document.file());
+            all.push((name, answered(&answer, tag)));
+        }
+    }
+    let lines = all
+        .iter()
+        .map(|(name, text)| json!({"type": "document", "name": name, "text": text}));
+    record("twilio-documents.jsonl", lines);
+}
+
+#[test]
 fn what_answers_when_no_replica_is_left_is_well_formed() {
-    let elements = xml::read(include_str!("../../../docs/fallback.xml")).unwrap();
+    let elements = xml::read(FALLBACK).unwrap();
     let verbs: Vec<_> = elements
         .iter()
         .map(|element| element.name.as_str())

@@ -1,6 +1,8 @@
+mod judged;
+
 use std::time::Duration;
 
-use secrecy::{SecretSlice, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
     request::{Media, RejectReason},
@@ -8,6 +10,7 @@ use super::{
     *,
 };
 use crate::{
+    call::PhoneNumber,
     config::{AcsAudio, AcsCredentials},
     loopback::{Loopback, Reply, Request},
 };

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::official::record;
 
 const FRAME_24K: usize = 960;
 
@@ -156,6 +157,19 @@ fn our_messages_are_those_that_the_service_takes() {
         MediaStream::clear(),
         r#"{"kind":"StopAudio","stopAudio":{}}"#
     );
+}
+
+#[test]
+fn our_messages_are_recorded_to_be_held_against_the_vendors_own() {
+    let mut messages = vec![MediaStream::clear()];
+    for encoding in [Encoding::Pcm16k, Encoding::Pcm24k] {
+        let frame = Chunk::encode(&vec![7; encoding.rate() as usize / 50], encoding);
+        messages.push(MediaStream::new(encoding).play(&frame));
+    }
+    let texts = messages
+        .iter()
+        .map(|message| str::from_utf8(message).unwrap());
+    record("acs-media.jsonl", texts);
 }
 
 proptest! {

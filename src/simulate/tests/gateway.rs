@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -50,6 +50,7 @@ pub enum Reply {
 pub struct Gateway {
     pub address: String,
     webhooks: Arc<Mutex<Vec<(String, Fields)>>>,
+    signed: Arc<Mutex<Vec<Value>>>,
     heard: Arc<Mutex<Vec<Value>>>,
     _guard: DropGuard,
 }
@@ -61,12 +62,14 @@ impl Gateway {
         let gateway = Self {
             address: listener.local_addr().unwrap().to_string(),
             webhooks: Arc::default(),
+            signed: Arc::default(),
             heard: Arc::default(),
             _guard: stop.clone().drop_guard(),
         };
-        let (address, webhooks, heard) = (
+        let (address, webhooks, signed, heard) = (
             gateway.address.clone(),
             gateway.webhooks.clone(),
+            gateway.signed.clone(),
             gateway.heard.clone(),
         );
         let tasks = TaskTracker::new();
@@ -78,6 +81,7 @@ impl Gateway {
                     answers,
                     agent,
                     webhooks: webhooks.clone(),
+                    signed: signed.clone(),
                     heard: heard.clone(),
                 };
                 connections.spawn(connection.serve(socket));
@@ -125,6 +129,11 @@ impl Gateway {
         found.unwrap_or_else(|| panic!("no {name}")).1.clone()
     }
 
+    /// Returns every request with its signature, as `tests/official/check` reads them.
+    pub fn signed(&self) -> Vec<Value> {
+        self.signed.lock().unwrap().clone()
+    }
+
     pub fn heard(&self, event: &str) -> Vec<Value> {
         let heard = self.heard.lock().unwrap();
         let of_event = heard.iter().filter(|message| message["event"] == event);
@@ -137,6 +146,7 @@ struct Connection {
     answers: Answers,
     agent: Agent,
     webhooks: Arc<Mutex<Vec<(String, Fields)>>>,
+    signed: Arc<Mutex<Vec<Value>>>,
     heard: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -168,8 +178,7 @@ impl Connection {
         let path = head.split(' ').nth(1).unwrap().to_owned();
         let url = Url::parse(&format!("http://{}{path}", self.address)).unwrap();
         let signature = header("x-twilio-signature").unwrap();
-        let token = SecretString::from(TOKEN);
-        assert!(is_valid(&Key::AuthToken(&token), &url, &fields, &signature));
+        self.assert_signed(&url, &fields, &signature);
         let before = {
             let mut webhooks = self.webhooks.lock().unwrap();
             let before = webhooks.iter().filter(|(seen, _)| *seen == path).count();
@@ -186,13 +195,21 @@ impl Connection {
         socket.write_all(answer.as_bytes()).await.unwrap();
     }
 
+    fn assert_signed(&self, url: &Url, fields: &[(String, String)], signature: &str) {
+        let token = SecretString::from(TOKEN);
+        assert!(is_valid(&Key::AuthToken(&token), url, fields, signature));
+        self.signed.lock().unwrap().push(json!({
+            "type": "HMAC_SHA1", "token": TOKEN, "url": url.as_str(), "fields": fields, "body": null,
+            "accepted": [signature], "refused": [],
+        }));
+    }
+
     async fn stream(self, socket: TcpStream) {
         let url = format!("ws://{}/media", self.address).parse().unwrap();
         #[expect(clippy::result_large_err)]
         let check = |request: &server::Request, answer| {
             let signature = request.headers()["x-twilio-signature"].to_str().unwrap();
-            let token = SecretString::from(TOKEN);
-            assert!(is_valid(&Key::AuthToken(&token), &url, &[], signature));
+            self.assert_signed(&url, &[], signature);
             Ok(answer)
         };
         let mut socket = accept_hdr_async(socket, check).await.unwrap();

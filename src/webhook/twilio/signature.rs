@@ -94,6 +94,8 @@ fn spellings(url: &Url) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod judged;
+#[cfg(test)]
 mod tests {
     use super::*;
 
