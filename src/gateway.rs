@@ -87,6 +87,8 @@ pub struct Gateway {
     /// Every media socket's task; draining waits for them.
     calls: TaskTracker,
     draining: AtomicBool,
+    /// Is cancelled when the process is about to end: whoever speaks or waits hangs up then.
+    pub(crate) stopping: CancellationToken,
     /// What is wrong with the slot store's server.
     store_flaws: Mutex<Vec<String>>,
     /// The second of this process in which strangers were last warned of.
@@ -221,6 +223,7 @@ impl Gateway {
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
             store_flaws: Mutex::default(),
             warned: AtomicU64::new(0),
             started: Instant::now(),

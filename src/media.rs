@@ -182,7 +182,7 @@ impl MediaSocket {
                 self.alive_at = at;
                 self.control(at)
             }
-            Some(Ok(AggregatedMessage::Close(_))) => Err(self.dialect.closed()),
+            Some(Ok(AggregatedMessage::Close(why))) => Err(self.dialect.closed(why.as_ref())),
             None => Err(EndReason::CarrierLost),
             // Text that is not UTF-8, a message that grew too long, or the loss of the socket:
             // what came before it, a stop perhaps, is still to be read, and a lost socket ends then.

@@ -115,11 +115,11 @@ async fn carry(
     place: Place,
     call: CarrierCallId,
     ticket: &str,
-) -> Result<Over, EndReason> {
-    let taken = claim(gateway, ticket, call, place).await.map_err(|error| {
+) -> Result<Over, ClaimError> {
+    let taken = claim(gateway, ticket, call, place).await;
+    let taken = taken.inspect_err(|error| {
         gateway.metrics.ticket_refused();
         tracing::warn!(%error, "refused a media socket's ticket");
-        EndReason::CarrierGarbled
     })?;
     let (call, campaign) = (taken.call.clone(), Arc::clone(&taken.campaign));
     let bridged = AssertUnwindSafe(bridge(gateway, socket, taken)).catch_unwind();

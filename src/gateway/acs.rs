@@ -11,7 +11,7 @@ use std::{
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use url::Url;
@@ -19,7 +19,7 @@ use url::Url;
 use crate::{
     admission::Ended,
     answer::{Answer, prompts::Prompt},
-    call::{Carrier, CarrierCallId, EndReason},
+    call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::{AcsRefusal, Campaign},
     carrier::acs::{
         AcsError, CallAutomation, CallConnectionId,
@@ -38,6 +38,10 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long anything else may take.
 const ACT_WITHIN: Duration = Duration::from_secs(30);
+/// When hanging up is tried again after everything that a request does by itself.
+const HANG_UP_AGAIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether a call's connection is known.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a sentence may last until the call is ended though nobody said that it was played.
 const SAID_WITHIN: Duration = Duration::from_secs(45);
 /// How long a connection is remembered, in milliseconds: longer than calls last.
@@ -216,6 +220,8 @@ impl Gateway {
                     if gateway.admission.has_ended(&incoming.call) {
                         // It ended while it was answered.
                         hang_up(acs, &connecting.connection).await;
+                    } else {
+                        gateway.end_unwanted(&incoming.call).await;
                     }
                 }
                 Err(error) => gateway.not_answered(&incoming.call, &error).await,
@@ -271,7 +277,7 @@ impl Gateway {
                 let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
                 tracing::warn!(error, reason, "a refused call rings on");
             } else if way == AcsRefusal::Prompt
-                && timeout(SAID_WITHIN, over.cancelled()).await.is_err()
+                && !gateway.is_over_in_time(&over).await
                 && let Some(connection) = acs.connection(&incoming.call)
             {
                 hang_up(acs, &connection).await;
@@ -292,6 +298,9 @@ impl Gateway {
         let (gateway, call) = (Arc::clone(self), call.clone());
         self.act(&call.clone(), async move {
             let Some(acs) = &gateway.acs else { return };
+            if !acs.is_new(&format!("last words of {call}")) {
+                return; // ACS and our own socket may both tell that the media is lost.
+            }
             let play = Play {
                 file: &file,
                 operation_context: "last words",
@@ -299,7 +308,7 @@ impl Gateway {
             let over = acs.listens(&call);
             match acs.client.play(&connection, &play, soon(ACT_WITHIN)).await {
                 // The end of the sentence is told by a callback, if nothing is lost.
-                Ok(()) if timeout(SAID_WITHIN, over.cancelled()).await.is_ok() => return,
+                Ok(()) if gateway.is_over_in_time(&over).await => return,
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "ACS did not play a sentence"),
             }
@@ -316,13 +325,35 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            if let Some(connection) = acs.connection(&ended) {
-                hang_up(acs, &connection).await;
-                acs.is_over(&ended);
-            } else {
+            // A media socket may come, and its call end, before ACS has told us the connection.
+            let known = async {
+                loop {
+                    if let Some(connection) = acs.connection(&ended) {
+                        return connection;
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+            };
+            let Ok(connection) = timeout(ACT_WITHIN, known).await else {
                 tracing::warn!("a call may be left to itself: its connection is not known");
+                return;
+            };
+            if hang_up(acs, &connection).await {
+                acs.is_over(&ended);
             }
         });
+    }
+
+    /// Ends a call at ACS that was given up before it was connected, here or elsewhere: ACS may have
+    /// answered what we hold that it did not. Where somebody still speaks to its caller, they end it.
+    pub(crate) async fn end_unwanted(self: &Arc<Self>, call: &CarrierCallId) {
+        let hangs_up = |farewell| farewell == Farewell::HangUp;
+        let ended = self.admission.ended_elsewhere(call).await;
+        if self.farewells.of(call).is_some_and(hangs_up)
+            || ended.is_some_and(|reason| hangs_up(reason.farewell()))
+        {
+            self.hang_up_acs(call);
+        }
     }
 
     /// Ends a call whose answer or media ACS reports to have failed.
@@ -361,6 +392,12 @@ impl Gateway {
         self.public.acs_callback(&self.seal.close(PURPOSE, &path))
     }
 
+    /// Waits for the end of a call's last words; tells whether it came before we have to hang up.
+    async fn is_over_in_time(&self, over: &CancellationToken) -> bool {
+        let over = self.stopping.run_until_cancelled(over.cancelled());
+        matches!(timeout(SAID_WITHIN, over).await, Ok(Some(())))
+    }
+
     /// Runs what takes ACS's time, in the span of its call; draining waits for it.
     fn act(&self, call: &CarrierCallId, acting: impl Future<Output = ()> + Send + 'static) {
         let span = tracing::info_span!("call", carrier_call.id = %call);
@@ -372,9 +409,19 @@ fn soon(within: Duration) -> Instant {
     Instant::now() + within
 }
 
-async fn hang_up(acs: &Acs, connection: &CallConnectionId) {
-    if let Err(error) = acs.client.hang_up(connection, soon(ACT_WITHIN)).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "a call could not be ended at ACS");
+/// Ends a call; tells whether that is done. Tries for as long as it may take, whatever ACS says:
+/// nobody else would end it.
+async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
+    let deadline = soon(ACT_WITHIN);
+    loop {
+        let Err(error) = acs.client.hang_up(connection, deadline).await else {
+            return true;
+        };
+        if deadline <= Instant::now() + HANG_UP_AGAIN {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a call could not be ended at ACS");
+            return false;
+        }
+        sleep(HANG_UP_AGAIN).await;
     }
 }

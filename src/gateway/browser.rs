@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -168,7 +168,7 @@ impl Gateway {
 /// Returns who a request comes from. A proxy within the house tells; whoever comes from outside
 /// could say anything.
 fn address_of(request: &HttpRequest) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip();
+    let peer = request.peer_addr()?.ip().to_canonical();
     let is_inside = match peer {
         IpAddr::V4(peer) => peer.is_loopback() || peer.is_private(),
         IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local(),
@@ -176,7 +176,15 @@ fn address_of(request: &HttpRequest) -> Option<IpAddr> {
     let forwarded = request.headers().get("x-forwarded-for");
     // The nearest proxy adds the last one, and is the one that can be believed.
     let last = forwarded.and_then(|it| it.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    Some(last.filter(|_| is_inside).unwrap_or(peer))
+    Some(household(last.filter(|_| is_inside).unwrap_or(peer)))
+}
+
+/// Returns whose an address is: who has one of IPv6 has all that share its first 64 bits.
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
+    }
 }
 
 impl Drop for WebSeat {

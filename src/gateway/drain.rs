@@ -10,6 +10,8 @@ use crate::{call::EndReason, gateway::Running};
 const GOODBYES: Duration = Duration::from_secs(5);
 /// How long a bridge that was told to end may take.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the last goodbye may take that we say ourselves, hanging up included.
+const GOODBYE_SAID: Duration = Duration::from_secs(6);
 /// How long the carrier has to ask what its callers hear after the bridge.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -41,6 +43,7 @@ impl Running {
             tracing::info!(live = gateway.connections.count(), "stopping at once");
         }
         while gateway.connections.end_any(EndReason::Stopped).is_some() {}
+        gateway.stopping.cancel();
         let _ = timeout(END_PATIENCE, gateway.calls.wait()).await;
         if live > 0 {
             sleep(if hurried {
@@ -68,7 +71,7 @@ impl Running {
         {
             sleep(pause.min(Duration::from_millis(100))).await;
         }
-        let _ = timeout(END_PATIENCE, self.gateway.calls.wait()).await;
+        let _ = timeout(GOODBYE_SAID, self.gateway.calls.wait()).await;
     }
 
     async fn end(self) {

@@ -1,6 +1,6 @@
 //! What a media socket speaks: one door to the messages of all carriers. No IO.
 
-use actix_ws::Message;
+use actix_ws::{CloseCode, CloseReason, Message};
 use bytes::Bytes;
 
 use crate::{
@@ -64,10 +64,13 @@ impl Dialect {
     }
 
     /// Returns what it means that the carrier has closed the socket.
-    pub fn closed(&self) -> EndReason {
+    pub fn closed(&self, why: Option<&CloseReason>) -> EndReason {
+        let failed = [CloseCode::Error, CloseCode::Restart, CloseCode::Again];
+        let failed = why.is_some_and(|why| failed.contains(&why.code));
         match self {
             // It would have said so before.
             Self::Twilio(_) => EndReason::CarrierLost,
+            Self::Acs(_) if failed => EndReason::CarrierLost,
             Self::Acs(_) | Self::Web(_) => EndReason::CallerHungUp,
         }
     }

@@ -235,6 +235,9 @@ async fn became(
         (Kind::Connected, Errand::Hear(prompt)) => {
             gateway.say_by_rest(call, connection, *prompt, campaign);
         }
+        (Kind::Connected | Kind::MediaStreamingStarted(_), Errand::Talk) => {
+            gateway.end_unwanted(call).await;
+        }
         (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {
             gateway.hang_up_acs(call); // Only last words are played.
         }

@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use tracing::Instrument;
 
 use crate::{
+    admission::ClaimError,
     answer::prompts::Prompt,
     bridge::call::{Over, carry, span, take_place},
     call::{Carrier, CarrierCallId, EndReason, Farewell},
@@ -91,8 +92,16 @@ async fn serve(
     ticket: String,
 ) {
     let reason = match carry(&gateway, &mut socket, place, call.clone(), &ticket).await {
-        // Somebody else may have the call: a socket that did not get it does not end it.
-        Err(reason) => reason,
+        Err(error) => {
+            match error {
+                // Nobody has it, and nobody will.
+                ClaimError::Full => gateway.hang_up_acs(&call),
+                ClaimError::Ended => gateway.end_unwanted(&call).await,
+                // Somebody else may have the call: a socket that did not get it does not end it.
+                ClaimError::Ticket(_) | ClaimError::Used => {}
+            }
+            EndReason::CarrierGarbled
+        }
         Ok(over) => part(&gateway, &mut socket, &call, over).await,
     };
     socket.close(reason).await;
@@ -131,7 +140,8 @@ async fn part(
         }
         (Some(prompt), ..) => {
             let audio = gateway.prompt(prompt, &campaign.language, socket.encoding());
-            socket.say(audio).await;
+            let said = socket.say(audio);
+            gateway.stopping.run_until_cancelled(said).await;
         }
     }
     gateway.hang_up_acs(call);

@@ -67,5 +67,5 @@ async fn take(
     }
     let ticket = start.parameters.get("ticket").map_or("", String::as_str);
     let over = carry(gateway, socket, place, start.call, ticket).await;
-    over.map_or_else(|reason| reason, |over| over.reason)
+    over.map_or(EndReason::CarrierGarbled, |over| over.reason)
 }

@@ -43,16 +43,21 @@ pub async fn media(
     let Wish { campaign, token } = wish.into_inner();
     let Some(pass) = gateway.web_pass(token.as_deref(), campaign.as_deref()) else {
         gateway.metrics.unsigned();
-        let (response, sender, _) = actix_ws::handle(&request, body)?;
-        let reason = actix_ws::CloseReason {
-            code: NO_PASS,
-            description: Some("the token is missing, used or expired".to_owned()),
-        };
-        let _ = sender.close(Some(reason)).await;
-        return Ok(response);
+        let why = "the token is missing, used or expired";
+        return turn_away(&request, body, NO_PASS, why).await;
     };
-    let seat = gateway.web_seat(&request)?;
-    let place = take_place(&gateway)?;
+    let Ok(seat) = gateway.web_seat(&request) else {
+        let why = "this address has too many browser calls";
+        return turn_away(&request, body, NO_ROOM, why).await;
+    };
+    let place = match take_place(&gateway) {
+        Ok(place) => place,
+        // No other replica has one either, which a proxy would try.
+        Err(_) if gateway.closed().is_some() => {
+            return turn_away(&request, body, NO_ROOM, "no room").await;
+        }
+        Err(error) => return Err(error.into()),
+    };
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
     let socket = MediaSocket::new(Dialect::Web(MediaStream::default()), sender, receiver);
     let span = span(&pass.call);
@@ -62,6 +67,22 @@ pub async fn media(
         drop(seat);
     };
     calls.spawn_local(serving.instrument(span));
+    Ok(response)
+}
+
+/// Refuses a call by a code: a page never sees the status of a refused upgrade.
+async fn turn_away(
+    request: &HttpRequest,
+    body: web::Payload,
+    code: CloseCode,
+    why: &str,
+) -> Result<HttpResponse, actix_web::Error> {
+    let (response, sender, _) = actix_ws::handle(request, body)?;
+    let reason = actix_ws::CloseReason {
+        code,
+        description: Some(why.to_owned()),
+    };
+    let _ = sender.close(Some(reason)).await;
     Ok(response)
 }
 
@@ -85,7 +106,7 @@ async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
     };
     let reason = match carry(&gateway, &mut socket, place, call, &ticket).await {
         Ok(over) => over.reason,
-        Err(reason) => reason,
+        Err(_) => EndReason::CarrierGarbled,
     };
     socket.tell(State::Ended(reason), &campaign.language);
     let prompt = match reason.farewell() {
