@@ -107,6 +107,8 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
         let acs = AcsSettings::load(&read, production);
+        // What we seal must open after a restart, or elsewhere.
+        let outlives = store.redis.is_some() || acs.is_open();
         let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
@@ -133,7 +135,7 @@ impl Config {
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
             web: WebSettings::load(&read, production),
-            ticket_secret: ticket_secret(&read, production, store.redis.is_some()),
+            ticket_secret: ticket_secret(&read, production, outlives),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
@@ -225,16 +227,18 @@ fn shown(url: &Url) -> Option<String> {
     (is_free_of_secrets(url) && url.query().is_none()).then(|| url.to_string())
 }
 
-/// Replicas that share a store must be able to read each other's tickets.
+/// Replicas that share a store must be able to read each other's tickets, and one that is started
+/// anew those of its calls that ACS still tells of.
 fn ticket_secret(
     read: &Reader<impl Environment>,
     production: bool,
-    shared: bool,
+    outlives: bool,
 ) -> Option<SecretString> {
     let secret = long_secret(read, "TICKET_SECRET");
-    if secret.is_none() && shared {
+    if secret.is_none() && outlives {
         if production {
-            let rule = "not set (with REDIS_URL all replicas must share one)";
+            let rule = "not set (with REDIS_URL all replicas must share one, and with ACS a \
+                        replica that is started anew must know its calls)";
             read.mistake("TICKET_SECRET", None, rule);
         } else {
             read.warning(

@@ -168,16 +168,17 @@ pub async fn callbacks(
     let Some(acs) = &gateway.acs else {
         return Refused::Closed.answer(&gateway, &request);
     };
-    let token = bearer(&request).unwrap_or_default();
-    if let Err(error) = acs.verify(token).await {
-        return Refused::from(error).answer(&gateway, &request);
-    }
+    // First the path: it costs nothing, and who has none need not make us ask for keys.
     let path = gateway.read_callback_path(&path);
     let Some((call, path)) =
         path.and_then(|path| Some((CarrierCallId::try_from(path.call.clone()).ok()?, path)))
     else {
         return HttpResponse::NotFound().finish();
     };
+    let token = bearer(&request).unwrap_or_default();
+    if let Err(error) = acs.verify(token).await {
+        return Refused::from(error).answer(&gateway, &request);
+    }
     let body = match read_body(payload.into_inner(), LONGEST_CALLBACKS).await {
         Ok(body) => body,
         Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
@@ -210,9 +211,13 @@ pub async fn callbacks(
 
 /// Tells whether an event is of the call that its path names: a token says who sends, not what.
 fn is_of(event: &Callback, call: &CarrierCallId, acs: &Acs) -> bool {
-    let same_call = event.call.as_ref().is_none_or(|it| it == call);
+    let names = |it: &CarrierCallId| it.as_str().eq_ignore_ascii_case(call.as_str());
     let connection = event.connection.as_ref();
-    same_call && connection.is_some_and(|connection| acs.note(call, connection))
+    let same_connection = connection.is_none_or(|connection| acs.note(call, connection));
+    match &event.call {
+        Some(told) => names(told) && same_connection,
+        None => connection.is_some() && same_connection,
+    }
 }
 
 async fn became(
@@ -227,13 +232,13 @@ async fn became(
         subcode,
         message,
     } = event.outcome;
-    let Some(connection) = event.connection else {
-        return;
-    };
+    let connection = event.connection;
     tracing::debug!(carrier_call.id = %call, event = event.id, kind = ?event.kind, code, subcode, "ACS tells");
     match (event.kind, errand) {
         (Kind::Connected, Errand::Hear(prompt)) => {
-            gateway.say_by_rest(call, connection, *prompt, campaign);
+            if let Some(connection) = connection {
+                gateway.say_by_rest(call, connection, *prompt, campaign);
+            }
         }
         (Kind::Connected | Kind::MediaStreamingStarted(_), Errand::Talk) => {
             gateway.end_unwanted(call).await;
@@ -251,12 +256,16 @@ async fn became(
             tracing::warn!(carrier_call.id = %call, code, subcode, message, "ACS could not answer");
             gateway.acs_failed(call, EndReason::AnswerFailed).await;
         }
+        // One that came late, of a socket that another one has replaced by now.
+        (Kind::MediaStreamingFailed(_), Errand::Talk) if gateway.connections.has(call) => {}
         (Kind::MediaStreamingFailed(detail), Errand::Talk) => {
             let detail = detail.as_str();
             tracing::warn!(carrier_call.id = %call, code, subcode, message, detail,
                 "ACS could not bring a call's media");
             gateway.acs_failed(call, EndReason::StreamFailed).await;
-            gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
+            if let Some(connection) = connection {
+                gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
+            }
         }
         _ => {}
     }

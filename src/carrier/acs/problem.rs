@@ -54,7 +54,8 @@ impl Problem {
     /// Tells whether there is no call any more to be acted on.
     pub fn is_gone(&self) -> bool {
         let not_found = self.status == 404 && self.subcode == Some(8522);
-        not_found || matches!(self.subcode, Some(8501 | 8528 | 8585))
+        // Not 8501, "not established yet": such a call is about to be there.
+        not_found || matches!(self.subcode, Some(8528 | 8585))
     }
 }
 

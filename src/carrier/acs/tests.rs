@@ -223,7 +223,7 @@ async fn what_may_have_been_done_is_not_asked_for_again() {
 async fn a_call_that_is_gone_has_been_hung_up() {
     for (status, code, is_hung_up) in [
         (404, "8522", true),
-        (400, "8501", true),
+        (400, "8501", false),
         (400, "8528", true),
         (412, "8585", true),
         (404, "1", false),

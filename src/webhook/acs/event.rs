@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     call::{CallerId, CarrierCallId},
+    carrier::acs::tamed,
     webhook::acs::{
         identifier,
         json::{BodyError, events, text},
@@ -111,9 +112,7 @@ fn read_one(event: &Value) -> Result<Event, &'static str> {
             let call = incoming_call(event)?;
             Ok(Event::IncomingCall(Box::new(call)))
         }
-        other => Ok(Event::Other {
-            kind: other.to_owned(),
-        }),
+        other => Ok(Event::Other { kind: tamed(other) }),
     }
 }
 
