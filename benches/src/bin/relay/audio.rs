@@ -156,12 +156,15 @@ impl Stamp {
                 *byte |= u8::from(0 < sum) << at;
             }
         }
-        let [call @ .., _, _, _, _, _, _, _, _] = code;
-        let [_, _, number_high, number_low, a, b, c, d, e, sum] = code;
-        (check(&code[..9]) == sum).then(|| Self {
-            call: u16::from_be_bytes(call),
-            number: u16::from_be_bytes([number_high, number_low]).into(),
-            sent: Duration::from_micros(u64::from_be_bytes([0, 0, 0, a, b, c, d, e])),
+        let (call, rest) = code.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (sent, sum) = rest.split_first_chunk::<5>()?;
+        let mut micros = [0; 8];
+        micros[3..].copy_from_slice(sent);
+        (*sum == [check(&code[..9])]).then(|| Self {
+            call: u16::from_be_bytes(*call),
+            number: u16::from_be_bytes(*number).into(),
+            sent: Duration::from_micros(u64::from_be_bytes(micros)),
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::callers;
 use crate::candidate::{Candidate, Placement};
 use crate::line::Line;
 use crate::rest::Rest;
-use crate::run::{self, Crowd, Frames, Load, Measured};
+use crate::run::{self, Became, Crowd, Load, Measured};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -23,7 +23,7 @@ struct Report<'a> {
     measured: Measured,
     /// As the gateway counts them while they talk.
     connection_types: BTreeMap<&'static str, u16>,
-    frames: BTreeMap<&'static str, Frames>,
+    frames: BTreeMap<&'static str, Became>,
 }
 
 /// Runs so many calls by ACS and Twilio each, and a fifth as many from browsers. Returns one line
@@ -51,7 +51,7 @@ pub fn run(
     let (measured, frames) = run?;
     let names = crowds.iter().map(|crowd| crowd.line.name());
     let frames: BTreeMap<_, _> = names.zip(frames).collect();
-    let whole = frames.values().all(Frames::is_whole);
+    let whole = frames.values().all(Became::is_whole);
     let report = serde_json::to_string(&Report {
         carrier: "mixed",
         machine,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::candidate::Candidate;
 use crate::line::Line;
-use crate::run::{Answers, Frames, Measured};
+use crate::run::{Answers, Became, Measured};
 
 /// What one round of one carrier came to.
 #[derive(Serialize)]
@@ -14,7 +14,7 @@ pub struct Round {
     #[serde(flatten)]
     pub measured: Measured,
     #[serde(flatten)]
-    pub frames: Frames,
+    pub frames: Became,
 }
 
 /// Returns a table of medians over rounds, in Markdown.

@@ -70,7 +70,7 @@ pub struct Answers {
 
 /// What became of the frames of one line.
 #[derive(Serialize)]
-pub struct Frames {
+pub struct Became {
     pub round_trip_p50_ms: f64,
     pub round_trip_p99_ms: f64,
     pub round_trip_max_ms: f64,
@@ -91,7 +91,7 @@ pub fn run(
     crowds: &[Crowd],
     load: Load,
     meanwhile: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
-) -> anyhow::Result<(Measured, Vec<Frames>)> {
+) -> anyhow::Result<(Measured, Vec<Became>)> {
     let Load { warm_up, seconds } = load;
     let calls = crowds.iter().map(|crowd| crowd.calls).sum();
     let lines: Vec<Line> = crowds.iter().map(|crowd| crowd.line).collect();
@@ -164,7 +164,7 @@ pub fn run(
     };
     let became = crowds.iter().zip(&heard);
     let became =
-        became.map(|(crowd, heard)| Frames::of(heard, u32::from(crowd.calls) * frames(seconds)));
+        became.map(|(crowd, heard)| Became::of(heard, u32::from(crowd.calls) * frames(seconds)));
     Ok((measured, became.collect::<anyhow::Result<_>>()?))
 }
 
@@ -196,7 +196,7 @@ fn come_in(
     Ok((mouths, answered))
 }
 
-impl Frames {
+impl Became {
     fn of(heard: &Heard, sent: u32) -> anyhow::Result<Self> {
         let trip = |quantile| milliseconds(heard.round_trips.value_at_quantile(quantile));
         Ok(Self {
