@@ -14,6 +14,12 @@ fn audio() -> String {
     "f".repeat(213) + "8=" + "="
 }
 
+/// 20 ms of 16-bit samples, as base64.
+fn pcm(khz: usize) -> String {
+    let bytes = khz * 20 * 2;
+    "f2Ag".repeat(bytes / 3) + if bytes % 3 == 0 { "" } else { "fw==" }
+}
+
 #[divan::bench]
 fn frame_from_twilio_to_the_agent(bencher: Bencher) {
     let payload = audio();
@@ -34,6 +40,33 @@ fn frame_from_the_agent_to_twilio(bencher: Bencher) {
     let mut call = Call::default();
     let mut at = Duration::ZERO;
     assert!(call.down(at, &message) > 216);
+    bencher.bench_local(|| {
+        at += Duration::from_millis(20);
+        call.down(at, &message)
+    });
+}
+
+/// By the rate of its audio in kHz; the agent's is 24.
+#[divan::bench(args = [24, 16])]
+fn frame_from_acs_to_the_agent(bencher: Bencher, khz: usize) {
+    let data = pcm(khz);
+    let message = Bytes::from(format!(
+        r#"{{"kind":"AudioData","audioData":{{"timestamp":"2026-01-06T10:20:34.120Z","participantRawID":null,"data":"{data}","silent":false}}}}"#
+    ));
+    let mut call = Call::over_acs(khz);
+    assert!(call.up(&message) > 1_280);
+    bencher.bench_local(|| call.up(&message));
+}
+
+#[divan::bench(args = [24, 16])]
+fn frame_from_the_agent_to_acs(bencher: Bencher, khz: usize) {
+    let delta = pcm(24);
+    let message = Bytes::from(format!(
+        r#"{{"type":"response.output_audio.delta","event_id":"e12","response_id":"resp_1","item_id":"item_a1","output_index":0,"content_index":0,"delta":"{delta}"}}"#
+    ));
+    let mut call = Call::over_acs(khz);
+    let mut at = Duration::ZERO;
+    assert!(call.down(at, &message) > 850);
     bencher.bench_local(|| {
         at += Duration::from_millis(20);
         call.down(at, &message)

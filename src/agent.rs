@@ -442,8 +442,8 @@ impl AgentError {
 
 /// Reads a message as a bridge does, for the benchmarks.
 #[cfg(feature = "bench")]
-pub fn decode_input(message: &bytes::Bytes) -> Option<Input> {
-    match openai::decode(message, Dialect::OpenAi, Encoding::Mulaw) {
+pub fn decode_input(message: &bytes::Bytes, encoding: Encoding) -> Option<Input> {
+    match openai::decode(message, Dialect::OpenAi, encoding) {
         Ok(Event::Input(input)) => Some(input),
         Ok(
             Event::Created

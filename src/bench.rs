@@ -1,5 +1,6 @@
 //! What the micro-benchmarks measure: the steps that every frame and every webhook takes.
 
+use actix_ws::Message;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use secrecy::SecretString;
@@ -13,9 +14,14 @@ use crate::{
     chunk::Encoding,
     config::Config,
     language::Language,
-    media::{dialect::Event, twilio::MediaStream},
-    session::{Follows, Input, Output, Session, Terms},
+    media::{
+        acs,
+        dialect::{Dialect, Event},
+        twilio,
+    },
+    session::{Input, Output, Session, Terms},
     telemetry::CapacityMetrics,
+    transcode::Transcoder,
     webhook::twilio::signature::{Key, is_valid},
 };
 
@@ -23,57 +29,96 @@ pub use crate::{admission::bench::Slots, resample::Resampler};
 
 /// A call's codecs and session, as they stand in the middle of a conversation.
 pub struct Call {
-    stream: MediaStream,
+    dialect: Dialect,
     session: Session,
+    to_agent: Option<Transcoder>,
+    to_carrier: Option<Transcoder>,
+    agents: Encoding,
     outgoing: BytesMut,
 }
 
 impl Default for Call {
     fn default() -> Self {
         const START: &[u8] = br#"{"event":"start","streamSid":"MZ1","start":{"accountSid":"AC1","callSid":"CA1","streamSid":"MZ1"}}"#;
-        let mut stream = MediaStream::default();
-        stream.read(&Bytes::from_static(START)).expect("a start");
+        let dialect = Dialect::Twilio(twilio::MediaStream::default());
+        Self::talking(dialect, START, Encoding::Mulaw)
+    }
+}
+
+impl Call {
+    /// A call over ACS at 16 kHz, or else 24, with an agent at 24: the former is resampled, both
+    /// ways.
+    pub fn over_acs(khz: usize) -> Self {
+        let encoding = match khz {
+            16 => Encoding::Pcm16k,
+            _ => Encoding::Pcm24k,
+        };
+        let rate = encoding.rate();
+        let metadata = format!(
+            r#"{{"kind":"AudioMetadata","audioMetadata":{{"encoding":"PCM","sampleRate":{rate},"channels":1}}}}"#
+        );
+        let dialect = Dialect::Acs(acs::MediaStream::new(encoding));
+        Self::talking(dialect, metadata.as_bytes(), Encoding::Pcm24k)
+    }
+
+    fn talking(mut dialect: Dialect, start: &[u8], agents: Encoding) -> Self {
+        let start = dialect.read(&Bytes::copy_from_slice(start));
+        start.expect("a stream starts so");
+        let encoding = dialect.encoding();
         let mut session = Session::new(
             std::time::Duration::ZERO,
             Terms {
-                encoding: Encoding::Mulaw,
-                follows: Follows::Marks,
+                encoding,
+                follows: dialect.follows(),
                 greets: false,
                 longest_call: std::time::Duration::MAX,
             },
         );
         session.handle(std::time::Duration::ZERO, Input::AgentReady);
         Self {
-            stream,
+            dialect,
             session,
+            to_agent: Transcoder::between(encoding, agents),
+            to_carrier: Transcoder::between(agents, encoding),
+            agents,
             outgoing: BytesMut::new(),
         }
     }
-}
 
-impl Call {
-    /// Takes a frame from Twilio's message to the agent's; returns that one's length.
+    /// Takes a frame from the carrier's message to the agent's; returns that one's length.
     pub fn up(&mut self, message: &Bytes) -> usize {
-        let Ok(Event::Input(input)) = self.stream.read(message) else {
+        let Ok(Event::Input(input)) = self.dialect.read(message) else {
             return 0;
         };
         for output in self.session.handle(std::time::Duration::ZERO, input) {
             if let Output::SendToAgent(chunk) = output {
-                agent::append(&chunk, &mut self.outgoing);
+                match &mut self.to_agent {
+                    Some(transcoder) => {
+                        agent::append(&transcoder.convert(&chunk), &mut self.outgoing);
+                    }
+                    None => agent::append(&chunk, &mut self.outgoing),
+                }
             }
         }
         self.outgoing.split().freeze().len()
     }
 
-    /// Takes a frame from the agent's message to Twilio's; returns that one's length.
+    /// Takes a frame from the agent's message to the carrier's; returns that one's length.
     pub fn down(&mut self, at: std::time::Duration, message: &Bytes) -> usize {
-        let Some(input) = agent::decode_input(message) else {
+        let Some(mut input) = agent::decode_input(message, self.agents) else {
             return 0;
         };
+        if let (Input::AgentAudio { chunk, .. }, Some(transcoder)) =
+            (&mut input, &mut self.to_carrier)
+        {
+            *chunk = transcoder.convert(chunk);
+        }
         let mut length = 0;
         for output in self.session.handle(at, input) {
-            if let Output::PlayToCaller(chunk) = output {
-                length += self.stream.play(&chunk).map_or(0, |message| message.len());
+            if let Output::PlayToCaller(chunk) = output
+                && let Some(Message::Text(message)) = self.dialect.play(&chunk)
+            {
+                length += message.len();
             }
         }
         length

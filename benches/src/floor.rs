@@ -2,7 +2,8 @@
 //!
 //! It parses and masks WebSocket frames, answers pings and closes, finds the audio by a search for
 //! its key, and wraps the same base64 text anew. It has no admission, no session, no timers, no
-//! logs, and takes what callers say before the agent has answered for silence.
+//! logs, and takes what callers say before the agent has answered for silence. Rates
+//! and encodings are not its business: the agent gets what the carrier sent.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use crate::acs;
 use crate::frame::{self, FrameError, Frames, Masks, Opcode};
 use crate::link::{INBOX, Link};
 use crate::message::{APPEND, FromCarrier, MEDIA_SUFFIX, Reader, media_prefix};
@@ -28,6 +30,16 @@ pub struct Options {
     /// Where the agent's WebSocket is, without TLS.
     #[arg(long)]
     agent: SocketAddr,
+    /// Whose messages are relayed
+    #[arg(long, value_enum, default_value_t = Carrier::Twilio)]
+    carrier: Carrier,
+}
+
+/// Whose messages are relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Carrier {
+    Twilio,
+    Acs,
 }
 
 /// Relays until the process is ended.
@@ -45,6 +57,7 @@ pub fn run(options: &Options) -> io::Result<()> {
 
     let mut floor = Floor {
         agent: options.agent,
+        carrier: options.carrier,
         calls: Vec::new(),
         tools: Tools::default(),
     };
@@ -67,6 +80,7 @@ pub fn run(options: &Options) -> io::Result<()> {
 
 struct Floor {
     agent: SocketAddr,
+    carrier: Carrier,
     /// A call's sockets have the tokens `2 * index` and `2 * index + 1`.
     calls: Vec<Option<Call>>,
     tools: Tools,
@@ -82,7 +96,8 @@ impl Floor {
                 self.calls.push(None);
                 self.calls.len() - 1
             });
-            self.calls[index] = Call::new(carrier, self.agent, index, registry).ok();
+            let call = Call::new(carrier, self.agent, index, registry, self.carrier);
+            self.calls[index] = call.ok();
         }
     }
 
@@ -158,7 +173,8 @@ impl From<FrameError> for Over {
 struct Call {
     carrier: End,
     agent: End,
-    /// What comes before the audio in a message to the carrier, known from `start` on.
+    speaks: Carrier,
+    /// What comes before the audio in a message to the carrier. Twilio's is known from `start` on.
     media_prefix: Option<Box<str>>,
 }
 
@@ -173,6 +189,7 @@ impl Call {
         address: SocketAddr,
         index: usize,
         registry: &Registry,
+        speaks: Carrier,
     ) -> io::Result<Self> {
         carrier.set_nodelay(true)?;
         let mut agent = TcpStream::connect(address)?;
@@ -185,7 +202,11 @@ impl Call {
         Ok(Self {
             carrier: End::new(carrier),
             agent,
-            media_prefix: None,
+            speaks,
+            media_prefix: match speaks {
+                Carrier::Twilio => None,
+                Carrier::Acs => Some(acs::MEDIA_PREFIX.into()),
+            },
         })
     }
 
@@ -271,7 +292,7 @@ impl Call {
         let mut frames = Frames::new(bytes);
         while let Some(frame) = frames.next()? {
             match (frame.opcode, side) {
-                (Opcode::Text, Side::Carrier) => match reader.carrier(frame.payload) {
+                (Opcode::Text, Side::Carrier) => match self.speaks.read(reader, frame.payload) {
                     Some(FromCarrier::Media(audio)) if self.agent.is_open => {
                         let [before, after] = APPEND;
                         let parts = [before.as_bytes(), audio.as_bytes(), after.as_bytes()];
@@ -315,6 +336,15 @@ impl Call {
             Side::Agent => self.agent.link.keep(frames.rest()),
         }
         Ok(progress)
+    }
+}
+
+impl Carrier {
+    fn read<'a>(self, reader: &Reader, text: &'a [u8]) -> Option<FromCarrier<'a>> {
+        match self {
+            Self::Twilio => reader.carrier(text),
+            Self::Acs => reader.acs(text).map(FromCarrier::Media),
+        }
     }
 }
 

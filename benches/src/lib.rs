@@ -8,6 +8,7 @@
     reason = "no outsider calls this, and all of it is worth nothing unused"
 )]
 
+pub mod acs;
 pub mod carrier;
 pub mod cluster;
 pub mod floor;

@@ -11,7 +11,8 @@ use memchr::memmem::Finder;
 /// What comes before and after the base64 text in a message to the agent.
 pub const APPEND: [&str; 2] = [r#"{"type":"input_audio_buffer.append","audio":""#, "\"}"];
 
-/// What comes after the base64 text in a message to the carrier; [`media_prefix`] comes before it.
+/// What comes after the base64 text in a message to the carrier; [`media_prefix`] comes before it,
+/// or the prefix of ACS.
 pub const MEDIA_SUFFIX: &str = "\"}}";
 
 /// Returns what comes before the base64 text in a message to the carrier.
@@ -33,7 +34,10 @@ pub enum FromCarrier<'a> {
 /// What the agent's client says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromClient<'a> {
-    SessionUpdate,
+    /// The session's settings, with mu-law or else 16-bit samples at 24 kHz.
+    SessionUpdate {
+        mulaw: bool,
+    },
     /// Base64 text.
     Append(&'a str),
     ResponseCreate,
@@ -46,12 +50,15 @@ pub struct Reader {
     mark: Finder<'static>,
     stream_sid: Finder<'static>,
     payload: Finder<'static>,
+    acs_audio: Finder<'static>,
+    data: Finder<'static>,
     name: Finder<'static>,
     audio_delta: Finder<'static>,
     delta: Finder<'static>,
     append: Finder<'static>,
     audio: Finder<'static>,
     session_update: Finder<'static>,
+    mulaw: Finder<'static>,
     response_create: Finder<'static>,
 }
 
@@ -63,12 +70,15 @@ impl Default for Reader {
             mark: Finder::new(r#""event":"mark""#),
             stream_sid: Finder::new(r#""streamSid":""#),
             payload: Finder::new(r#""payload":""#),
+            acs_audio: Finder::new(r#""kind":"AudioData""#),
+            data: Finder::new(r#""data":""#),
             name: Finder::new(r#""name":""#),
             audio_delta: Finder::new(r#""type":"response.output_audio.delta""#),
             delta: Finder::new(r#""delta":""#),
             append: Finder::new(r#""type":"input_audio_buffer.append""#),
             audio: Finder::new(r#""audio":""#),
             session_update: Finder::new(r#""type":"session.update""#),
+            mulaw: Finder::new(r#""audio/pcmu""#),
             response_create: Finder::new(r#""type":"response.create""#),
         }
     }
@@ -89,6 +99,12 @@ impl Reader {
         }
     }
 
+    /// Returns the base64 text of ACS's audio, whichever side sent it.
+    pub fn acs<'a>(&self, text: &'a [u8]) -> Option<&'a str> {
+        self.acs_audio.find(text)?;
+        value(&self.data, text)
+    }
+
     /// Returns the base64 text of an audio delta of the agent.
     pub fn agent<'a>(&self, text: &'a [u8]) -> Option<&'a str> {
         self.audio_delta.find(text)?;
@@ -100,7 +116,8 @@ impl Reader {
         if self.append.find(text).is_some() {
             value(&self.audio, text).map(FromClient::Append)
         } else if self.session_update.find(text).is_some() {
-            Some(FromClient::SessionUpdate)
+            let mulaw = self.mulaw.find(text).is_some();
+            Some(FromClient::SessionUpdate { mulaw })
         } else if self.response_create.find(text).is_some() {
             Some(FromClient::ResponseCreate)
         } else {
@@ -175,6 +192,7 @@ impl CarrierSide {
 pub mod agent {
     pub const SESSION_CREATED: &str = r#"{"type":"session.created","event_id":"e1","session":{"type":"realtime","object":"realtime.session","id":"sess_bench","model":"gpt-realtime","output_modalities":["audio"],"audio":{"input":{"format":{"type":"audio/pcm","rate":24000}},"output":{"format":{"type":"audio/pcm","rate":24000},"voice":"marin"}}}}"#;
     pub const SESSION_UPDATED: &str = r#"{"type":"session.updated","event_id":"e2","session":{"type":"realtime","object":"realtime.session","id":"sess_bench","model":"gpt-realtime","output_modalities":["audio"],"audio":{"input":{"format":{"type":"audio/pcmu"}},"output":{"format":{"type":"audio/pcmu"},"voice":"marin"}}}}"#;
+    pub const SESSION_UPDATED_PCM: &str = r#"{"type":"session.updated","event_id":"e2","session":{"type":"realtime","object":"realtime.session","id":"sess_bench","model":"gpt-realtime","output_modalities":["audio"],"audio":{"input":{"format":{"type":"audio/pcm","rate":24000}},"output":{"format":{"type":"audio/pcm","rate":24000},"voice":"marin"}}}}"#;
     pub const RESPONSE_CREATED: &str = r#"{"type":"response.created","event_id":"e3","response":{"object":"realtime.response","id":"g","status":"in_progress","output":[]}}"#;
     pub const RESPONSE_DONE: &str = r#"{"type":"response.done","event_id":"e4","response":{"object":"realtime.response","id":"g","status":"completed","status_details":null,"output":[]}}"#;
     /// What comes before and after the base64 text of an echo.
@@ -259,7 +277,11 @@ mod tests {
         let cases = [
             (
                 r#"{"type":"session.update","session":{"audio":{}}}"#,
-                Some(FromClient::SessionUpdate),
+                Some(FromClient::SessionUpdate { mulaw: false }),
+            ),
+            (
+                r#"{"type":"session.update","audio":{"input":{"format":{"type":"audio/pcmu"}}}}"#,
+                Some(FromClient::SessionUpdate { mulaw: true }),
             ),
             (
                 r#"{"type":"input_audio_buffer.append","audio":"//8="}"#,

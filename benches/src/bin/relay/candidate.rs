@@ -14,10 +14,13 @@ use serde::Serialize;
 
 use crate::audio::now;
 use crate::callers;
+use crate::line::Line;
 
 /// What the gateway of a run trusts its carrier by. It is no secret: the run is on loopback.
 pub const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
+pub const EVENT_SECRET: &str = "0123456789abcdef";
+const ACCESS_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// How long a gateway may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -48,6 +51,14 @@ pub struct Placement {
     pub workers: u16,
 }
 
+/// Who calls, and whom the candidate may need for that.
+pub struct Around<'a> {
+    pub agent: SocketAddr,
+    /// ACS's REST.
+    pub rest: SocketAddr,
+    pub lines: &'a [Line],
+}
+
 /// A candidate that takes calls. Dropping it kills it.
 pub struct Running {
     child: Child,
@@ -56,16 +67,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the candidate before an agent, with room for `calls`, and waits until it is ready.
+    /// Starts the candidate with room for `calls`, and waits until it is ready.
     pub fn start(
         candidate: Candidate,
         placement: &Placement,
-        agent: SocketAddr,
+        around: &Around<'_>,
         calls: u16,
     ) -> anyhow::Result<Self> {
         match candidate {
-            Candidate::Floor => Self::floor(placement, agent),
-            Candidate::Gateway => Self::gateway(placement, agent, calls),
+            Candidate::Floor => Self::floor(placement, around),
+            Candidate::Gateway => Self::gateway(placement, around, calls),
         }
     }
 
@@ -73,11 +84,15 @@ impl Running {
         self.child.id() // The helpers replace themselves by the program, so the id stays.
     }
 
-    fn floor(placement: &Placement, agent: SocketAddr) -> anyhow::Result<Self> {
+    fn floor(placement: &Placement, around: &Around<'_>) -> anyhow::Result<Self> {
+        let [line @ (Line::Twilio | Line::Acs { .. })] = around.lines else {
+            bail!("the floor relays one carrier's messages");
+        };
         let mut command = command(&[placement.own]);
         command
             .arg(std::env::current_exe()?)
-            .args(["floor", "--agent", &agent.to_string()])
+            .args(["floor", "--agent", &around.agent.to_string()])
+            .args(["--carrier", line.name()])
             .stdout(Stdio::piped());
         let mut running = Self::spawn(&mut command)?;
         let out = running.child.stdout.take().context("the floor is mute")?;
@@ -88,7 +103,8 @@ impl Running {
         Ok(running)
     }
 
-    fn gateway(placement: &Placement, agent: SocketAddr, calls: u16) -> anyhow::Result<Self> {
+    fn gateway(placement: &Placement, around: &Around<'_>, calls: u16) -> anyhow::Result<Self> {
+        let Around { agent, rest, lines } = around;
         let own = [placement.own];
         let cores = match placement.workers {
             1 => &own[..],
@@ -115,6 +131,21 @@ impl Running {
             .env("WORKERS", placement.workers.to_string())
             .env("RUST_LOG", "warn")
             .stdout(io::stderr());
+        for line in *lines {
+            match line {
+                Line::Twilio => {}
+                Line::Acs { format, .. } => {
+                    let way = format!("endpoint=http://{rest}/;accesskey={ACCESS_KEY}");
+                    command
+                        .env("ACS_CONNECTION_STRING", way)
+                        .env("ACS_AUDIO_FORMAT", format.name())
+                        .env("EVENTGRID_SECRET", EVENT_SECRET);
+                }
+                Line::Web => {
+                    command.env("WEB_CALLS_PER_ADDRESS", &room);
+                }
+            }
+        }
         let mut running = Self::spawn(&mut command)?;
         running.address = address;
         running.wait_until_ready()?;

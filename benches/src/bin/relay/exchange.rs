@@ -15,13 +15,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 use callgate_benches::frame::{self, FrameError, Frames, Opcode};
 use callgate_benches::link::{INBOX, Link};
-use callgate_benches::message::{FromCarrier, FromClient, Reader, agent};
+use callgate_benches::message::{FromClient, Reader, agent};
 use callgate_benches::upgrade;
 use hdrhistogram::Histogram;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::audio::{Cutter, Stamp, elapsed};
+use crate::line::{Line, Told};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -57,18 +58,24 @@ pub struct Exchange {
     hung_up: Arc<AtomicBool>,
     callers: Sender<NewCaller>,
     waker: Arc<Waker>,
-    thread: Option<JoinHandle<anyhow::Result<Heard>>>,
+    thread: Option<JoinHandle<anyhow::Result<Vec<Heard>>>>,
 }
 
 struct NewCaller {
     index: u16,
+    /// Which of the lines.
+    line: usize,
     stream: std::net::TcpStream,
     early: Vec<u8>,
 }
 
 impl Exchange {
-    /// Starts the thread. The numbers of frames that count are `counted`, in every call.
-    pub fn start(counted: Range<u32>) -> anyhow::Result<(Self, Receiver<(u16, Reply)>)> {
+    /// Starts the thread. The numbers of frames that count are `counted`, in every call; what is
+    /// heard is told apart by line.
+    pub fn start(
+        counted: Range<u32>,
+        lines: &[Line],
+    ) -> anyhow::Result<(Self, Receiver<(u16, Reply)>)> {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let agent = listener.local_addr()?;
@@ -94,14 +101,9 @@ impl Exchange {
                 reader: Reader::default(),
                 replies: sender,
                 counted,
-                heard: Heard {
-                    round_trips: histogram(),
-                    duplicated: 0,
-                    reordered: 0,
-                    strange: 0,
-                    calls_dropped: 0,
-                },
+                heard: lines.iter().map(|_| Heard::default()).collect(),
             },
+            lines: lines.to_vec(),
         };
         let thread = thread::spawn(move || inner.run());
         let exchange = Self {
@@ -120,11 +122,13 @@ impl Exchange {
     pub fn listen_to(
         &self,
         index: u16,
+        line: usize,
         stream: std::net::TcpStream,
         early: Vec<u8>,
     ) -> anyhow::Result<()> {
         let caller = NewCaller {
             index,
+            line,
             stream,
             early,
         };
@@ -143,8 +147,8 @@ impl Exchange {
         Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
     }
 
-    /// Stops listening, and returns what was heard.
-    pub fn finish(mut self) -> anyhow::Result<Heard> {
+    /// Stops listening, and returns what was heard on each line.
+    pub fn finish(mut self) -> anyhow::Result<Vec<Heard>> {
         self.end()?;
         let thread = self.thread.take().expect("it is taken here only");
         thread
@@ -182,6 +186,7 @@ struct Inner {
     /// By token. They stay until the end, closed or not.
     peers: Vec<Option<Peer>>,
     tools: Tools,
+    lines: Vec<Line>,
 }
 
 struct Tools {
@@ -189,7 +194,8 @@ struct Tools {
     reader: Reader,
     replies: Sender<(u16, Reply)>,
     counted: Range<u32>,
-    heard: Heard,
+    /// By line.
+    heard: Vec<Heard>,
 }
 
 struct Peer {
@@ -207,6 +213,9 @@ enum Role {
 /// What one caller has heard.
 struct Ear {
     call: u16,
+    line: Line,
+    /// Where what was heard on its line is counted.
+    count: usize,
     cutter: Cutter,
     /// Which of the frames that count.
     heard: Vec<bool>,
@@ -229,7 +238,7 @@ impl From<FrameError> for Gone {
 }
 
 impl Inner {
-    fn run(&mut self) -> anyhow::Result<Heard> {
+    fn run(&mut self) -> anyhow::Result<Vec<Heard>> {
         let mut inbox = vec![0; INBOX];
         let mut events = Events::with_capacity(1024);
         while !self.hung_up.load(Ordering::Relaxed) {
@@ -265,8 +274,8 @@ impl Inner {
                             self.agents.fetch_add(1, Ordering::Relaxed);
                         }
                         if result.is_err() {
-                            if let Role::Caller(_) = peer.role {
-                                self.tools.heard.calls_dropped += 1;
+                            if let Role::Caller(ear) = &peer.role {
+                                self.tools.heard[ear.count].calls_dropped += 1;
                             }
                             self.peers[index] = None;
                         }
@@ -283,13 +292,17 @@ impl Inner {
     fn listen_to(&mut self, caller: NewCaller) -> io::Result<()> {
         let NewCaller {
             index,
+            line: count,
             stream,
             early,
         } = caller;
+        let line = self.lines[count];
         stream.set_nonblocking(true)?;
         let ear = Ear {
             call: index,
-            cutter: Cutter::default(),
+            line,
+            count,
+            cutter: Cutter::new(line.audio()),
             heard: vec![false; self.tools.counted.len()],
             latest: None,
         };
@@ -333,7 +346,9 @@ impl Peer {
             while let Some(frame) = frames.next()? {
                 match (frame.opcode, &mut self.role) {
                     (Opcode::Text, Role::Agent) => tools.echo(frame.payload),
-                    (Opcode::Text, Role::Caller(ear)) => tools.hear(ear, frame.payload),
+                    (opcode @ (Opcode::Text | Opcode::Binary), Role::Caller(ear)) => {
+                        tools.hear(ear, opcode, frame.payload);
+                    }
                     (Opcode::Ping, Role::Caller(ear)) => {
                         tools.reply(ear.call, Reply::Pong(frame.payload.to_vec()));
                     }
@@ -364,7 +379,10 @@ impl Tools {
                 let parts = [before, audio, after].map(str::as_bytes);
                 frame::append(&mut self.out, Opcode::Text, None, &parts);
             }
-            Some(FromClient::SessionUpdate) => self.say(&[agent::SESSION_UPDATED]),
+            Some(FromClient::SessionUpdate { mulaw: true }) => self.say(&[agent::SESSION_UPDATED]),
+            Some(FromClient::SessionUpdate { mulaw: false }) => {
+                self.say(&[agent::SESSION_UPDATED_PCM]);
+            }
             Some(FromClient::ResponseCreate) => {
                 self.say(&[agent::RESPONSE_CREATED, agent::RESPONSE_DONE]);
             }
@@ -378,29 +396,41 @@ impl Tools {
         }
     }
 
-    fn hear(&mut self, ear: &mut Ear, text: &[u8]) {
-        match self.reader.carrier(text) {
-            Some(FromCarrier::Media(audio)) => {
-                let now = elapsed();
-                let Ear {
-                    call,
-                    cutter,
-                    heard,
-                    latest,
-                } = ear;
-                cutter.hear(audio, |stamp| {
-                    self.heard
-                        .count(*call, stamp, now, &self.counted, heard, latest);
-                });
-            }
-            Some(FromCarrier::Mark(name)) => self.reply(ear.call, Reply::Mark(name.to_owned())),
-            Some(FromCarrier::Start { .. }) | None => {}
+    fn hear(&mut self, ear: &mut Ear, opcode: Opcode, payload: &[u8]) {
+        let now = elapsed();
+        let Ear {
+            call,
+            line,
+            count,
+            cutter,
+            heard,
+            latest,
+        } = ear;
+        let (counts, counted) = (&mut self.heard[*count], &self.counted);
+        let count = |stamp| counts.count(*call, stamp, now, counted, heard, latest);
+        match line.read(&self.reader, opcode, payload) {
+            Some(Told::Text(audio)) => cutter.hear_text(audio, count),
+            Some(Told::Bytes(audio)) => cutter.hear_bytes(audio, count),
+            Some(Told::Mark(name)) => self.reply(*call, Reply::Mark(name.to_owned())),
+            None => {}
         }
     }
 
     fn reply(&self, call: u16, reply: Reply) {
         // Fails only when the callers have stopped talking.
         let _ = self.replies.send((call, reply));
+    }
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self {
+            round_trips: histogram(),
+            duplicated: 0,
+            reordered: 0,
+            strange: 0,
+            calls_dropped: 0,
+        }
     }
 }
 

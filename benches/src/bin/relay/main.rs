@@ -7,9 +7,12 @@ mod audio;
 mod callers;
 mod candidate;
 mod exchange;
+mod line;
+mod mixed;
 mod pacer;
 mod process;
 mod report;
+mod rest;
 mod run;
 
 use std::os::unix::process::CommandExt;
@@ -17,12 +20,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use callgate_benches::acs::Format;
 use callgate_benches::floor;
 use callgate_benches::machine::Machine;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::candidate::{Candidate, Placement};
-use crate::run::Load;
+use crate::line::Line;
+use crate::report::Round;
+use crate::rest::Rest;
+use crate::run::{Crowd, Load};
 
 /// Measures what a gateway spends on a call, beside the smallest relay of the same messages
 #[derive(Parser)]
@@ -43,8 +50,15 @@ enum Floor {
 
 #[derive(clap::Args)]
 struct Options {
-    /// How many calls at once, one series for each number
-    #[arg(long, value_delimiter = ',', default_value = "200,300", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// Who brings the calls. Mixed: all three at once, to one gateway, without a floor
+    #[arg(long, value_enum, default_value_t = Carrier::Twilio)]
+    carrier: Carrier,
+    /// What ACS's audio is. With 16 kHz the gateway has to resample, for the agent has 24
+    #[arg(long, value_enum, default_value_t = Format::Pcm24k)]
+    encoding: Format,
+    /// How many calls at once, one series for each number; mixed so many of Twilio's and of ACS's
+    /// each, and a fifth as many browsers [default: 200,300; acs: 100,200; mixed: 100]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
     calls: Vec<u16>,
     /// How long each run is measured
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=600))]
@@ -78,6 +92,13 @@ struct Options {
     cores: Option<String>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Carrier {
+    Twilio,
+    Acs,
+    Mixed,
+}
+
 fn main() -> anyhow::Result<()> {
     let Cli { floor, options } = Cli::parse();
     if let Some(Floor::Floor(options)) = floor {
@@ -106,27 +127,55 @@ fn main() -> anyhow::Result<()> {
     };
 
     let machine = Machine::of(cores.len())?;
+    let rest = Rest::start()?;
+    let load = Load {
+        warm_up: options.warm_up,
+        seconds: options.seconds,
+    };
+    let line = match options.carrier {
+        Carrier::Twilio => Line::Twilio,
+        Carrier::Acs => Line::Acs {
+            format: options.encoding,
+            resampled: options.encoding == Format::Pcm16k,
+        },
+        Carrier::Mixed => {
+            for calls in options.calls() {
+                println!("{}", mixed::run(&placement, &rest, &machine, calls, load)?);
+            }
+            return Ok(());
+        }
+    };
     let mut rounds = Vec::new();
-    for &calls in &options.calls {
+    for calls in options.calls() {
         for round in 1..=options.rounds {
             for &candidate in &options.candidates {
                 eprintln!("{candidate}, {calls} calls, round {round}");
-                let load = Load {
-                    calls,
-                    warm_up: options.warm_up,
-                    seconds: options.seconds,
-                };
-                let measured = run::run(candidate, &placement, load)
-                    .with_context(|| format!("{candidate} with {calls} calls, round {round}"))?;
-                rounds.push(measured);
+                let line = line.through(candidate);
+                let crowd = [Crowd { line, calls }];
+                let run = run::run(candidate, &placement, &rest, &crowd, load, |_| Ok(()));
+                let run =
+                    run.with_context(|| format!("{candidate} with {calls} calls, round {round}"));
+                let (measured, frames) = run?;
+                rounds.extend(frames.into_iter().map(|frames| Round { measured, frames }));
             }
         }
     }
     println!("{}", report::table(&rounds));
     if options.json {
-        println!("{}", report::json(&machine, &rounds)?);
+        println!("{}", report::json(line, &machine, &rounds)?);
     }
     Ok(())
+}
+
+impl Options {
+    fn calls(&self) -> Vec<u16> {
+        match self.carrier {
+            _ if !self.calls.is_empty() => self.calls.clone(),
+            Carrier::Twilio => vec![200, 300],
+            Carrier::Acs => vec![100, 200],
+            Carrier::Mixed => vec![100],
+        }
+    }
 }
 
 /// Starts this program again on the first of its cores, with as many files as it may have: the

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use callgate_benches::frame::{self, Masks, Opcode};
 use callgate_benches::link;
-use callgate_benches::message::{CarrierSide, MEDIA_SUFFIX};
 use hdrhistogram::Histogram;
 
-use crate::audio::{FRAME, Stamp, elapsed, now};
+use crate::audio::{Audio, FRAME, LONGEST_FRAME, Stamp, elapsed, now};
 use crate::exchange::{Reply, histogram};
+use crate::line::Voice;
 use crate::process::Times;
 
 /// How much may wait for a gateway that takes nothing, in bytes, before frames are lost.
@@ -21,9 +21,10 @@ const LONGEST_BACKLOG: usize = 256 * 1024;
 
 /// One caller's half of the media socket that is written to. Nobody else writes to it.
 pub struct Mouth {
-    side: CarrierSide,
+    voice: Voice,
+    audio: Audio,
     stream: TcpStream,
-    /// Of the next message.
+    /// Of the next message, where messages are counted.
     sequence: u32,
     /// What the socket did not take.
     backlog: Vec<u8>,
@@ -31,9 +32,10 @@ pub struct Mouth {
 }
 
 impl Mouth {
-    pub fn new(side: CarrierSide, stream: TcpStream) -> Self {
+    pub fn new(voice: Voice, audio: Audio, stream: TcpStream) -> Self {
         Self {
-            side,
+            voice,
+            audio,
             stream,
             sequence: 2, // `start` was the first.
             backlog: Vec::new(),
@@ -77,7 +79,7 @@ pub fn talk(
 ) -> anyhow::Result<Talked> {
     let mut masks = Masks::default();
     let mut late = histogram();
-    let mut text = String::new();
+    let (mut text, mut frame) = (String::new(), [0; LONGEST_FRAME]);
     let calls = u16::try_from(mouths.len()).expect("calls are counted in 16 bits");
     for number in 0..frames {
         for call in 0..calls {
@@ -94,11 +96,12 @@ pub fn talk(
                 let lateness = now().saturating_duration_since(due).as_nanos();
                 late.saturating_record(u64::try_from(lateness).unwrap_or(u64::MAX));
             }
-            text.clear();
-            mouth.side.media_head(mouth.sequence, number + 1, &mut text);
-            Stamp { call, number, sent }.write(&mut text);
-            let parts = [text.as_bytes(), MEDIA_SUFFIX.as_bytes()];
-            mouth.send(Opcode::Text, &mut masks, &parts);
+            let stamp = Stamp { call, number, sent };
+            let (audio, sequence) = (mouth.audio, mouth.sequence);
+            let said = mouth
+                .voice
+                .say(audio, stamp, sequence, &mut text, &mut frame);
+            mouth.send(said.0, &mut masks, &said.1);
         }
     }
     Ok(Talked {
@@ -108,12 +111,14 @@ pub fn talk(
     })
 }
 
-/// Hangs up as Twilio does: `stop`, then the end of the socket.
+/// Hangs up as each carrier does: with Twilio `stop`, then the end of the socket.
 pub fn hang_up(mouths: Vec<Mouth>) {
     let mut masks = Masks::default();
     for mut mouth in mouths {
-        let stop = mouth.side.stop(mouth.sequence);
-        mouth.send(Opcode::Text, &mut masks, &[stop.as_bytes()]);
+        if let Voice::Twilio(side) = &mouth.voice {
+            let stop = side.stop(mouth.sequence);
+            mouth.send(Opcode::Text, &mut masks, &[stop.as_bytes()]);
+        }
         mouth.send(Opcode::Close, &mut masks, &[&1000_u16.to_be_bytes()]);
     }
 }
@@ -122,8 +127,10 @@ impl Mouth {
     fn reply(&mut self, reply: &Reply, masks: &mut Masks) {
         match reply {
             Reply::Mark(name) => {
-                let mark = self.side.mark(self.sequence, name);
-                self.send(Opcode::Text, masks, &[mark.as_bytes()]);
+                if let Voice::Twilio(side) = &self.voice {
+                    let mark = side.mark(self.sequence, name);
+                    self.send(Opcode::Text, masks, &[mark.as_bytes()]);
+                }
             }
             Reply::Pong(payload) => self.send(Opcode::Pong, masks, &[payload]),
         }
