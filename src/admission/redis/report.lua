@@ -18,6 +18,8 @@ for key = 1, #KEYS, 3 do
   elseif rests > 0 and call('PTTL', KEYS[key]) < rests + 60000 then
     call('SET', KEYS[key], 1, 'PX', rests + 60000)
   end
+  -- What has lapsed would be in the way of the same dial, told with time left.
+  if dials > 0 then call('ZREMRANGEBYSCORE', KEYS[key + 1], '-inf', now) end
   for _ = 1, dials do
     call('ZADD', KEYS[key + 1], 'NX', now + ARGV[at + 1], ARGV[at] .. ' ' .. ARGV[1])
     call('PEXPIREAT', KEYS[key + 1], now + 60000)
