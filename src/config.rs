@@ -107,8 +107,7 @@ impl Config {
             .unwrap_or_else(|| listen.parse().expect("a literal address"));
         let store = StoreSettings::load(&read);
         let acs = AcsSettings::load(&read, production);
-        // What we seal must open after a restart, or elsewhere.
-        let outlives = store.redis.is_some() || acs.is_open();
+        let sealing = (store.redis.is_some(), acs.is_open());
         let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
@@ -135,7 +134,7 @@ impl Config {
             refusal: RefusalSettings::load(&read, production, &twilio),
             twilio,
             web: WebSettings::load(&read, production),
-            ticket_secret: ticket_secret(&read, production, outlives),
+            ticket_secret: ticket_secret(&read, production, sealing),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
@@ -228,25 +227,23 @@ fn shown(url: &Url) -> Option<String> {
 }
 
 /// Replicas that share a store must be able to read each other's tickets, and one that is started
-/// anew those of its calls that ACS still tells of.
+/// anew must know those of its calls that ACS still tells of.
 fn ticket_secret(
     read: &Reader<impl Environment>,
     production: bool,
-    outlives: bool,
+    (shares, has_acs): (bool, bool),
 ) -> Option<SecretString> {
     let secret = long_secret(read, "TICKET_SECRET");
-    if secret.is_none() && outlives {
-        if production {
-            let rule = "not set (with REDIS_URL all replicas must share one, and with ACS a \
-                        replica that is started anew must know its calls)";
-            read.mistake("TICKET_SECRET", None, rule);
-        } else {
-            read.warning(
-                "TICKET_SECRET is not set: media that reaches another replica than the webhook \
-                 is refused"
-                    .to_owned(),
-            );
-        }
+    if secret.is_none() && production && (shares || has_acs) {
+        let rule = "not set (with REDIS_URL all replicas must share one, and with ACS a replica \
+                    that is started anew must know its calls)";
+        read.mistake("TICKET_SECRET", None, rule);
+    } else if secret.is_none() && shares {
+        read.warning(
+            "TICKET_SECRET is not set: media that reaches another replica than the webhook is \
+             refused"
+                .to_owned(),
+        );
     }
     secret
 }

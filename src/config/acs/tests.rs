@@ -36,6 +36,7 @@ fn production(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
         ("AGENT", "openai"),
         ("OPENAI_API_KEY", "sk-very-secret"),
         ("OPS_TOKEN", "an-operators-very-secret-token"),
+        ("TICKET_SECRET", "the same after a restart"),
     ];
     load(&[&others, settings].concat())
 }
@@ -109,6 +110,19 @@ fn production_wants_all_of_it_or_nothing() {
     let required = load(&[CONNECTION, GRID, ("ACS_WS_JWT", "required")]);
     let error = required.unwrap_err().to_string();
     assert!(error.contains("ACS_WS_JWT=required needs it"), "{error}");
+}
+
+#[test]
+fn production_needs_one_carrier_and_a_secret_that_outlives_the_process() {
+    let both = [CONNECTION, RESOURCE, GRID];
+    let without = |names: &[&str]| {
+        let none = names.iter().map(|name| (*name, ""));
+        production(&both.into_iter().chain(none).collect::<Vec<_>>())
+    };
+    let config = without(&["TWILIO_AUTH_TOKEN"]).unwrap();
+    assert!(config.acs.is_open() && !config.twilio.is_open());
+    let error = without(&["TICKET_SECRET"]).unwrap_err().to_string();
+    assert!(error.contains("TICKET_SECRET: not set"), "{error}");
 }
 
 /// Checks that each of these settings is refused for its reason.
