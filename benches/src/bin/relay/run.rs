@@ -26,8 +26,10 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long an idle process settles before its memory is read.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// How often ACS announces a call.
+/// How often ACS announces a call whose answer is timed, and how many are. Further calls come as
+/// fast as they are answered: none of them may be silent for so long that it is given up.
 const EVENT_EVERY: Duration = Duration::from_millis(50);
+const TIMED_EVENTS: u16 = 100;
 
 /// How many calls there are on each line.
 #[derive(Clone, Copy)]
@@ -179,13 +181,16 @@ fn come_in(
         let began = now();
         for nth in 0..calls {
             let index = u16::try_from(mouths.len())?;
-            if let (Line::Acs { .. }, Candidate::Gateway) = (line, door.candidate) {
+            let is_timed = matches!(line, Line::Acs { .. })
+                && door.candidate == Candidate::Gateway
+                && nth < TIMED_EVENTS;
+            if is_timed {
                 let due = EVENT_EVERY * u32::from(nth);
                 thread::sleep(due.saturating_sub(began.elapsed()));
             }
             let caller = door.call(line, index);
             let caller = caller.with_context(|| format!("call {index} did not come in"))?;
-            if let Some(after) = caller.answered_after {
+            if let Some(after) = caller.answered_after.filter(|_| is_timed) {
                 answered.saturating_record(u64::try_from(after.as_nanos())?);
             }
             let mouth = caller.stream.try_clone()?;
