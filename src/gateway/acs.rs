@@ -42,6 +42,8 @@ const ACT_WITHIN: Duration = Duration::from_secs(30);
 const HANG_UP_AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether a call's connection is known.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long a call whose media has stopped may go on until somebody says that it is over.
+const SILENT_FOR: Duration = Duration::from_secs(3);
 /// How long a sentence may last until the call is ended though nobody said that it was played.
 const SAID_WITHIN: Duration = Duration::from_secs(45);
 /// How long a connection is remembered, in milliseconds: longer than calls last.
@@ -354,6 +356,32 @@ impl Gateway {
         {
             self.hang_up_acs(call);
         }
+    }
+
+    /// Ends a call whose media has stopped while nobody says that it is over: the replica that
+    /// carried it may be gone. Goes on by itself.
+    pub(crate) fn end_if_silent(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+        connection: Option<CallConnectionId>,
+        campaign: &Campaign,
+    ) {
+        let (gateway, silent) = (Arc::clone(self), call.clone());
+        let campaign = campaign.clone();
+        self.act(call, async move {
+            sleep(SILENT_FOR).await;
+            if gateway.connections.has(&silent)
+                || gateway.admission.has_ended(&silent)
+                || gateway.admission.ended_elsewhere(&silent).await.is_some()
+            {
+                return;
+            }
+            tracing::warn!("a call's media has stopped, and nobody carries it");
+            gateway.acs_failed(&silent, EndReason::StreamFailed).await;
+            if let Some(connection) = connection {
+                gateway.say_by_rest(&silent, connection, Prompt::Apology, &campaign);
+            }
+        });
     }
 
     /// Ends a call whose answer or media ACS reports to have failed.

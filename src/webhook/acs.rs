@@ -267,6 +267,9 @@ async fn became(
                 gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
             }
         }
+        (Kind::MediaStreamingStopped(_), Errand::Talk) if !gateway.connections.has(call) => {
+            gateway.end_if_silent(call, connection, campaign);
+        }
         _ => {}
     }
 }

@@ -7,7 +7,7 @@ use callgate::{
 };
 
 use crate::{
-    acs::{AcsHouse, answered, media_url},
+    acs::{AcsHouse, answered, event, media_url, status},
     audio::{loudness, share_of},
     pcm::{FRAME, syllables},
 };
@@ -172,6 +172,26 @@ async fn media_that_do_not_come_end_the_call_with_words() {
     assert_eq!(house.ended(&call).await, EndReason::StreamFailed);
     let says = |deed: &Deed| matches!(deed, Deed::Plays(_));
     house.until(&call, says).await;
+    house.until(&call, |deed| *deed == Deed::HungUp).await;
+    drop(call);
+    house.finish().await;
+}
+
+/// As when the replica has died that carried it.
+#[tokio::test]
+async fn a_call_whose_media_has_stopped_and_that_nobody_carries_ends_with_words() {
+    let house = AcsHouse::start().await;
+    let call = house.ring().await;
+    let answered = answered(&call).await;
+    house.gateway.until_active(1).await;
+    let token = house.acs.token(&house.acs.claims());
+    let stopped = event(&call, &answered.connection, "MediaStreamingStopped");
+    let request = house.callback(&answered).bearer_auth(token);
+    assert_eq!(status(request.json(&stopped)).await, 200);
+    assert_eq!(house.ended(&call).await, EndReason::StreamFailed);
+    house
+        .until(&call, |deed| matches!(deed, Deed::Plays(_)))
+        .await;
     house.until(&call, |deed| *deed == Deed::HungUp).await;
     drop(call);
     house.finish().await;
