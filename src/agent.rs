@@ -52,8 +52,6 @@ pub const BUDGET: Duration = Duration::from_secs(3);
 const RETRY_PAUSE: Duration = Duration::from_millis(150);
 /// The longest message that is read: half a minute of audio is below half a mebibyte.
 const LONGEST_MESSAGE: usize = 4 << 20;
-/// What may wait to be sent: about four seconds of the caller's audio.
-const LONGEST_OUTBOX: usize = 64 << 10;
 
 /// How an agent's messages are worded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,7 +355,7 @@ impl Agent {
         let limits = WebSocketConfig::default()
             .read_buffer_size(4 << 10)
             .write_buffer_size(16 << 10)
-            .max_write_buffer_size(LONGEST_OUTBOX)
+            .max_write_buffer_size(longest_outbox(encoding))
             .max_message_size(Some(LONGEST_MESSAGE))
             .max_frame_size(Some(LONGEST_MESSAGE));
         let tls = Connector::Rustls(Arc::clone(&self.tls));
@@ -421,6 +419,13 @@ impl Dialect {
             AgentKind::VoiceLive => Self::VoiceLive,
         }
     }
+}
+
+/// Returns how much may wait to be sent, in bytes: the caller's first words, all of which go out at
+/// once when an agent is there, and about as much again.
+fn longest_outbox(encoding: Encoding) -> usize {
+    // As base64 five seconds are below seven times a second's bytes, and messages are around them.
+    encoding.rate() as usize * encoding.width() * 12
 }
 
 impl AgentError {

@@ -364,3 +364,22 @@ async fn tls_before(
     });
     (format!("wss://localhost:{port}/v1/realtime"), tasks)
 }
+
+#[test]
+fn the_first_words_of_a_caller_fit_into_the_outbox() {
+    for encoding in [Encoding::Mulaw, Encoding::Pcm16k, Encoding::Pcm24k] {
+        let frame = Chunk::encode(
+            &vec![0; encoding.rate() as usize / 50 * encoding.width()],
+            encoding,
+        );
+        let mut messages = bytes::BytesMut::new();
+        for _ in 0..250 {
+            openai::append(&frame, &mut messages);
+        }
+        let (held, headers) = (messages.len(), 250 * 8);
+        assert!(
+            held + headers < longest_outbox(encoding),
+            "{encoding:?}: {held}"
+        );
+    }
+}

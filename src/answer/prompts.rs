@@ -22,7 +22,7 @@ use bytes::Bytes;
 use self::sound::{LARGEST, PROMPT_RATE, Sound};
 use serde::{Deserialize, Serialize};
 
-use crate::language::Language;
+use crate::{call::Farewell, language::Language};
 
 /// A prompt, its language, and its file as of the build.
 macro_rules! embedded {
@@ -179,6 +179,15 @@ impl Prompt {
     /// Returns the prompt that has `name`, as files and URLs have it.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|prompt| prompt.name() == name)
+    }
+
+    /// Returns what is said where a carrier cannot be asked to say it; nothing before hanging up.
+    pub fn of(farewell: Farewell) -> Option<Self> {
+        match farewell {
+            Farewell::HangUp => None,
+            Farewell::Goodbye => Some(Self::Goodbye),
+            Farewell::Apology => Some(Self::Apology),
+        }
     }
 
     pub fn name(self) -> &'static str {

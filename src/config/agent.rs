@@ -60,7 +60,7 @@ pub struct AgentSettings {
     /// For [`AgentKind::VoiceLive`] only.
     pub voice_live: VoiceLiveSettings,
     /// `AGENT_MAX_SESSIONS`, `AGENT_CONNECTIONS_PER_MINUTE`, `AGENT_TOKENS_PER_MINUTE`: what all
-    /// replicas together may ask of it. Default: nothing bounds it.
+    /// replicas together may ask of it. Default: [`AgentKind::budget`].
     pub budget: Budget,
 }
 

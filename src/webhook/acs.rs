@@ -10,13 +10,13 @@ mod json;
 pub mod prompt;
 pub mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
+use url::form_urlencoded;
 
 use crate::{
     admission::Decision,
@@ -77,8 +77,7 @@ pub async fn incoming(
     }
     let body = match read_body(payload.into_inner(), LONGEST_EVENTS).await {
         Ok(body) => body,
-        Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
-        Err(_) => return HttpResponse::ServiceUnavailable().finish(), // It may come again.
+        Err(error) => return unread(&error),
     };
     let Ok(events) = event::read(&body) else {
         gateway.metrics.webhook("acs_malformed");
@@ -181,8 +180,7 @@ pub async fn callbacks(
     }
     let body = match read_body(payload.into_inner(), LONGEST_CALLBACKS).await {
         Ok(body) => body,
-        Err(WebhookError::TooLong(_)) => return HttpResponse::PayloadTooLarge().finish(),
-        Err(_) => return HttpResponse::ServiceUnavailable().finish(),
+        Err(error) => return unread(&error),
     };
     let Ok(read) = callback::read(&body) else {
         gateway.metrics.webhook("acs_malformed");
@@ -274,6 +272,15 @@ async fn became(
     }
 }
 
+/// Answers a body that did not arrive; whatever is not its own fault may come again.
+fn unread(error: &WebhookError) -> HttpResponse {
+    if let WebhookError::TooLong(_) = error {
+        HttpResponse::PayloadTooLarge().finish()
+    } else {
+        HttpResponse::ServiceUnavailable().finish()
+    }
+}
+
 /// Why a request is not acted on.
 enum Refused {
     Closed,
@@ -337,16 +344,11 @@ async fn prove(request: &HttpRequest, gateway: &Gateway) -> Result<(), Refused> 
         verifier.verify(token).await?;
         return Ok(());
     }
-    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-    let in_query = query.ok().and_then(|query| {
-        let secret = query.into_inner().into_iter();
-        secret.into_iter().find(|(name, _)| name == "secret")
-    });
-    let sent = header(SECRET_HEADER).map(str::to_owned);
-    let sent = sent
-        .or(in_query.map(|(_, secret)| secret))
-        .unwrap_or_default();
-    let is_ours = |secret: &SecretString| same(&sent, secret) && !secret.expose_secret().is_empty();
+    let query = || form_urlencoded::parse(request.query_string().as_bytes());
+    let in_query = || query().find(|(name, _)| name == "secret");
+    let sent = header(SECRET_HEADER).map(Cow::Borrowed);
+    let sent = sent.or_else(|| in_query().map(|(_, secret)| secret));
+    let is_ours = |secret| sent.as_ref().is_some_and(|sent| same(sent, secret));
     if acs.event_secrets.iter().any(is_ours) {
         Ok(())
     } else {

@@ -7,7 +7,7 @@ use crate::{
     admission::ClaimError,
     answer::prompts::Prompt,
     bridge::call::{Over, carry, span, take_place},
-    call::{Carrier, CarrierCallId, EndReason, Farewell},
+    call::{Carrier, CarrierCallId, EndReason},
     carrier::acs::CallConnectionId,
     config::SocketToken,
     connections::Place,
@@ -118,11 +118,7 @@ async fn part(
     if let EndReason::CarrierEnded | EndReason::TakenOver = reason {
         return reason;
     }
-    let prompt = match reason.farewell() {
-        Farewell::HangUp => None,
-        Farewell::Goodbye => Some(Prompt::Goodbye),
-        Farewell::Apology => Some(Prompt::Apology),
-    };
+    let prompt = Prompt::of(reason.farewell());
     let connection = gateway.acs.as_ref().and_then(|acs| acs.connection(call));
     match (prompt, reason, connection) {
         // There is hurry.

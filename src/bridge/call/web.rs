@@ -10,7 +10,7 @@ use crate::{
     admission::Decision,
     answer::prompts::Prompt,
     bridge::call::{carry, span, take_place},
-    call::{CallerId, EndReason, Farewell},
+    call::{CallerId, EndReason},
     campaign::Campaign,
     connections::Place,
     gateway::{Gateway, WebPass},
@@ -109,13 +109,8 @@ async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Plac
         Err(_) => EndReason::CarrierGarbled,
     };
     socket.tell(State::Ended(reason), &campaign.language);
-    let prompt = match reason.farewell() {
-        Farewell::HangUp => None,
-        Farewell::Goodbye => Some(Prompt::Goodbye),
-        Farewell::Apology if reason == EndReason::CarrierLost => None,
-        Farewell::Apology => Some(Prompt::Apology),
-    };
-    if let Some(prompt) = prompt {
+    let is_there = reason != EndReason::CarrierLost;
+    if let Some(prompt) = Prompt::of(reason.farewell()).filter(|_| is_there) {
         socket
             .say(gateway.prompt(prompt, &campaign.language, ENCODING))
             .await;
