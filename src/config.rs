@@ -5,6 +5,7 @@ mod agent;
 mod caps;
 mod file;
 mod reader;
+mod records;
 mod refusal;
 mod store;
 mod twilio;
@@ -27,6 +28,7 @@ pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
+pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
@@ -66,6 +68,7 @@ pub struct Config {
     pub voice_live: VoiceLiveAccess,
     pub caps: Caps,
     pub store: StoreSettings,
+    pub records: RecordSettings,
     pub refusal: RefusalSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
@@ -135,6 +138,7 @@ impl Config {
             twilio,
             web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, sealing),
+            records: RecordSettings::load(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),
