@@ -87,6 +87,8 @@ pub struct Gateway {
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
     calls: TaskTracker,
+    /// Tasks that nobody waits for.
+    chores: TaskTracker,
     draining: AtomicBool,
     /// Is cancelled when the process is about to end: whoever speaks or waits hangs up then.
     pub(crate) stopping: CancellationToken,
@@ -230,6 +232,7 @@ impl Gateway {
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
+            chores: TaskTracker::new(),
             draining: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             store_flaws: Mutex::default(),

@@ -123,6 +123,8 @@ pub struct Usage {
 pub enum Fact {
     Arrived(Box<Arrival>),
     Happened(What),
+    /// Whoever had it is gone.
+    Lost(Box<Arrival>),
     /// How long its media was bridged.
     Talked(Duration),
     Used(Box<Usage>),
@@ -266,6 +268,11 @@ impl Timeline {
         };
         self.recorder.note(call, Fact::Arrived(Box::new(arrival)));
         self.step(call, what);
+    }
+
+    /// Notes that whoever had a call is gone, with what is known of it.
+    pub fn lost(&self, call: &CarrierCallId, arrival: Arrival) {
+        self.recorder.note(call, Fact::Lost(Box::new(arrival)));
     }
 
     pub fn talked(&self, call: &CarrierCallId, lasted: Duration) {

@@ -4,7 +4,7 @@
 //! fill in what is blank, and change nothing else.
 
 use crate::{
-    call::{CallId, CarrierCallId, EndReason},
+    call::{Blame, CallId, CarrierCallId, EndReason},
     recent::Millis,
     record::{Arrival, Direction, Fact, What},
 };
@@ -132,6 +132,14 @@ impl CallRow {
                     self.blame = Some(reason.blame().as_str());
                     self.ended_at = Some(at);
                 }
+            }
+            Fact::Lost(arrival) => {
+                if self.come_to(State::InstanceLost) {
+                    self.reason = Some(State::InstanceLost.as_str().to_owned());
+                    self.blame = Some(Blame::Callgate.as_str());
+                    self.ended_at = Some(at);
+                }
+                self.arrival.get_or_insert_with(|| arrival.clone());
             }
             Fact::Talked(lasted) => {
                 let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);
