@@ -34,7 +34,7 @@ use crate::{
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
+    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
         book::{Draft, DraftError},
@@ -163,19 +163,8 @@ impl Gateway {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
+        let draft = first_draft(&config, &inherited).await?;
         let file = config.campaigns;
-        let draft = if let Some(file) = &file {
-            Draft::read(file, &inherited).await?
-        } else {
-            let numbers = config.twilio.numbers.clone();
-            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let refusal = &config.refusal;
-            let budget = (Name::default_name(), config.agent.budget);
-            let only = only
-                .offering(refusal.when_full, refusal.acs_when_full.clone())
-                .with_budgets([budget]);
-            Draft::without_file(only, &inherited)?
-        };
         let Config {
             listen,
             workers,
@@ -458,6 +447,21 @@ impl Running {
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Step> {
         self.gateway.timeline.watch()
     }
+}
+
+/// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
+/// environment makes.
+async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
+    if let Some(file) = &config.campaigns {
+        return Draft::read(file, inherited).await;
+    }
+    let (language, numbers) = (config.language.clone(), config.twilio.numbers.clone());
+    let refusal = &config.refusal;
+    let budget = (Name::default_name(), config.agent.budget);
+    let only = Campaigns::only(language, config.caps.campaign, numbers)
+        .offering(refusal.when_full, refusal.acs_when_full.clone())
+        .with_budgets([budget]);
+    Draft::without_file(only, inherited)
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {
