@@ -51,7 +51,7 @@ use crate::{
     transcode,
 };
 
-pub use acs::{Acs, Errand};
+pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
 pub use browser::{WebPass, make_token};
 pub use farewells::Farewells;

@@ -37,7 +37,7 @@ pub struct CallState {
 }
 
 /// How far a call has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Ringing,
@@ -50,6 +50,14 @@ pub enum Phase {
 struct Noted {
     caller: Option<String>,
     rang_at: Option<Millis>,
+    state: Option<Phase>,
+}
+
+impl Phase {
+    /// Reads how far a call has come from what is kept of it.
+    pub fn noted(state: &str) -> Option<Self> {
+        serde_json::from_str::<Noted>(state).ok()?.state
+    }
 }
 
 impl CallState {

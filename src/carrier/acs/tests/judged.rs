@@ -69,7 +69,7 @@ async fn answers(acs: &CallAutomation) -> Asked {
             media: audio.map(|audio| Media { socket, audio }),
             ..ringing.answer()
         };
-        acs.answer(&answer, in_time()).await.unwrap();
+        acs.answer(&answer, since(30), in_time()).await.unwrap();
         let given = json!({
             "context": ringing.context.expose_secret(),
             "callback": ringing.callback.as_str(),
@@ -86,9 +86,9 @@ async fn refusals(acs: &CallAutomation) -> Asked {
     let (context, to) = (&SecretString::from("eyJ-canary"), number("+14255550199"));
     let reason = RejectReason::Busy;
     let reject = Reject { context, reason };
-    acs.reject(&reject, in_time()).await.unwrap();
+    acs.reject(&reject, since(30), in_time()).await.unwrap();
     let redirect = Redirect { context, to: &to };
-    acs.redirect(&redirect, in_time()).await.unwrap();
+    acs.redirect(&redirect, since(30), in_time()).await.unwrap();
     let context = context.expose_secret();
     vec![
         ("reject", json!({"context": context, "reason": "busy"})),
