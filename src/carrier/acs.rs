@@ -132,16 +132,18 @@ impl CallAutomation {
         connecting(&self.transport.ask(&operation, deadline).await?)
     }
 
-    /// Ends a call for everybody in it. One that has ended already is as well.
+    /// Ends a call for everybody in it, which is wanted `since` then. One that has ended already is
+    /// as well.
     ///
     /// # Errors
     /// If it is not ended by the deadline, or nobody knows.
     pub async fn hang_up(
         &self,
         call: &CallConnectionId,
+        since: Timestamp,
         deadline: Instant,
     ) -> Result<(), AcsError> {
-        let operation = self.once(&format!("/{call}:terminate"), None::<&()>);
+        let operation = self.alike(&format!("/{call}:terminate"), None::<&()>, since);
         match self.transport.ask(&operation, deadline).await {
             Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(()),
             ended => ended.map(drop),

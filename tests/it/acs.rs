@@ -131,8 +131,7 @@ impl AcsHouse {
 
     /// Begins a callback for an answered call.
     pub fn callback(&self, answered: &Answered) -> RequestBuilder {
-        let path = answered.callback.strip_prefix(PUBLIC_URL).unwrap();
-        self.gateway.carrier.post(path)
+        callback(&self.gateway, answered)
     }
 
     /// Waits until something is seen of a call.
@@ -165,6 +164,12 @@ pub fn event_grid(gateway: &TestGateway, acs: &FakeAcs) -> RequestBuilder {
     let [.., (_, secret)] = acs.environment();
     let path = format!("/acs/incomingcall?secret={secret}");
     gateway.carrier.post(&path)
+}
+
+/// Begins a callback to a gateway for an answered call.
+pub fn callback(gateway: &TestGateway, answered: &Answered) -> RequestBuilder {
+    let path = answered.callback.strip_prefix(PUBLIC_URL).unwrap();
+    gateway.carrier.post(path)
 }
 
 /// Opens a media socket at a gateway.

@@ -12,37 +12,44 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    acs::{answered, event_grid, media_url, status, upgrade, way_to},
+    acs::{answered, callback, event, event_grid, media_url, status, until_seen, upgrade, way_to},
     carrier::{CALLED, CALLER},
     gateway::{Replicas, TestGateway},
     pcm::{FRAME, PcmLine, Tongue},
 };
 
-/// Two replicas, and an ACS that only the second one reaches.
+/// Two replicas, and an ACS that brings them calls.
 struct House {
     replicas: Replicas,
     acs: FakeAcs,
 }
 
 impl House {
-    /// Also returns where the first replica asks, who is never answered.
-    async fn start() -> (Self, TcpListener) {
-        let acs = FakeAcs::start(FakeAcsOptions::on_a_free_port()).await;
-        let acs = acs.unwrap();
+    async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// Starts two of which ACS never answers the first one; also returns what it asks.
+    async fn cut_off() -> (Self, TcpListener) {
         let silence = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = silence.local_addr().unwrap();
-        let nowhere = format!("endpoint=http://{address}/;accesskey={}", "QUJD".repeat(12));
+        let key = "QUJD".repeat(12);
+        let nowhere = format!("endpoint=http://{address}/;accesskey={key}");
+        (Self::with(Some(&nowhere)).await, silence)
+    }
+
+    /// Starts two of which the first one has another connection string, if one is given.
+    async fn with(connection_string: Option<&str>) -> Self {
+        let acs = FakeAcs::start(FakeAcsOptions::on_a_free_port()).await;
+        let acs = acs.unwrap();
         let environment = acs.environment();
-        let settings = environment
+        let second = environment
             .each_ref()
             .map(|(name, value)| (*name, value.as_str()));
-        let cut_off = [
-            &[("ACS_CONNECTION_STRING", nowhere.as_str())],
-            &settings[1..],
-        ]
-        .concat();
-        let replicas = Replicas::each(&[&cut_off, &settings]).await;
-        (Self { replicas, acs }, silence)
+        let mut first = second;
+        first[0].1 = connection_string.unwrap_or(first[0].1);
+        let replicas = Replicas::each(&[&first, &second]).await;
+        Self { replicas, acs }
     }
 
     /// Makes a call whose callbacks reach the second replica.
@@ -59,7 +66,7 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_answering_replica_has_died_is_answered_by_another() {
-    let (house, silence) = House::start().await;
+    let (house, silence) = House::cut_off().await;
     let (first, second) = (&house.replicas[0], &house.replicas[1]);
     let call = house.calling();
     let delivery = TaskTracker::new().spawn(status(house.event(first, &call)));
@@ -95,6 +102,36 @@ async fn a_call_whose_answering_replica_has_died_is_answered_by_another() {
         second.ended(call.correlation()).await,
         EndReason::CallerHungUp
     );
+    drop(call);
+    house.replicas.finish().await;
+    house.acs.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_words_are_said_once_and_to_their_end_whichever_replicas_want_to_say_them() {
+    let house = House::start().await;
+    let call = house.calling();
+    assert_eq!(status(house.event(&house.replicas[1], &call)).await, 200);
+    let answer = answered(&call).await;
+    let connected = |deed: &Deed| *deed == Deed::Told("CallConnected", 200);
+    until_seen(&house.acs, &call, connected).await;
+    let tell = async |replica: usize, kind: &str| {
+        let told = callback(&house.replicas[replica], &answer);
+        let told = told.bearer_auth(house.acs.token(&house.acs.claims()));
+        let told = told.json(&event(&call, &answer.connection, kind));
+        assert_eq!(status(told).await, 200);
+    };
+    tell(0, "MediaStreamingFailed").await;
+    tell(1, "MediaStreamingFailed").await;
+    // It is told only of a sentence that nobody has cut off.
+    let said = |deed: &Deed| *deed == Deed::Told("PlayCompleted", 200);
+    until_seen(&house.acs, &call, said).await;
+    until_seen(&house.acs, &call, |deed| *deed == Deed::HungUp).await;
+    let deeds = house.acs.saw(call.correlation());
+    let said = deeds.iter().filter(|it| matches!(it, Deed::Plays(_)));
+    assert_eq!(said.count(), 1, "{deeds:?}");
+    tell(0, "CallDisconnected").await;
+    house.replicas.until_registered(0).await;
     drop(call);
     house.replicas.finish().await;
     house.acs.stop().await;

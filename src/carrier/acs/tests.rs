@@ -138,7 +138,7 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
         .unwrap();
     let redirect = Redirect { context, to: &to };
     acs.redirect(&redirect, since(30), in_time()).await.unwrap();
-    acs.hang_up(&call, in_time()).await.unwrap();
+    acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
         from: &from,
@@ -281,7 +281,7 @@ async fn a_call_that_is_gone_has_been_hung_up() {
         let body = format!(r#"{{"error":{{"code":"{code}","message":"of +14255550123"}}}}"#);
         let server = Loopback::start(move |_, _| Reply::Answer(status, body.clone())).await;
         let (acs, call) = (client(&server), "1b005580".parse().unwrap());
-        let hung_up = acs.hang_up(&call, in_time()).await;
+        let hung_up = acs.hang_up(&call, since(30), in_time()).await;
         assert_eq!(hung_up.is_ok(), is_hung_up, "{status} {code}");
         if let Err(error) = hung_up {
             assert_eq!(error.problem().unwrap().subcode, code.parse().ok());

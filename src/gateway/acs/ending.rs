@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use crate::{
     answer::prompts::Prompt,
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaign,
-    carrier::acs::{CallConnectionId, request::Play},
+    carrier::acs::{CallConnectionId, Problem, request::Play},
     gateway::Gateway,
 };
 
@@ -48,10 +49,13 @@ impl Gateway {
             };
             let over = acs.listens(&call);
             match acs.client.play(&connection, &play, soon(ACT_WITHIN)).await {
-                // The end of the sentence is told by a callback, if nothing is lost.
-                Ok(()) if gateway.is_over_in_time(&over).await => return,
-                Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "ACS did not play a sentence"),
+                Err(error) if !error.problem().is_some_and(Problem::is_taken) => {
+                    tracing::warn!(%error, "ACS did not play a sentence");
+                }
+                // The end of the sentence, of another replica's perhaps, is told by a callback, if
+                // nothing is lost.
+                Ok(()) | Err(_) if gateway.is_over_in_time(&over).await => return,
+                Ok(()) | Err(_) => {}
             }
             acs.is_over(&call);
             hang_up(acs, &connection).await;
@@ -148,8 +152,11 @@ impl Gateway {
 /// nobody else would end it.
 pub(super) async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
     let deadline = soon(ACT_WITHIN);
+    // Several replicas may do so: within a minute they ask for the same, which ACS does once.
+    let now = Timestamp::now();
+    let mut since = Timestamp::from_second(now.as_second() / 60 * 60).unwrap_or(now);
     loop {
-        let Err(error) = acs.client.hang_up(connection, deadline).await else {
+        let Err(error) = acs.client.hang_up(connection, since, deadline).await else {
             return true;
         };
         if deadline <= Instant::now() + HANG_UP_AGAIN {
@@ -158,5 +165,6 @@ pub(super) async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
             return false;
         }
         sleep(HANG_UP_AGAIN).await;
+        since = Timestamp::now(); // What was refused is asked for anew.
     }
 }

@@ -100,7 +100,7 @@ async fn of_running_calls(acs: &CallAutomation) -> Asked {
     let call = "1b005580-1f2e".parse().unwrap();
     let (from, to) = (number("+14255550123"), number("+14255550199"));
     let file = "https://gw.example.com/busy.wav?k=a%20b".parse().unwrap();
-    acs.hang_up(&call, in_time()).await.unwrap();
+    acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
         from: &from,
