@@ -30,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
+    bridge::call::LostCalls,
     call::{CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
@@ -73,6 +74,7 @@ pub struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
+    pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) metrics: Metrics,
@@ -212,6 +214,7 @@ impl Gateway {
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
+            lost: LostCalls::default(),
             farewells: Farewells::new(),
             timeline: Timeline::new(),
             metrics,

@@ -105,6 +105,29 @@ impl MediaSocket {
         self.began.elapsed()
     }
 
+    /// Returns when the time of its deadlines began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Goes on with a call whose time began before this socket opened.
+    pub fn take_over(&mut self, began: Instant) {
+        let before = self.began.saturating_duration_since(began);
+        self.began = began;
+        for at in [
+            &mut self.ping_at,
+            &mut self.alive_at,
+            &mut self.controls_since,
+        ] {
+            *at += before;
+        }
+    }
+
+    /// Tells whether the carrier may bring a call's media again once this socket is lost.
+    pub fn may_be_replaced(&self) -> bool {
+        matches!(self.dialect, Dialect::Acs(_))
+    }
+
     /// Returns how the carrier's audio is encoded, both ways.
     pub fn encoding(&self) -> Encoding {
         self.dialect.encoding()
