@@ -5,6 +5,7 @@
 
 mod answering;
 mod ending;
+mod silence;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,8 @@ use crate::{
     recent::Recent,
     webhook::acs::token::{TokenError, TokenVerifier},
 };
+
+use silence::SilentCalls;
 
 pub use answering::Settled;
 
@@ -56,6 +59,8 @@ pub struct Acs {
     events: Mutex<Recent<String, ()>>,
     /// Calls that hear their last words, and what wakes whoever waits for their end.
     listening: Mutex<HashMap<CarrierCallId, CancellationToken>>,
+    /// Calls that were answered to talk, until it is known that somebody carries them.
+    silent: SilentCalls,
 }
 
 /// What a call was answered for.
@@ -106,6 +111,7 @@ impl Acs {
             connections: Mutex::default(),
             events: Mutex::default(),
             listening: Mutex::default(),
+            silent: SilentCalls::default(),
         }))
     }
 

@@ -244,6 +244,9 @@ async fn became(
             }
         }
         (Kind::Connected | Kind::MediaStreamingStarted(_), Errand::Talk) => {
+            if let Some(connection) = &connection {
+                gateway.watch_silence(call, connection, campaign);
+            }
             gateway.end_unwanted(call).await;
         }
         (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {

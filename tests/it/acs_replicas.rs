@@ -1,6 +1,6 @@
 //! Calls by ACS over several replicas, one of which may die at any moment.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use callgate::{
     EndReason, What,
@@ -133,6 +133,28 @@ async fn last_words_are_said_once_and_to_their_end_whichever_replicas_want_to_sa
     tell(0, "CallDisconnected").await;
     house.replicas.until_registered(0).await;
     drop(call);
+    house.replicas.finish().await;
+    house.acs.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_media_end_with_words_also_if_who_answered_them_has_died() {
+    let house = House::start().await;
+    let calls = [house.calling(), house.calling()];
+    for (replica, call) in calls.iter().enumerate() {
+        let event = house.event(&house.replicas[replica], call);
+        assert_eq!(status(event).await, 200);
+        let connected = |deed: &Deed| *deed == Deed::Told("CallConnected", 200);
+        until_seen(&house.acs, call, connected).await;
+    }
+    house.replicas[0].drain(pending()).await;
+    assert_eq!(house.replicas.registered().await, 2);
+    for call in &calls {
+        let says = |deed: &Deed| matches!(deed, Deed::Plays(file) if file.ends_with("apology.wav"));
+        until_seen(&house.acs, call, says).await;
+        until_seen(&house.acs, call, |deed| *deed == Deed::HungUp).await;
+    }
+    drop(calls);
     house.replicas.finish().await;
     house.acs.stop().await;
 }

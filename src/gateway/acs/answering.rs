@@ -48,7 +48,7 @@ impl Gateway {
     ) -> Settled {
         let callback = self.callback_url(&incoming.call, campaign, &Errand::Talk);
         let media = self.public.acs_media(ticket);
-        let gateway = Arc::clone(self);
+        let (gateway, campaign) = (Arc::clone(self), campaign.clone());
         let (taken, settled) = oneshot::channel();
         self.act(&incoming.call.clone(), async move {
             let Some(acs) = &gateway.acs else { return };
@@ -65,6 +65,7 @@ impl Gateway {
             match acs.client.answer(&answer, incoming.time, deadline).await {
                 Ok(connecting) => {
                     acs.note(&incoming.call, &connecting.connection);
+                    gateway.watch_silence(&incoming.call, &connecting.connection, &campaign);
                     let _ = taken.send(()); // Who brought the event may have stopped to wait.
                     if gateway.admission.has_ended(&incoming.call) {
                         // It ended while it was answered.
