@@ -54,7 +54,7 @@ use crate::{
 
 pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
-pub use browser::{WebPass, make_token};
+pub use browser::{NoPass, WebPass, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
