@@ -132,10 +132,9 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) -> Option<Settled
     }
     let campaigns = gateway.campaigns.current();
     let Some(campaign) = campaigns.answering(&incoming.to) else {
-        // Another gateway may answer that number of the same resource.
         gateway.metrics.webhook("acs_not_ours");
         tracing::info!(called = %incoming.to, "a call to a number that no campaign has");
-        return None;
+        return gateway.not_in_service_acs(incoming, campaigns.default_campaign());
     };
     let acs = gateway.acs.as_ref()?;
     let (call, caller) = (&incoming.call, &incoming.from);

@@ -19,6 +19,7 @@ use crate::{
         AcsError,
         request::{self, Media, Redirect, Reject, RejectReason},
     },
+    config::NotInService,
     gateway::Gateway,
     webhook::acs::IncomingCall,
 };
@@ -98,6 +99,24 @@ impl Gateway {
         };
         let way = campaign.acs_when_full.clone();
         self.turn_away_acs(incoming, campaign, prompt, way)
+    }
+
+    /// Tells the caller of a number that no campaign has that it is not in service, if that is
+    /// wanted, in the language of the `texts`.
+    pub(crate) fn not_in_service_acs(
+        self: &Arc<Self>,
+        incoming: IncomingCall,
+        texts: &Campaign,
+    ) -> Option<Settled> {
+        let acs = self.acs.as_ref()?;
+        match acs.not_in_service {
+            NotInService::Ignore => None,
+            NotInService::Say if acs.connection(&incoming.call).is_some() => None,
+            NotInService::Say => {
+                let (prompt, way) = (Prompt::NotInService, AcsRefusal::Prompt);
+                Some(self.turn_away_acs(incoming, texts, prompt, way))
+            }
+        }
     }
 
     /// Turns a call away; `prompt` is what its caller hears who is to hear anything. Goes on by
