@@ -30,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
+    bridge::call::LostCalls,
     call::{CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
@@ -51,9 +52,9 @@ use crate::{
     transcode,
 };
 
-pub use acs::{Acs, Errand};
+pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
-pub use browser::{WebPass, make_token};
+pub use browser::{NoPass, WebPass, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -73,6 +74,7 @@ pub struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
+    pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
@@ -210,6 +212,7 @@ impl Gateway {
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
+            lost: LostCalls::default(),
             farewells: Farewells::new(),
             timeline: records.timeline(),
             records,

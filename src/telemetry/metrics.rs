@@ -8,7 +8,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, RecordMetrics, slow};
+use crate::telemetry::{
+    AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, RecordMetrics, slow,
+};
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
