@@ -5,7 +5,11 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Our own name for a call, sortable by the time at which it rang.
+/// What our names for calls are made in.
+const CALLS: Uuid = Uuid::from_u128(0x0c3f_72a4_5f0e_4d0b_9d53_8b6c_31f2_77aa);
+
+/// Our own name for a call. It is made of the name by which we first know the call, so that every
+/// replica, and whoever looks after a lost one's calls, comes to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CallId(Uuid);
@@ -112,8 +116,9 @@ pub enum Farewell {
 }
 
 impl CallId {
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
+    /// Returns our name for the call that its carrier calls so.
+    pub fn of(carrier_call: &CarrierCallId) -> Self {
+        Self(Uuid::new_v5(&CALLS, carrier_call.as_str().as_bytes()))
     }
 }
 

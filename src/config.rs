@@ -7,6 +7,7 @@ mod events;
 mod file;
 mod guard;
 mod reader;
+mod records;
 mod refusal;
 mod store;
 mod twilio;
@@ -31,6 +32,7 @@ pub use caps::Caps;
 pub use events::EventSettings;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use reader::ConfigError;
+pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
@@ -70,6 +72,7 @@ pub struct Config {
     pub voice_live: VoiceLiveAccess,
     pub caps: Caps,
     pub store: StoreSettings,
+    pub records: RecordSettings,
     pub refusal: RefusalSettings,
     pub events: EventSettings,
     /// `GUARD_PORTS`, `GUARD_ALLOW`, `EGRESS_PROXY`: where requests may go whose addresses tenants
@@ -146,6 +149,7 @@ impl Config {
             twilio,
             web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, sealing),
+            records: RecordSettings::load(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),

@@ -60,7 +60,7 @@ impl Admission {
             // Another replica may have decided about this call before; no other gets in.
             rooms[0].cap = 0;
         }
-        let call = CallId::new();
+        let call = CallId::of(carrier_call);
         let rang_at = self.clock.shared();
         let askings: Vec<Asking<'_>> = campaign
             .agents()
