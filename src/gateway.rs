@@ -203,8 +203,9 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
-        let records = Records::open(&config.records, Arc::new(Nobody), admission.replica()).await;
-        let records = records.map_err(StartError::Records)?;
+        // What a database's futures hold is a lot for the stack of whoever awaits them.
+        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
+        let records = Box::pin(opening).await.map_err(StartError::Records)?;
         let gateway = web::Data::new(Self {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),

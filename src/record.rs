@@ -178,7 +178,9 @@ impl Records {
         replica: &str,
     ) -> Result<Self, DatabaseError> {
         let database = Database::open(settings)?;
-        if let Err(error) = database.migrate().await
+        // A file that cannot be used is the settings' fault, and known at once.
+        if settings.is_sqlite()
+            && let Err(error) = database.migrate().await
             && error.is_final()
         {
             return Err(error);
