@@ -24,7 +24,7 @@ use std::{
 
 use actix_web::{dev::ServerHandle, web};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,8 +34,11 @@ use crate::{
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
+    config::{
+        Config, FileError, Inherited, OperatorSettings, RecordSettings, TwilioSettings, WebSettings,
+    },
     connections::ConnectionManager,
+    event::{Addressees, Deliveries, Endpoints, Schedule},
     gateway::{
         book::{Draft, DraftError},
         browser::WebSeats,
@@ -44,8 +47,9 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
+    guard::GuardRules,
     language::Language,
-    record::{DatabaseError, Nobody, Records, Step, Timeline, What},
+    record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
     transcode,
@@ -76,6 +80,7 @@ pub struct Gateway {
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
+    pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -127,6 +132,8 @@ pub enum StartError {
     Certificates(#[source] io::Error),
     #[error("no certificates to trust the carrier by")]
     Carrier(#[source] reqwest::Error),
+    #[error("no certificates to trust tenants' endpoints by")]
+    Events(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -144,12 +151,44 @@ impl StartError {
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
+            | Self::Events(_)
             | Self::Store(_)
             | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
     }
+}
+
+/// Reads the campaign file; without one there is one campaign.
+async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, StartError> {
+    if let Some(file) = &config.campaigns {
+        return Ok(Draft::read(file, inherited).await?);
+    }
+    let numbers = config.twilio.numbers.clone();
+    let only = Campaigns::only(config.language.clone(), config.caps.campaign, numbers);
+    let refusal = &config.refusal;
+    let budget = (Name::default_name(), config.agent.budget);
+    let only = only
+        .offering(refusal.when_full, refusal.acs_when_full.clone())
+        .with_budgets([budget]);
+    Ok(Draft::without_file(only, inherited)?)
+}
+
+/// Opens the records of `replica`, and begins to tell endpoints of them.
+async fn keep_records(
+    settings: &RecordSettings,
+    (rules, schedule): (&GuardRules, Schedule),
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: &Metrics,
+    replica: &str,
+) -> Result<(Records, Deliveries), StartError> {
+    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
+    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = records.map_err(StartError::Records)?;
+    let metrics = metrics.events.clone();
+    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
+    Ok((records, deliveries.map_err(StartError::Events)?))
 }
 
 impl Gateway {
@@ -161,19 +200,8 @@ impl Gateway {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
+        let draft = first_draft(&config, &inherited).await?;
         let file = config.campaigns;
-        let draft = if let Some(file) = &file {
-            Draft::read(file, &inherited).await?
-        } else {
-            let numbers = config.twilio.numbers.clone();
-            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let refusal = &config.refusal;
-            let budget = (Name::default_name(), config.agent.budget);
-            let only = only
-                .offering(refusal.when_full, refusal.acs_when_full.clone())
-                .with_budgets([budget]);
-            Draft::without_file(only, &inherited)?
-        };
         let Config {
             listen,
             workers,
@@ -203,12 +231,19 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
+        let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
         // What a database's futures hold is a lot for the stack of whoever awaits them.
-        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
-        let records = Box::pin(opening).await.map_err(StartError::Records)?;
+        let (records, deliveries) = Box::pin(keep_records(
+            &config.records,
+            (&config.guard, config.events.schedule),
+            campaigns.endpoints(),
+            &metrics,
+            admission.replica(),
+        ))
+        .await?;
         let gateway = web::Data::new(Self {
             public,
-            campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
+            campaigns,
             twilio: config.twilio,
             acs,
             prompts,
@@ -222,6 +257,7 @@ impl Gateway {
             farewells: Farewells::new(),
             timeline: records.timeline(),
             records,
+            deliveries,
             metrics,
             longest_call: config.longest_call,
             longest_message: config.refusal.longest_message,

@@ -14,13 +14,6 @@ mod bridge;
 mod campaign;
 mod carrier;
 mod connections;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "signing and the schedule are there before deliveries"
-    )
-)]
 mod event;
 mod media;
 mod operator;
@@ -41,10 +34,7 @@ mod webhook;
 mod call;
 mod chunk;
 mod entra;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the rules are read before anything is sent")
-)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tools read answers, too"))]
 mod guard;
 mod language;
 #[cfg(test)]
@@ -62,6 +52,7 @@ pub use agent::parrot;
 pub use call::EndReason;
 pub use check::{Finding, Level, check};
 pub use config::{Config, ConfigError, FileError, LogFormat};
+pub use event::{EventsError, EventsOptions, run as events};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};

@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, str::FromStr};
 use crate::{campaign::Name, event::SigningSecrets, guard::GuardedUrl};
 
 /// Every kind of event there is.
-pub const KINDS: [EventKind; 6] = [
+pub const KINDS: [EventKind; 5] = [
     EventKind::CallStarted,
     EventKind::CallEnded,
     EventKind::CallRefused,
     EventKind::CallTranscript,
     EventKind::VoicemailReceived,
-    EventKind::WhatsappSent,
 ];
 
 /// What an event tells of.
@@ -22,7 +21,6 @@ pub enum EventKind {
     CallRefused,
     CallTranscript,
     VoicemailReceived,
-    WhatsappSent,
 }
 
 /// A receiver of a tenant's events.
@@ -46,7 +44,6 @@ impl EventKind {
             Self::CallRefused => "call.refused",
             Self::CallTranscript => "call.transcript",
             Self::VoicemailReceived => "voicemail.received",
-            Self::WhatsappSent => "whatsapp.sent",
         }
     }
 
@@ -54,11 +51,9 @@ impl EventKind {
     pub fn is_transcript(self) -> bool {
         match self {
             Self::CallTranscript => true,
-            Self::CallStarted
-            | Self::CallEnded
-            | Self::CallRefused
-            | Self::VoicemailReceived
-            | Self::WhatsappSent => false,
+            Self::CallStarted | Self::CallEnded | Self::CallRefused | Self::VoicemailReceived => {
+                false
+            }
         }
     }
 }

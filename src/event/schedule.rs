@@ -42,6 +42,18 @@ pub enum Cause {
     Gone,
 }
 
+impl Fate {
+    /// Returns the name that metrics have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Again { .. } => "again",
+            Self::Dead(Cause::Exhausted) => "exhausted",
+            Self::Dead(Cause::Gone) => "gone",
+        }
+    }
+}
+
 impl Schedule {
     pub fn new(pauses: Vec<Duration>) -> Self {
         Self(pauses)

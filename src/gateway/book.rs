@@ -13,7 +13,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     task::{JoinError, spawn_blocking},
     time::{MissedTickBehavior, interval},
 };
@@ -43,6 +43,7 @@ pub struct CampaignBook {
     inherited: Inherited,
     metrics: AgentMetrics,
     edition: RwLock<Edition>,
+    endpoints: watch::Sender<Arc<Endpoints>>,
     upkeep: Mutex<Upkeep>,
 }
 
@@ -50,7 +51,6 @@ pub struct CampaignBook {
 struct Edition {
     campaigns: Arc<Campaigns>,
     agents: Arc<Agents>,
-    endpoints: Arc<Endpoints>,
 }
 
 /// What a reload needs. Whoever holds it is the only one to reload.
@@ -175,7 +175,6 @@ impl CampaignBook {
         let edition = Edition {
             campaigns: Arc::new(draft.campaigns),
             agents: Arc::new(agents),
-            endpoints: Arc::new(draft.endpoints),
         };
         let upkeep = Upkeep {
             parrot,
@@ -187,6 +186,7 @@ impl CampaignBook {
             inherited,
             metrics,
             edition: RwLock::new(edition),
+            endpoints: watch::Sender::new(Arc::new(draft.endpoints)),
             upkeep: Mutex::new(upkeep),
         }
     }
@@ -199,6 +199,11 @@ impl CampaignBook {
     /// Returns the agents in force.
     pub fn agents(&self) -> Arc<Agents> {
         self.edition().agents
+    }
+
+    /// Returns the endpoints in force, and what tells of others.
+    pub fn endpoints(&self) -> watch::Receiver<Arc<Endpoints>> {
+        self.endpoints.subscribe()
     }
 
     pub fn has_file(&self) -> bool {
@@ -288,7 +293,6 @@ impl CampaignBook {
         let edition = Edition {
             campaigns: Arc::new(draft.campaigns),
             agents: Arc::new(agents),
-            endpoints: Arc::new(draft.endpoints),
         };
         tracing::info!(
             added = difference.added,
@@ -296,10 +300,11 @@ impl CampaignBook {
             changed = difference.changed,
             campaigns = edition.campaigns.all().count(),
             agents = edition.agents.all().count(),
-            endpoints = edition.endpoints.values().map(Vec::len).sum::<usize>(),
+            endpoints = draft.endpoints.values().map(Vec::len).sum::<usize>(),
             "the campaign file is taken over"
         );
         *self.edition.write().unwrap_or_else(PoisonError::into_inner) = edition;
+        self.endpoints.send_replace(Arc::new(draft.endpoints));
     }
 
     fn edition(&self) -> Edition {
