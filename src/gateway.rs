@@ -24,7 +24,7 @@ use std::{
 
 use actix_web::{dev::ServerHandle, web};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -35,8 +35,11 @@ use crate::{
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
+    config::{
+        Config, FileError, Inherited, OperatorSettings, RecordSettings, TwilioSettings, WebSettings,
+    },
     connections::ConnectionManager,
+    event::{Addressees, Deliveries, Endpoints, Schedule},
     gateway::{
         book::{Draft, DraftError},
         browser::WebSeats,
@@ -45,8 +48,9 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
+    guard::GuardRules,
     language::Language,
-    record::{DatabaseError, Nobody, Records, Step, Timeline, What},
+    record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
     transcode,
@@ -78,6 +82,7 @@ pub struct Gateway {
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
+    pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -131,6 +136,8 @@ pub enum StartError {
     Certificates(#[source] io::Error),
     #[error("no certificates to trust the carrier by")]
     Carrier(#[source] reqwest::Error),
+    #[error("no certificates to trust tenants' endpoints by")]
+    Events(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -148,6 +155,7 @@ impl StartError {
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
+            | Self::Events(_)
             | Self::Store(_)
             | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
@@ -196,12 +204,19 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
+        let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
         // What a database's futures hold is a lot for the stack of whoever awaits them.
-        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
-        let records = Box::pin(opening).await.map_err(StartError::Records)?;
+        let (records, deliveries) = Box::pin(keep_records(
+            &config.records,
+            (&config.guard, config.events.schedule),
+            campaigns.endpoints(),
+            &metrics,
+            admission.replica(),
+        ))
+        .await?;
         let gateway = web::Data::new(Self {
             public,
-            campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
+            campaigns,
             twilio: config.twilio,
             acs,
             prompts,
@@ -216,6 +231,7 @@ impl Gateway {
             farewells: Farewells::new(),
             timeline: records.timeline(),
             records,
+            deliveries,
             metrics,
             longest_call: config.longest_call,
             longest_message: config.refusal.longest_message,
@@ -450,6 +466,22 @@ impl Running {
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Step> {
         self.gateway.timeline.watch()
     }
+}
+
+/// Opens the records of `replica`, and begins to tell endpoints of them.
+async fn keep_records(
+    settings: &RecordSettings,
+    (rules, schedule): (&GuardRules, Schedule),
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: &Metrics,
+    replica: &str,
+) -> Result<(Records, Deliveries), StartError> {
+    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
+    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = records.map_err(StartError::Records)?;
+    let metrics = metrics.events.clone();
+    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
+    Ok((records, deliveries.map_err(StartError::Events)?))
 }
 
 /// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
