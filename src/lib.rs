@@ -14,6 +14,14 @@ mod bridge;
 mod campaign;
 mod carrier;
 mod connections;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "signing and the schedule are there before deliveries"
+    )
+)]
+mod event;
 mod media;
 mod operator;
 
@@ -33,6 +41,11 @@ mod webhook;
 mod call;
 mod chunk;
 mod entra;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the rules are read before anything is sent")
+)]
+mod guard;
 mod language;
 #[cfg(test)]
 mod loopback;

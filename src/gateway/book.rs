@@ -27,6 +27,7 @@ use crate::{
     },
     campaign::{Campaigns, Name},
     config::{AgentKind, AgentSettings, CampaignFile, FileError, Inherited, read_file},
+    event::Endpoints,
     telemetry::AgentMetrics,
 };
 
@@ -49,6 +50,7 @@ pub struct CampaignBook {
 struct Edition {
     campaigns: Arc<Campaigns>,
     agents: Arc<Agents>,
+    endpoints: Arc<Endpoints>,
 }
 
 /// What a reload needs. Whoever holds it is the only one to reload.
@@ -69,6 +71,7 @@ struct Print {
 pub struct Draft {
     campaigns: Campaigns,
     agents: BTreeMap<Name, AgentSettings>,
+    endpoints: Endpoints,
     trust: Trust,
     warnings: Vec<String>,
     beside: Vec<PathBuf>,
@@ -98,6 +101,7 @@ impl Draft {
         let alone = CampaignFile {
             campaigns,
             agents: BTreeMap::new(),
+            endpoints: inherited.endpoints.clone(),
             warnings: Vec::new(),
             beside: Vec::new(),
         };
@@ -131,6 +135,7 @@ impl Draft {
             },
             campaigns: read.campaigns,
             agents: read.agents,
+            endpoints: read.endpoints,
             warnings: read.warnings,
             beside: read.beside,
         })
@@ -170,6 +175,7 @@ impl CampaignBook {
         let edition = Edition {
             campaigns: Arc::new(draft.campaigns),
             agents: Arc::new(agents),
+            endpoints: Arc::new(draft.endpoints),
         };
         let upkeep = Upkeep {
             parrot,
@@ -282,6 +288,7 @@ impl CampaignBook {
         let edition = Edition {
             campaigns: Arc::new(draft.campaigns),
             agents: Arc::new(agents),
+            endpoints: Arc::new(draft.endpoints),
         };
         tracing::info!(
             added = difference.added,
@@ -289,6 +296,7 @@ impl CampaignBook {
             changed = difference.changed,
             campaigns = edition.campaigns.all().count(),
             agents = edition.agents.all().count(),
+            endpoints = edition.endpoints.values().map(Vec::len).sum::<usize>(),
             "the campaign file is taken over"
         );
         *self.edition.write().unwrap_or_else(PoisonError::into_inner) = edition;
