@@ -17,12 +17,14 @@ use tokio::{
 use crate::{
     agent::{AgentError, AgentSocket},
     call::{CallerId, CarrierCallId, EndReason},
+    campaign::Name,
     chunk::Chunk,
     connections::{ConnectionId, Orders},
     media::MediaSocket,
     record::{Timeline, What},
     session::{Input, Interrupted, Output, Session},
     telemetry::CallMetrics,
+    tool::Workbench,
     transcode::Transcoder,
 };
 
@@ -41,6 +43,7 @@ pub struct Bridge<'a> {
     pub orders: Orders,
     pub timeline: &'a Timeline,
     pub metrics: &'a CallMetrics,
+    pub tools: Workbench<'a>,
     pub line: Line,
 }
 
@@ -56,6 +59,15 @@ pub enum AgentSeat {
     Awaited(Arriving),
     Taken(Box<AgentSocket>),
     Left,
+}
+
+/// How a bridge ended.
+pub struct Bridged {
+    pub reason: EndReason,
+    /// The agent that is to be told.
+    pub agent: Option<AgentSocket>,
+    /// Where the call goes on.
+    pub destination: Option<Name>,
 }
 
 impl Line {
@@ -79,8 +91,8 @@ impl Line {
 }
 
 impl Bridge<'_> {
-    /// Bridges the call until one side ends it. Returns why, and the agent that is to be told.
-    pub async fn run(mut self) -> (EndReason, Option<AgentSocket>) {
+    /// Bridges the call until one side ends it.
+    pub async fn run(mut self) -> Bridged {
         let began = Instant::now() - self.carrier.now();
         let mut due = self.deadline();
         let mut timer = pin!(sleep_until(began + due));
@@ -108,7 +120,12 @@ impl Bridge<'_> {
             AgentSeat::Awaited(_) | AgentSeat::Left => None,
         };
         self.metrics.garbled_by_carrier(self.carrier.garbled());
-        (reason, agent)
+        let destination = self.tools.destination();
+        Bridged {
+            reason,
+            agent,
+            destination: destination.filter(|_| reason == EndReason::Transferred),
+        }
     }
 
     fn poll_input(
@@ -126,6 +143,9 @@ impl Bridge<'_> {
         }
         if due <= at {
             return Poll::Ready(Input::Tick); // A flood on either socket must not hold it up.
+        }
+        if let Poll::Ready(input) = self.tools.poll_next(cx) {
+            return Poll::Ready(input);
         }
         if let Poll::Ready(input) = self.carrier.poll_next(cx, at) {
             return Poll::Ready(input);
@@ -237,6 +257,9 @@ impl Bridge<'_> {
                 (Output::Greet, Some(agent)) => agent.greet(),
                 (Output::Answer, Some(agent)) => agent.answer(),
                 (Output::TellAgentPressed(key), Some(agent)) => agent.pressed(key),
+                (Output::UseTool(call), _) => self.tools.take_up(&call),
+                (Output::RefuseTool(call), _) => self.tools.refuse(&call),
+                (Output::TellAgentResult(result), Some(agent)) => agent.tell_result(&result),
                 (Output::Said { who, text }, _) => {
                     self.carrier.said(who, &text);
                     self.timeline.step(self.call, What::Said { who, text });
@@ -253,7 +276,8 @@ impl Bridge<'_> {
                     | Output::Truncate(_)
                     | Output::Greet
                     | Output::Answer
-                    | Output::TellAgentPressed(_),
+                    | Output::TellAgentPressed(_)
+                    | Output::TellAgentResult(_),
                     None,
                 ) => {}
             }

@@ -10,6 +10,7 @@ mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
+mod transfers;
 mod urls;
 
 use std::{
@@ -30,11 +31,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
-    call::{CarrierCallId, EndReason, Farewell},
+    call::{CallerId, CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
+    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
         book::{Draft, DraftError},
@@ -43,7 +44,9 @@ use crate::{
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
+        transfers::Transfers,
     },
+    guard::GuardedClient,
     language::Language,
     record::{DatabaseError, Nobody, Records, Step, Timeline, What},
     seal::Seal,
@@ -74,6 +77,9 @@ pub struct Gateway {
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
     pub(crate) farewells: Farewells,
+    transfers: Transfers,
+    /// Asks the servers of tenants, and nobody else.
+    pub(crate) guarded: GuardedClient,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
     pub(crate) metrics: Metrics,
@@ -166,13 +172,7 @@ impl Gateway {
             Draft::read(file, &inherited).await?
         } else {
             let numbers = config.twilio.numbers.clone();
-            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let refusal = &config.refusal;
-            let budget = (Name::default_name(), config.agent.budget);
-            let only = only
-                .offering(refusal.when_full, refusal.acs_when_full.clone())
-                .with_budgets([budget]);
-            Draft::without_file(only, &inherited)?
+            Draft::without_file(only_campaign(&inherited, numbers), &inherited)?
         };
         let Config {
             listen,
@@ -193,6 +193,7 @@ impl Gateway {
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
+        let guarded = GuardedClient::new(&inherited.guard).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
         let agents = metrics.agents.clone();
@@ -220,6 +221,8 @@ impl Gateway {
             admission,
             connections: ConnectionManager::new(config.caps.connections),
             farewells: Farewells::new(),
+            transfers: Transfers::new(),
+            guarded,
             timeline: records.timeline(),
             records,
             metrics,
@@ -455,6 +458,14 @@ impl Running {
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Step> {
         self.gateway.timeline.watch()
     }
+}
+
+/// Returns the campaign that there is without a file.
+fn only_campaign(inherited: &Inherited, numbers: Vec<CallerId>) -> Campaigns {
+    Campaigns::only(inherited.language.clone(), inherited.caps.campaign, numbers)
+        .offering(inherited.when_full, &inherited.acs_when_full)
+        .using(&inherited.tools.with(Vec::new()))
+        .with_budgets([(Name::default_name(), inherited.agent.budget)])
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

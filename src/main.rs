@@ -61,7 +61,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match command {
-            Command::Serve => serve().await,
+            Command::Serve => Box::pin(serve()).await,
             Command::Check(options) => check(&options).await,
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,

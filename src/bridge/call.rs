@@ -15,14 +15,16 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     admission::{ClaimError, Claimed},
-    bridge::{AgentSeat, Bridge, Line},
-    call::{CarrierCallId, EndReason},
-    campaign::Campaign,
+    bridge::{AgentSeat, Bridge, Bridged, Line},
+    call::{CallId, CallerId, CarrierCallId, EndReason},
+    campaign::{Campaign, Name},
+    chunk::Encoding,
     connections::Place,
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
     record::What,
     session::{Session, Terms},
+    tool::{Keypad, Surroundings, Workbench},
 };
 
 /// How long a socket stays open for the store to note how its call has ended.
@@ -49,6 +51,8 @@ struct Taken {
 struct Over {
     reason: EndReason,
     campaign: Arc<Campaign>,
+    /// Where the call goes on.
+    destination: Option<Name>,
 }
 
 impl ResponseError for NoPlace {
@@ -123,30 +127,43 @@ async fn carry(
     })?;
     let (call, campaign) = (taken.call.clone(), Arc::clone(&taken.campaign));
     let bridged = AssertUnwindSafe(bridge(gateway, socket, taken)).catch_unwind();
-    let (is_back, reason) = if let Ok((place, reason)) = bridged.await {
-        (place.leave(reason), reason)
+    let (is_back, reason, destination) = if let Ok((place, reason, destination)) = bridged.await {
+        (place.leave(reason), reason, destination)
     } else {
         tracing::error!("a call panicked: this is a bug in callgate");
-        (None, EndReason::Panicked)
+        (None, EndReason::Panicked, None)
     };
+    if let Some(destination) = &destination {
+        gateway.note_transfer(&call, destination);
+    }
     gateway.ended(&call, reason);
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
         "call ended"
     );
-    if let Some(is_back) = is_back {
-        // Once the socket closes, the carrier may ask any replica what the caller hears now.
-        let _ = timeout(NOTED_WITHIN, is_back).await;
-    }
-    Ok(Over { reason, campaign })
+    // Once the socket closes, the carrier may ask any replica what the caller hears now.
+    let told = async {
+        if let Some(is_back) = is_back {
+            let _ = is_back.await; // Whoever gives slots back may be gone, at process exit.
+        }
+        if let Some(destination) = &destination {
+            gateway.tell_transfer(&call, destination).await;
+        }
+    };
+    let _ = timeout(NOTED_WITHIN, told).await;
+    Ok(Over {
+        reason,
+        campaign,
+        destination,
+    })
 }
 
 async fn bridge(
     gateway: &extract::Data<Gateway>,
     socket: &mut MediaSocket,
     taken: Taken,
-) -> (Place, EndReason) {
+) -> (Place, EndReason, Option<Name>) {
     let Taken {
         call,
         campaign,
@@ -159,25 +176,20 @@ async fn bridge(
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(
-        &call,
-        &claimed.agent,
-        &campaign.language,
-        noted,
-        socket.encoding(),
-    );
+    } = gateway.take_ringing(&call, &claimed.agent, &campaign, noted, socket.encoding());
     let id = place.id();
     let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
-        return (place, EndReason::CarrierEnded);
+        return (place, EndReason::CarrierEnded, None);
     }
     #[cfg(test)]
     assert!(call.as_str() != "CApanic", "a test wants it");
     socket.tell(State::Connected, &campaign.language);
+    let encoding = socket.encoding();
     let terms = Terms {
-        encoding: socket.encoding(),
+        encoding,
         follows: socket.follows(),
         greets: agent.greets(),
         longest_call: gateway.longest_call,
@@ -194,13 +206,48 @@ async fn bridge(
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
         line: Line::default(),
+        tools: workbench(gateway, &campaign, &call, claimed.call, &caller, encoding),
     };
     let began = Instant::now();
-    let (reason, agent) = bridge.run().await;
+    let Bridged {
+        reason,
+        agent,
+        destination,
+    } = bridge.run().await;
     gateway.timeline.talked(&call, began.elapsed());
     if let Some(agent) = agent {
         // The caller does not wait while the agent is told goodbye.
         gateway.calls().spawn_local(agent.close());
     }
-    (place, reason)
+    (place, reason, destination)
+}
+
+/// Lays out what the agent's tools work with.
+fn workbench<'a>(
+    gateway: &'a Gateway,
+    campaign: &'a Campaign,
+    call: &'a CarrierCallId,
+    call_id: CallId,
+    caller: &CallerId,
+    encoding: Encoding,
+) -> Workbench<'a> {
+    let acs = gateway.acs.as_ref();
+    let at_acs = acs.and_then(|acs| Some((acs, acs.connection(call)?)));
+    let keypad = match (at_acs, caller) {
+        (Some((acs, connection)), CallerId::Number(number)) => Keypad::Acs {
+            client: &acs.client,
+            connection,
+            number: number.clone(),
+        },
+        _ => Keypad::Sounding(encoding),
+    };
+    let surroundings = Surroundings {
+        call,
+        call_id,
+        keypad,
+        http: &gateway.guarded,
+        timeline: &gateway.timeline,
+        metrics: &gateway.metrics.tools,
+    };
+    Workbench::new(campaign, surroundings)
 }

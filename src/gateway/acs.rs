@@ -37,7 +37,7 @@ use crate::{
 /// How long answering may take, further tries included: the caller hears it ring meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long anything else may take.
-const ACT_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ACT_WITHIN: Duration = Duration::from_secs(30);
 /// When hanging up is tried again after everything that a request does by itself.
 const HANG_UP_AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether a call's connection is known.
@@ -157,8 +157,26 @@ impl Acs {
         known.get(self.now(), call).cloned()
     }
 
+    /// Waits for a call's connection: a media socket may come, and its call end, before ACS has told
+    /// us of it.
+    pub(super) async fn known_connection(&self, call: &CarrierCallId) -> Option<CallConnectionId> {
+        let known = async {
+            loop {
+                if let Some(connection) = self.connection(call) {
+                    return connection;
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let known = timeout(ACT_WITHIN, known).await.ok();
+        if known.is_none() {
+            tracing::warn!("a call may be left to itself: its connection is not known");
+        }
+        known
+    }
+
     /// Returns what is cancelled once a call is over that is about to hear its last words.
-    fn listens(&self, call: &CarrierCallId) -> CancellationToken {
+    pub(super) fn listens(&self, call: &CarrierCallId) -> CancellationToken {
         let mut listening = self
             .listening
             .lock()
@@ -327,17 +345,7 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            // A media socket may come, and its call end, before ACS has told us the connection.
-            let known = async {
-                loop {
-                    if let Some(connection) = acs.connection(&ended) {
-                        return connection;
-                    }
-                    sleep(LOOK_AGAIN).await;
-                }
-            };
-            let Ok(connection) = timeout(ACT_WITHIN, known).await else {
-                tracing::warn!("a call may be left to itself: its connection is not known");
+            let Some(connection) = acs.known_connection(&ended).await else {
                 return;
             };
             if hang_up(acs, &connection).await {
@@ -427,19 +435,23 @@ impl Gateway {
     }
 
     /// Runs what takes ACS's time, in the span of its call; draining waits for it.
-    fn act(&self, call: &CarrierCallId, acting: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn act(
+        &self,
+        call: &CarrierCallId,
+        acting: impl Future<Output = ()> + Send + 'static,
+    ) {
         let span = tracing::info_span!("call", carrier_call.id = %call);
         self.calls.spawn(acting.instrument(span));
     }
 }
 
-fn soon(within: Duration) -> Instant {
+pub(super) fn soon(within: Duration) -> Instant {
     Instant::now() + within
 }
 
 /// Ends a call; tells whether that is done. Tries for as long as it may take, whatever ACS says:
 /// nobody else would end it.
-async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
+pub(super) async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
     let deadline = soon(ACT_WITHIN);
     loop {
         let Err(error) = acs.client.hang_up(connection, deadline).await else {
