@@ -10,6 +10,7 @@ mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
+mod transfers;
 mod urls;
 
 use std::{
@@ -28,10 +29,10 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
+    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError, ToFree},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
     bridge::call::LostCalls,
-    call::{CarrierCallId, EndReason, Farewell},
+    call::{CallerId, CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
@@ -47,8 +48,9 @@ use crate::{
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
+        transfers::Transfers,
     },
-    guard::GuardRules,
+    guard::{GuardRules, GuardedClient},
     language::Language,
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
@@ -80,6 +82,9 @@ pub struct Gateway {
     pub(crate) connections: Arc<ConnectionManager>,
     pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
+    transfers: Transfers,
+    /// Asks the servers of tenants, and nobody else.
+    pub(crate) guarded: GuardedClient,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
     pub(crate) deliveries: Deliveries,
@@ -194,6 +199,7 @@ impl Gateway {
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
+        let guarded = GuardedClient::new(&inherited.guard).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
         let agents = metrics.agents.clone();
@@ -229,6 +235,8 @@ impl Gateway {
             connections: ConnectionManager::new(config.caps.connections),
             lost: LostCalls::default(),
             farewells: Farewells::new(),
+            transfers: Transfers::new(),
+            guarded,
             timeline: records.timeline(),
             records,
             deliveries,
@@ -253,12 +261,7 @@ impl Gateway {
         gateway.meet_store(config.production).await?;
         gateway.announce();
         let (handle, server) = serve(&gateway, listener, workers)?;
-        let supervisor = TaskTracker::new();
-        let stop = CancellationToken::new();
-        supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
-        supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
-        supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
-        supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+        let (supervisor, stop) = supervise(&gateway, to_free);
         Ok(Running {
             gateway,
             address,
@@ -490,13 +493,26 @@ async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, Dr
     if let Some(file) = &config.campaigns {
         return Draft::read(file, inherited).await;
     }
-    let (language, numbers) = (config.language.clone(), config.twilio.numbers.clone());
-    let refusal = &config.refusal;
-    let budget = (Name::default_name(), config.agent.budget);
-    let only = Campaigns::only(language, config.caps.campaign, numbers)
-        .offering(refusal.when_full, refusal.acs_when_full.clone())
-        .with_budgets([budget]);
-    Draft::without_file(only, inherited)
+    let numbers = config.twilio.numbers.clone();
+    Draft::without_file(only_campaign(inherited, numbers), inherited)
+}
+
+/// Returns the campaign that there is without a file.
+fn only_campaign(inherited: &Inherited, numbers: Vec<CallerId>) -> Campaigns {
+    Campaigns::only(inherited.language.clone(), inherited.caps.campaign, numbers)
+        .offering(inherited.when_full, &inherited.acs_when_full)
+        .using(&inherited.tools.with(Vec::new()))
+        .with_budgets([(Name::default_name(), inherited.agent.budget)])
+}
+
+/// Starts the tasks that look after what calls need, until the token is cancelled.
+fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
+    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
+    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
+    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    (supervisor, stop)
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

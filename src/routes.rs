@@ -17,7 +17,7 @@ use crate::{
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
-        twilio::{self, message, voicemail},
+        twilio::{self, message, transfer, voicemail},
     },
 };
 
@@ -35,6 +35,7 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/voicemail", post().to(voicemail::left))
         .route("/webhook/recording_status", post().to(voicemail::recorded))
         .route("/webhook/message_status", post().to(message::status))
+        .route("/webhook/transfer_ended", post().to(transfer::ended))
         .route("/twilio/media", get().to(call::twilio::media))
         .route("/acs/incomingcall", post().to(acs::incoming))
         .route("/acs/incomingcall", options().to(acs::handshake))

@@ -9,7 +9,8 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics, slow,
+    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics,
+    ToolMetrics, slow,
 };
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
@@ -35,6 +36,7 @@ pub struct Metrics {
     pub offers: OfferMetrics,
     pub records: RecordMetrics,
     pub events: EventMetrics,
+    pub tools: ToolMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,6 +96,7 @@ impl Metrics {
             offers: OfferMetrics::default(),
             records: RecordMetrics::default(),
             events: EventMetrics::default(),
+            tools: ToolMetrics::new(),
         };
         metrics.register();
         metrics
@@ -170,6 +173,7 @@ impl Metrics {
         self.offers.register(r);
         self.records.register(r);
         self.events.register(r);
+        self.tools.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);
