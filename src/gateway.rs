@@ -28,8 +28,9 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
+    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError, ToFree},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
+    api::Api,
     call::{CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
@@ -53,7 +54,7 @@ use crate::{
 
 pub use acs::{Acs, Errand};
 pub use book::CampaignBook;
-pub use browser::{WebPass, make_token};
+pub use browser::{WebPass, address_of, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -76,6 +77,7 @@ pub struct Gateway {
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
+    pub(crate) api: Api,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -220,6 +222,7 @@ impl Gateway {
             connections: ConnectionManager::new(config.caps.connections),
             farewells: Farewells::new(),
             timeline: records.timeline(),
+            api: Api::new(records.database.clone()),
             records,
             metrics,
             longest_call: config.longest_call,
@@ -241,12 +244,7 @@ impl Gateway {
         gateway.meet_store(config.production).await?;
         gateway.announce();
         let (handle, server) = serve(&gateway, listener, workers)?;
-        let supervisor = TaskTracker::new();
-        let stop = CancellationToken::new();
-        supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
-        supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
-        supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
-        supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+        let (supervisor, stop) = supervise(&gateway, to_free);
         Ok(Running {
             gateway,
             address,
@@ -456,8 +454,23 @@ impl Running {
     }
 }
 
+/// Starts the tasks that look after the gateway until they are told to stop.
+fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
+    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
+    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
+    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
+    (supervisor, stop)
+}
+
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {
     gateway.campaigns.watch(stop).await;
+}
+
+async fn note_uses(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    gateway.api.note_uses(stop).await;
 }
 
 impl From<DraftError> for StartError {
