@@ -23,7 +23,9 @@ use crate::{
     language::Language,
 };
 
-pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, SocketToken};
+pub use acs::{
+    AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, NotInService, SocketToken,
+};
 pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};

@@ -31,11 +31,12 @@ use crate::{
     admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError, ToFree},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
     api::Api,
+    bridge::call::LostCalls,
     call::{CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
+    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
         book::{Draft, DraftError},
@@ -52,9 +53,9 @@ use crate::{
     transcode,
 };
 
-pub use acs::{Acs, Errand};
+pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
-pub use browser::{WebPass, address_of, make_token};
+pub use browser::{NoPass, WebPass, address_of, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -74,6 +75,7 @@ pub struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
+    pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
@@ -89,6 +91,8 @@ pub struct Gateway {
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
     calls: TaskTracker,
+    /// Tasks that nobody waits for.
+    chores: TaskTracker,
     draining: AtomicBool,
     /// Is cancelled when the process is about to end: whoever speaks or waits hangs up then.
     pub(crate) stopping: CancellationToken,
@@ -163,19 +167,8 @@ impl Gateway {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
+        let draft = first_draft(&config, &inherited).await?;
         let file = config.campaigns;
-        let draft = if let Some(file) = &file {
-            Draft::read(file, &inherited).await?
-        } else {
-            let numbers = config.twilio.numbers.clone();
-            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let refusal = &config.refusal;
-            let budget = (Name::default_name(), config.agent.budget);
-            let only = only
-                .offering(refusal.when_full, refusal.acs_when_full.clone())
-                .with_budgets([budget]);
-            Draft::without_file(only, &inherited)?
-        };
         let Config {
             listen,
             workers,
@@ -205,8 +198,9 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
-        let records = Records::open(&config.records, Arc::new(Nobody), admission.replica()).await;
-        let records = records.map_err(StartError::Records)?;
+        // What a database's futures hold is a lot for the stack of whoever awaits them.
+        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
+        let records = Box::pin(opening).await.map_err(StartError::Records)?;
         let gateway = web::Data::new(Self {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
@@ -220,6 +214,7 @@ impl Gateway {
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
+            lost: LostCalls::default(),
             farewells: Farewells::new(),
             timeline: records.timeline(),
             api: Api::new(records.database.clone()),
@@ -232,6 +227,7 @@ impl Gateway {
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
+            chores: TaskTracker::new(),
             draining: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             store_flaws: Mutex::default(),
@@ -463,6 +459,21 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
     supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
     (supervisor, stop)
+}
+
+/// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
+/// environment makes.
+async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
+    if let Some(file) = &config.campaigns {
+        return Draft::read(file, inherited).await;
+    }
+    let (language, numbers) = (config.language.clone(), config.twilio.numbers.clone());
+    let refusal = &config.refusal;
+    let budget = (Name::default_name(), config.agent.budget);
+    let only = Campaigns::only(language, config.caps.campaign, numbers)
+        .offering(refusal.when_full, refusal.acs_when_full.clone())
+        .with_budgets([budget]);
+    Draft::without_file(only, inherited)
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

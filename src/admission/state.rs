@@ -37,7 +37,7 @@ pub struct CallState {
 }
 
 /// How far a call has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Ringing,
@@ -50,6 +50,35 @@ pub enum Phase {
 struct Noted {
     caller: Option<String>,
     rang_at: Option<Millis>,
+    state: Option<Phase>,
+}
+
+impl Phase {
+    /// Reads how far a call has come from what is kept of it.
+    pub fn noted(state: &str) -> Option<Self> {
+        serde_json::from_str::<Noted>(state).ok()?.state
+    }
+}
+
+/// What is left of a call whose replica is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Orphan {
+    pub tenant: String,
+    pub campaign: String,
+    pub agent: String,
+    pub state: Phase,
+    pub replica: String,
+    /// Masked.
+    pub caller: Option<String>,
+    pub rang_at: Option<Millis>,
+}
+
+impl Orphan {
+    /// Reads what the store keeps of a call; `None` if that is over.
+    pub fn read(state: &str) -> Option<Self> {
+        let orphan: Self = serde_json::from_str(state).ok()?;
+        (orphan.state != Phase::Ended).then_some(orphan)
+    }
 }
 
 impl CallState {

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use crate::{
-    call::{CallId, CarrierCallId, EndReason},
+    call::{Blame, CallId, CarrierCallId, EndReason},
     recent::Millis,
     record::{Arrival, Direction, Fact, What},
 };
@@ -157,6 +157,14 @@ impl CallRow {
                     self.blame = Some(reason.blame().as_str());
                     self.ended_at = Some(at);
                 }
+            }
+            Fact::Lost(arrival) => {
+                if self.come_to(State::InstanceLost) {
+                    self.reason = Some(State::InstanceLost.as_str().to_owned());
+                    self.blame = Some(Blame::Callgate.as_str());
+                    self.ended_at = Some(at);
+                }
+                self.arrival.get_or_insert_with(|| arrival.clone());
             }
             Fact::Talked(lasted) => {
                 let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);

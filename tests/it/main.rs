@@ -28,6 +28,7 @@ mod acs_calls;
 mod acs_events;
 mod acs_proofs;
 mod acs_refused;
+mod acs_replicas;
 mod agent_faults;
 mod browser;
 mod budgets;
