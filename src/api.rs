@@ -13,6 +13,7 @@
 
 pub mod calls;
 pub mod document;
+pub mod events;
 pub mod records;
 pub mod usage;
 
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{api::failures::Failures, api::keyring::Keyring, record::Database};
 
 pub use answering::{RequestId, answering, no_such_route, other_method};
-pub use asked::{Asked, Body, Input, OfCall, Query};
+pub use asked::{Asked, Body, Input, OfCall, OfEvent, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
 pub use error::{ApiError, Code};

@@ -24,7 +24,7 @@ use std::{
 
 use actix_web::{dev::ServerHandle, web};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -36,8 +36,11 @@ use crate::{
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
+    config::{
+        Config, FileError, Inherited, OperatorSettings, RecordSettings, TwilioSettings, WebSettings,
+    },
     connections::ConnectionManager,
+    event::{Addressees, Deliveries, Endpoints, Schedule},
     gateway::{
         book::{Draft, DraftError},
         browser::WebSeats,
@@ -46,8 +49,9 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
+    guard::GuardRules,
     language::Language,
-    record::{DatabaseError, Nobody, Records, Step, Timeline, What},
+    record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
     transcode,
@@ -80,6 +84,7 @@ pub struct Gateway {
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
     pub(crate) api: Api,
+    pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -133,6 +138,8 @@ pub enum StartError {
     Certificates(#[source] io::Error),
     #[error("no certificates to trust the carrier by")]
     Carrier(#[source] reqwest::Error),
+    #[error("no certificates to trust tenants' endpoints by")]
+    Events(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -150,12 +157,44 @@ impl StartError {
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
+            | Self::Events(_)
             | Self::Store(_)
             | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
     }
+}
+
+/// Reads the campaign file; without one there is one campaign.
+async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, StartError> {
+    if let Some(file) = &config.campaigns {
+        return Ok(Draft::read(file, inherited).await?);
+    }
+    let numbers = config.twilio.numbers.clone();
+    let only = Campaigns::only(config.language.clone(), config.caps.campaign, numbers);
+    let refusal = &config.refusal;
+    let budget = (Name::default_name(), config.agent.budget);
+    let only = only
+        .offering(refusal.when_full, refusal.acs_when_full.clone())
+        .with_budgets([budget]);
+    Ok(Draft::without_file(only, inherited)?)
+}
+
+/// Opens the records of `replica`, and begins to tell endpoints of them.
+async fn keep_records(
+    settings: &RecordSettings,
+    (rules, schedule): (&GuardRules, Schedule),
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: &Metrics,
+    replica: &str,
+) -> Result<(Records, Deliveries), StartError> {
+    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
+    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = records.map_err(StartError::Records)?;
+    let metrics = metrics.events.clone();
+    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
+    Ok((records, deliveries.map_err(StartError::Events)?))
 }
 
 impl Gateway {
@@ -198,12 +237,19 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
+        let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
         // What a database's futures hold is a lot for the stack of whoever awaits them.
-        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
-        let records = Box::pin(opening).await.map_err(StartError::Records)?;
+        let (records, deliveries) = Box::pin(keep_records(
+            &config.records,
+            (&config.guard, config.events.schedule),
+            campaigns.endpoints(),
+            &metrics,
+            admission.replica(),
+        ))
+        .await?;
         let gateway = web::Data::new(Self {
             public,
-            campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
+            campaigns,
             twilio: config.twilio,
             acs,
             prompts,
@@ -219,6 +265,7 @@ impl Gateway {
             timeline: records.timeline(),
             api: Api::new(records.database.clone()),
             records,
+            deliveries,
             metrics,
             longest_call: config.longest_call,
             longest_message: config.refusal.longest_message,

@@ -14,6 +14,7 @@ mod bridge;
 mod campaign;
 mod carrier;
 mod connections;
+mod event;
 mod media;
 mod operator;
 
@@ -35,6 +36,8 @@ mod webhook;
 mod call;
 mod chunk;
 mod entra;
+#[cfg_attr(not(test), expect(dead_code, reason = "tools read answers, too"))]
+mod guard;
 mod language;
 #[cfg(test)]
 mod loopback;
@@ -54,6 +57,7 @@ pub use api::{
 pub use call::EndReason;
 pub use check::{Finding, Level, check};
 pub use config::{Config, ConfigError, FileError, LogFormat};
+pub use event::{EventsError, EventsOptions, run as events};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};

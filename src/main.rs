@@ -4,8 +4,8 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    ApiCommandError, Config, Gateway, KeysOptions, Level, RecordsOptions, Running, SimulateOptions,
-    SlotsError, SlotsOptions, demo,
+    ApiCommandError, Config, EventsError, EventsOptions, Gateway, KeysOptions, Level,
+    RecordsOptions, Running, SimulateOptions, SlotsError, SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
@@ -38,6 +38,8 @@ enum Command {
     Records(RecordsOptions),
     /// Print the OpenAPI document of /v1
     Openapi,
+    /// Look at events that endpoints were not told, and send them again
+    Events(EventsOptions),
     /// Serve the built-in agent, which says back what it hears, as OpenAI's agents speak, or as
     /// Azure Voice Live's do to a client that asks for /voice-live/realtime
     Parrot(ParrotOptions),
@@ -68,7 +70,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match command {
-            Command::Serve => serve().await,
+            Command::Serve => Box::pin(serve()).await,
             Command::Check(options) => check(&options).await,
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,
@@ -82,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 told(callgate::erase_records(options, setting).await)
             }
             Command::Openapi => told(Ok(callgate::openapi())),
+            Command::Events(options) => events(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
     })
@@ -109,7 +112,22 @@ fn told(done: Result<String, ApiCommandError>) -> anyhow::Result<ExitCode> {
             let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
             Ok(ExitCode::SUCCESS)
         }
-        Err(ApiCommandError::Config(error)) => {
+        Err(error @ ApiCommandError::Config(_)) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn events(options: EventsOptions) -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    match callgate::events(options, setting).await {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ EventsError::Config(_)) => {
             eprintln!("callgate: {error}");
             Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
         }

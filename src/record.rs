@@ -40,7 +40,7 @@ use crate::{
     session::Speaker,
 };
 
-pub use database::{Database, DatabaseError, Fields, Sql, Writing};
+pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
 pub use number::{KeptNumber, Numbers};
 #[cfg(test)]
 pub use retention::sweep;
@@ -156,9 +156,11 @@ pub struct Records {
 }
 
 /// Nobody is told of events.
+#[cfg(test)]
 #[derive(Debug)]
 pub struct Nobody;
 
+#[cfg(test)]
 impl Told for Nobody {
     fn deliveries(&self, _: &str, _: &str, _: &str, _: Millis) -> Vec<Sql> {
         Vec::new()

@@ -14,8 +14,10 @@ use actix_web::{
 
 use crate::{
     api::{
-        Scope::{self, CallsRead, RecordsDelete, TranscriptsRead, UsageRead},
-        answering, calls, document, no_such_route, other_method, records, usage,
+        Scope::{
+            self, CallsRead, EventsRead, EventsWrite, RecordsDelete, TranscriptsRead, UsageRead,
+        },
+        answering, calls, document, events, no_such_route, other_method, records, usage,
     },
     bridge::call,
     gateway::{Gateway, make_token},
@@ -52,7 +54,8 @@ pub struct Entry {
     route: Route,
 }
 
-/// Every route. What each door asks for, its handlers demand by the types of what they take.
+/// Every route, one a line. What each door asks for, its handlers demand by the types of what they take.
+#[rustfmt::skip]
 pub fn all() -> Vec<Entry> {
     use Door::{Browser, Carrier, Key, Operator, Public};
     vec![
@@ -60,11 +63,7 @@ pub fn all() -> Vec<Entry> {
         post("/webhook/call_status", Carrier, to(twilio::status)),
         post("/webhook/stream_ended", Carrier, to(twilio::stream_ended)),
         post("/webhook/voicemail", Carrier, to(voicemail::left)),
-        post(
-            "/webhook/recording_status",
-            Carrier,
-            to(voicemail::recorded),
-        ),
+        post("/webhook/recording_status", Carrier, to(voicemail::recorded)),
         post("/webhook/message_status", Carrier, to(message::status)),
         get("/twilio/media", Carrier, to(call::twilio::media)),
         post("/acs/incomingcall", Carrier, to(acs::incoming)),
@@ -87,17 +86,11 @@ pub fn all() -> Vec<Entry> {
         get("/v1/openapi.json", Public, to(document::serve)),
         get("/v1/calls", Key(CallsRead), to(calls::list)),
         get("/v1/calls/{call}", Key(CallsRead), to(calls::show)),
-        get(
-            "/v1/calls/{call}/timeline",
-            Key(CallsRead),
-            to(calls::timeline),
-        ),
-        get(
-            "/v1/calls/{call}/transcript",
-            Key(TranscriptsRead),
-            to(calls::transcript),
-        ),
+        get("/v1/calls/{call}/timeline", Key(CallsRead), to(calls::timeline)),
+        get("/v1/calls/{call}/transcript", Key(TranscriptsRead), to(calls::transcript)),
         get("/v1/usage", Key(UsageRead), to(usage::show)),
+        get("/v1/events", Key(EventsRead), to(events::list)),
+        post("/v1/events/{event}/resend", Key(EventsWrite), to(events::resend)),
         delete("/v1/records", Key(RecordsDelete), to(records::delete)),
     ]
 }

@@ -48,6 +48,9 @@ pub struct Body<T>(pub T);
 /// The call that the path names, and what else is asked.
 pub struct OfCall<I = ()>(pub CallId, pub I);
 
+/// The event that the path names, and what else is asked.
+pub struct OfEvent<I = ()>(pub String, pub I);
+
 impl<S: Need + 'static, I: Input + 'static> FromRequest for Asked<S, I> {
     type Error = ApiError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
@@ -158,6 +161,17 @@ impl<I: Input> Input for OfCall<I> {
             .and_then(|call| call.parse().ok());
         let call = call.ok_or_else(|| ApiError::not_found("call"))?;
         Ok(Self(call, I::read(request, payload).await?))
+    }
+}
+
+impl<I: Input> Input for OfEvent<I> {
+    async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, ApiError> {
+        let event = request.match_info().get("event").unwrap_or_default();
+        let name = event.strip_prefix("evt_").unwrap_or_default();
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(ApiError::not_found("event"));
+        }
+        Ok(Self(event.to_owned(), I::read(request, payload).await?))
     }
 }
 

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::api::{Code, calls, error, records, usage};
+use crate::api::{Code, calls, error, events, records, usage};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +26,8 @@ use crate::api::{Code, calls, error, records, usage};
         calls::timeline,
         calls::transcript,
         usage::show,
+        events::list,
+        events::resend,
         records::delete,
         serve
     ),

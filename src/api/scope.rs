@@ -79,7 +79,14 @@ macro_rules! needs {
     )*};
 }
 
-needs!(CallsRead, TranscriptsRead, UsageRead, RecordsDelete);
+needs!(
+    CallsRead,
+    TranscriptsRead,
+    UsageRead,
+    EventsRead,
+    EventsWrite,
+    RecordsDelete
+);
 
 /// Any scope, or none.
 pub enum Anything {}

@@ -47,6 +47,7 @@ fn path_of(entry: &Entry) -> String {
     path.replace("{ticket}", "t")
         .replace("{language}", "he-IL")
         .replace("{name}", "busy")
+        .replace("{event}", "evt_0")
 }
 
 async fn rows(api: &TestApi) -> Vec<(&'static str, i64)> {
@@ -186,6 +187,10 @@ async fn a_key_opens_what_its_scopes_and_its_tenant_allow() {
         assert_eq!(status, 403, "{method} {path}: {body}");
         assert_eq!(body["error"]["needed_scope"], scope.as_str());
         let (status, body) = api.ask(method, &path, Some(right)).await;
+        if entry.path.contains("{event}") {
+            assert_eq!(status, 404, "{method} {path}: {body}"); // None is dead.
+            continue;
+        }
         assert_eq!(status, 200, "{method} {path}: {body}");
         let (status, mut body) = api.ask(method, &path, Some(&foreign)).await;
         if entry.path.contains("{call}") {

@@ -17,6 +17,9 @@ mod database;
 mod gateway;
 mod https;
 mod line;
+#[expect(dead_code, reason = "another test binary needs the rest")]
+#[path = "../../src/loopback.rs"]
+mod loopback;
 mod pcm;
 mod postgres_server;
 mod redis;
@@ -38,6 +41,7 @@ mod check;
 mod conversation;
 mod deadlines;
 mod draining;
+mod events;
 mod leases;
 mod media_socket;
 mod operations;
