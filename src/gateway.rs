@@ -31,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError, ToFree},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
+    api::Api,
     bridge::call::LostCalls,
     call::{CallerId, CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
@@ -60,7 +61,7 @@ use crate::{
 
 pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
-pub use browser::{NoPass, WebPass, make_token};
+pub use browser::{NoPass, WebPass, address_of, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -87,6 +88,7 @@ pub struct Gateway {
     pub(crate) guarded: GuardedClient,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
+    pub(crate) api: Api,
     pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
@@ -175,6 +177,11 @@ impl Gateway {
     /// # Errors
     /// If a template, a prompt, a certificate or an address is not usable; nothing is left running then.
     pub async fn start(config: Config) -> Result<Running, StartError> {
+        // What a start holds is a lot for the stack of whoever awaits it.
+        Box::pin(Self::wire(config)).await
+    }
+
+    async fn wire(config: Config) -> Result<Running, StartError> {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
@@ -211,15 +218,14 @@ impl Gateway {
         )
         .map_err(StartError::Store)?;
         let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
-        // What a database's futures hold is a lot for the stack of whoever awaits them.
-        let (records, deliveries) = Box::pin(keep_records(
+        let keeping = keep_records(
             &config.records,
             (&config.guard, config.events.schedule),
             campaigns.endpoints(),
             &metrics,
             admission.replica(),
-        ))
-        .await?;
+        );
+        let (records, deliveries) = keeping.await?;
         let gateway = web::Data::new(Self {
             public,
             campaigns,
@@ -238,6 +244,7 @@ impl Gateway {
             transfers: Transfers::new(),
             guarded,
             timeline: records.timeline(),
+            api: Api::new(records.database.clone()),
             records,
             deliveries,
             metrics,
@@ -487,6 +494,17 @@ async fn keep_records(
     Ok((records, deliveries.map_err(StartError::Events)?))
 }
 
+/// Starts the tasks that look after the gateway until they are told to stop.
+fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
+    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
+    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
+    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
+    (supervisor, stop)
+}
+
 /// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
 /// environment makes.
 async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
@@ -505,18 +523,12 @@ fn only_campaign(inherited: &Inherited, numbers: Vec<CallerId>) -> Campaigns {
         .with_budgets([(Name::default_name(), inherited.agent.budget)])
 }
 
-/// Starts the tasks that look after what calls need, until the token is cancelled.
-fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
-    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
-    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
-    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
-    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
-    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
-    (supervisor, stop)
-}
-
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {
     gateway.campaigns.watch(stop).await;
+}
+
+async fn note_uses(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    gateway.api.note_uses(stop).await;
 }
 
 impl From<DraftError> for StartError {

@@ -18,6 +18,8 @@ mod event;
 mod media;
 mod operator;
 
+mod api;
+
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -49,6 +51,9 @@ mod transcode;
 mod wire;
 
 pub use agent::parrot;
+pub use api::{
+    ApiCommandError, KeysOptions, RecordsOptions, document::text as openapi, erase_records, keys,
+};
 pub use call::EndReason;
 pub use check::{Finding, Level, check};
 pub use config::{Config, ConfigError, FileError, LogFormat};

@@ -4,8 +4,8 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, EventsError, EventsOptions, Gateway, Level, Running, SimulateOptions, SlotsError,
-    SlotsOptions, demo,
+    ApiCommandError, Config, EventsError, EventsOptions, Gateway, KeysOptions, Level,
+    RecordsOptions, Running, SimulateOptions, SlotsError, SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
@@ -32,6 +32,12 @@ enum Command {
     Simulate(Box<SimulateOptions>),
     /// Look at the slots that replicas share, and take one back
     Slots(SlotsOptions),
+    /// Make, list and revoke the keys of /v1
+    Keys(KeysOptions),
+    /// Delete what is known of calls
+    Records(RecordsOptions),
+    /// Print the OpenAPI document of /v1
+    Openapi,
     /// Look at events that endpoints were not told, and send them again
     Events(EventsOptions),
     /// Serve the built-in agent, which says back what it hears, as OpenAI's agents speak, or as
@@ -69,6 +75,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Demo => try_out().await,
             Command::Simulate(options) => simulate(*options).await,
             Command::Slots(options) => slots(options).await,
+            Command::Keys(options) => {
+                read_dotenv()?;
+                told(callgate::keys(options, setting).await)
+            }
+            Command::Records(options) => {
+                read_dotenv()?;
+                told(callgate::erase_records(options, setting).await)
+            }
+            Command::Openapi => told(Ok(callgate::openapi())),
             Command::Events(options) => events(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
@@ -83,6 +98,21 @@ async fn slots(options: SlotsOptions) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ (SlotsError::Config(_) | SlotsError::Campaigns(_) | SlotsError::InMemory)) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Prints what a command came to.
+fn told(done: Result<String, ApiCommandError>) -> anyhow::Result<ExitCode> {
+    match done {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ ApiCommandError::Config(_)) => {
             eprintln!("callgate: {error}");
             Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
         }

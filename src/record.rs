@@ -8,6 +8,7 @@
 mod database;
 mod lost;
 mod number;
+mod retention;
 mod row;
 mod writer;
 
@@ -18,6 +19,7 @@ pub mod postgres_server;
 mod tests;
 
 use std::{
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,7 +35,7 @@ use crate::{
     campaign::Name,
     config::RecordSettings,
     recent::Millis,
-    record::{lost::look_after, writer::LAST_WORDS},
+    record::{lost::look_after, retention::keep_short, writer::LAST_WORDS},
     recording::Recording,
     session::Speaker,
     tool::ToolOutcome,
@@ -41,8 +43,11 @@ use crate::{
 
 pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
 pub use number::{KeptNumber, Numbers};
+#[cfg(test)]
+pub use retention::sweep;
+pub use retention::{Doomed, erase_some};
 pub use row::{OVER, State};
-pub use writer::{Recorder, Standing, Told};
+pub use writer::{Recorder, Standing, Told, date};
 
 /// How long the tasks of records may take to end, once the last of them is written.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
@@ -214,6 +219,8 @@ impl Records {
         );
         database.spawn(writing.track_future(writer.run(stop.clone())));
         database.spawn(writing.track_future(lost));
+        let keep_short = keep_short(database.clone(), settings.kept, stop.clone());
+        database.spawn(writing.track_future(keep_short));
         writing.close();
         Ok(Self {
             database,
@@ -343,11 +350,22 @@ impl What {
 }
 
 impl Direction {
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
         }
+    }
+}
+
+impl FromStr for Direction {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let known = Self::ALL.into_iter().find(|it| it.as_str() == text);
+        known.ok_or(())
     }
 }
 
@@ -363,4 +381,9 @@ pub fn unix_millis() -> Millis {
     since.map_or(0, |since| {
         Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
     })
+}
+
+/// Returns [`unix_millis`] as the database has it.
+pub fn unix_millis_i64() -> i64 {
+    i64::try_from(unix_millis()).unwrap_or(i64::MAX)
 }

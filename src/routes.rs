@@ -1,16 +1,24 @@
 //! The whole HTTP surface.
 
+use std::collections::BTreeMap;
+
 use actix_web::{
-    Error, HttpResponse,
+    Error, HttpResponse, Resource, Route,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     guard::{GuardContext, fn_guard},
     http::{Method, header},
-    middleware::Next,
-    web::{self, Data, ServiceConfig, get, post},
+    middleware::{Next, from_fn},
+    web::{self, Data, ServiceConfig, to},
 };
 
 use crate::{
+    api::{
+        Scope::{
+            self, CallsRead, EventsRead, EventsWrite, RecordsDelete, TranscriptsRead, UsageRead,
+        },
+        answering, calls, document, events, no_such_route, other_method, records, usage,
+    },
     bridge::call,
     gateway::{Gateway, make_token},
     operator::{health, metrics, stats},
@@ -21,40 +29,127 @@ use crate::{
     },
 };
 
-/// Every route. Webhooks and media sockets are proven to be their carriers', operators' pages are
-/// guarded by [`crate::operator::Operator`], and these are public: `/health`, `/health/live`,
-/// `/health/ready`, the sentences under `/prompts`, and, where browsers may call, their page with
-/// its files.
+/// Who may come in by a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Public,
+    /// Who proves to be the carrier: by signature, token, secret or sealed path.
+    Carrier,
+    /// Whoever may make a browser call.
+    Browser,
+    Operator,
+    /// A program with a key that has this scope.
+    Key(Scope),
+}
+
+/// One route of the table.
+pub struct Entry {
+    pub method: Method,
+    pub path: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "tests hold the handlers against it")
+    )]
+    pub door: Door,
+    route: Route,
+}
+
+/// Every route, one a line. What each door asks for, its handlers demand by the types of what they take.
+#[rustfmt::skip]
+pub fn all() -> Vec<Entry> {
+    use Door::{Browser, Carrier, Key, Operator, Public};
+    vec![
+        post("/webhook/incoming_call", Carrier, to(twilio::ringing)),
+        post("/webhook/call_status", Carrier, to(twilio::status)),
+        post("/webhook/stream_ended", Carrier, to(twilio::stream_ended)),
+        post("/webhook/voicemail", Carrier, to(voicemail::left)),
+        post("/webhook/recording_status", Carrier, to(voicemail::recorded)),
+        post("/webhook/message_status", Carrier, to(message::status)),
+        post("/webhook/transfer_ended", Carrier, to(transfer::ended)),
+        get("/twilio/media", Carrier, to(call::twilio::media)),
+        post("/acs/incomingcall", Carrier, to(acs::incoming)),
+        options("/acs/incomingcall", Carrier, to(acs::handshake)),
+        post("/acs/callbacks/{call}", Carrier, to(acs::callbacks)),
+        get("/acs/ws/{ticket}", Carrier, to(call::acs::media)),
+        get("/prompts/{language}/{name}.wav", Public, to(prompt)),
+        get("/", Public, open(to(page))),
+        get("/web/web.css", Public, open(to(css))),
+        get("/web/web.js", Public, open(to(js))),
+        get("/web/ws", Browser, to(call::web::media)),
+        post("/web/tokens", Operator, to(make_token)),
+        get("/health", Public, to(health::summary)),
+        get("/health/live", Public, to(health::live)),
+        get("/health/ready", Public, to(health::ready)),
+        get("/health/details", Operator, to(health::details)),
+        get("/stats", Operator, to(stats::stats)),
+        get("/metrics", Operator, to(metrics::prometheus)),
+        get("/metrics.json", Operator, to(metrics::json)),
+        get("/v1/openapi.json", Public, to(document::serve)),
+        get("/v1/calls", Key(CallsRead), to(calls::list)),
+        get("/v1/calls/{call}", Key(CallsRead), to(calls::show)),
+        get("/v1/calls/{call}/timeline", Key(CallsRead), to(calls::timeline)),
+        get("/v1/calls/{call}/transcript", Key(TranscriptsRead), to(calls::transcript)),
+        get("/v1/usage", Key(UsageRead), to(usage::show)),
+        get("/v1/events", Key(EventsRead), to(events::list)),
+        post("/v1/events/{event}/resend", Key(EventsWrite), to(events::resend)),
+        delete("/v1/records", Key(RecordsDelete), to(records::delete)),
+    ]
+}
+
+fn get(path: &'static str, door: Door, route: Route) -> Entry {
+    entry(Method::GET, path, door, route)
+}
+
+fn post(path: &'static str, door: Door, route: Route) -> Entry {
+    entry(Method::POST, path, door, route)
+}
+
+fn delete(path: &'static str, door: Door, route: Route) -> Entry {
+    entry(Method::DELETE, path, door, route)
+}
+
+fn options(path: &'static str, door: Door, route: Route) -> Entry {
+    entry(Method::OPTIONS, path, door, route)
+}
+
+fn entry(method: Method, path: &'static str, door: Door, route: Route) -> Entry {
+    Entry {
+        route: route.method(method.clone()),
+        method,
+        path,
+        door,
+    }
+}
+
+/// A route that is there only where browsers may call.
+fn open(route: Route) -> Route {
+    route.guard(fn_guard(browsers_may_call))
+}
+
+/// Puts every route of [`all`] in its place.
 pub fn table(routes: &mut ServiceConfig) {
-    let open = || get().guard(fn_guard(browsers_may_call));
-    let options = || web::method(Method::OPTIONS);
+    let mut v1: BTreeMap<&str, (Resource, Vec<Method>)> = BTreeMap::new();
+    for entry in all() {
+        if let Some(path) = entry.path.strip_prefix("/v1") {
+            let place = v1.entry(path);
+            let (resource, methods) = place.or_insert_with(|| (web::resource(path), Vec::new()));
+            *resource = std::mem::replace(resource, web::resource(path)).route(entry.route);
+            methods.push(entry.method);
+        } else {
+            routes.route(entry.path, entry.route);
+        }
+    }
+    let mut scope = web::scope("/v1");
+    for (resource, methods) in v1.into_values() {
+        scope = scope.service(resource.default_service(other_method(&methods)));
+    }
     routes
-        .route("/webhook/incoming_call", post().to(twilio::ringing))
-        .route("/webhook/call_status", post().to(twilio::status))
-        .route("/webhook/stream_ended", post().to(twilio::stream_ended))
-        .route("/webhook/voicemail", post().to(voicemail::left))
-        .route("/webhook/recording_status", post().to(voicemail::recorded))
-        .route("/webhook/message_status", post().to(message::status))
-        .route("/webhook/transfer_ended", post().to(transfer::ended))
-        .route("/twilio/media", get().to(call::twilio::media))
-        .route("/acs/incomingcall", post().to(acs::incoming))
-        .route("/acs/incomingcall", options().to(acs::handshake))
-        .route("/acs/callbacks/{call}", post().to(acs::callbacks))
-        .route("/acs/ws/{ticket}", get().to(call::acs::media))
-        .route("/prompts/{language}/{name}.wav", get().to(prompt))
-        .route("/", open().to(page))
-        .route("/web/web.css", open().to(css))
-        .route("/web/web.js", open().to(js))
-        .route("/web/ws", get().to(call::web::media))
-        .route("/web/tokens", post().to(make_token))
-        .route("/health", get().to(health::summary))
-        .route("/health/live", get().to(health::live))
-        .route("/health/ready", get().to(health::ready))
-        .route("/health/details", get().to(health::details))
-        .route("/stats", get().to(stats::stats))
-        .route("/metrics", get().to(metrics::prometheus))
-        .route("/metrics.json", get().to(metrics::json))
-        .default_service(web::to(HttpResponse::NotFound));
+        .service(
+            scope
+                .default_service(to(no_such_route))
+                .wrap(from_fn(answering)),
+        )
+        .default_service(to(HttpResponse::NotFound));
 }
 
 fn browsers_may_call(context: &GuardContext<'_>) -> bool {
@@ -97,3 +192,6 @@ fn method(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ impl ResponseError for WebhookError {
 ///
 /// # Errors
 /// If it is longer, or does not arrive.
-async fn read_body(mut payload: Payload, longest: usize) -> Result<Bytes, WebhookError> {
+pub async fn read_body(mut payload: Payload, longest: usize) -> Result<Bytes, WebhookError> {
     let reading = async {
         let mut body = BytesMut::new();
         while let Some(part) = payload.next().await {

@@ -201,7 +201,7 @@ impl Gateway {
 
 /// Returns who a request comes from. A proxy within the house tells; whoever comes from outside
 /// could say anything.
-fn address_of(request: &HttpRequest) -> Option<IpAddr> {
+pub fn address_of(request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let is_inside = match peer {
         IpAddr::V4(peer) => peer.is_loopback() || peer.is_private(),

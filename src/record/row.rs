@@ -3,6 +3,8 @@
 //! Invariant: states move only forward, and a terminal one is final. Facts that come late or again
 //! fill in what is blank, and change nothing else.
 
+use std::str::FromStr;
+
 use crate::{
     call::{Blame, CallId, CarrierCallId, EndReason},
     recent::Millis,
@@ -55,6 +57,20 @@ pub struct CallRow {
 }
 
 impl State {
+    pub const ALL: [Self; 11] = [
+        Self::Queued,
+        Self::Dialing,
+        Self::Unknown,
+        Self::Ringing,
+        Self::Admitted,
+        Self::Connected,
+        Self::Transferred,
+        Self::Ended,
+        Self::RejectedCapacity,
+        Self::Failed,
+        Self::InstanceLost,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -82,6 +98,15 @@ impl State {
             Self::Transferred => 60,
             Self::Ended | Self::RejectedCapacity | Self::Failed | Self::InstanceLost => OVER,
         }
+    }
+}
+
+impl FromStr for State {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let known = Self::ALL.into_iter().find(|it| it.as_str() == text);
+        known.ok_or(())
     }
 }
 

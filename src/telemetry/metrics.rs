@@ -26,6 +26,7 @@ pub struct Metrics {
     connections: Gauge,
     panics: Counter,
     unsigned: Counter,
+    keyless: Counter,
     tickets_refused: Counter,
     webhook_seconds: Histogram,
     agent_connect_seconds: Histogram,
@@ -86,6 +87,7 @@ impl Metrics {
             connections: Gauge::default(),
             panics: Counter::default(),
             unsigned: Counter::default(),
+            keyless: Counter::default(),
             tickets_refused: Counter::default(),
             webhook_seconds: quick(),
             agent_connect_seconds: slow(),
@@ -151,6 +153,11 @@ impl Metrics {
             self.unsigned.clone(),
         );
         r.register(
+            "api_requests_keyless",
+            "Requests to /v1 without a good key",
+            self.keyless.clone(),
+        );
+        r.register(
             "tickets_refused",
             "Media sockets whose ticket gave no right to a call",
             self.tickets_refused.clone(),
@@ -202,6 +209,11 @@ impl Metrics {
 
     pub fn webhook(&self, event: &'static str) {
         self.webhooks.get_or_create(&EventLabels { event }).inc();
+    }
+
+    /// Counts a request to `/v1` without a good key.
+    pub fn keyless(&self) {
+        self.keyless.inc();
     }
 
     pub fn unsigned(&self) {

@@ -91,7 +91,12 @@ impl Outbox {
         event: &str,
         endpoint: Option<&Name>,
     ) -> Result<u64, DatabaseError> {
-        let mut sql = self.resending();
+        self.execute(self.resending(tenant, event, endpoint)).await
+    }
+
+    /// Returns the statement of [`Self::resend`], for whoever notes beside it who asked for it.
+    pub fn resending(&self, tenant: Option<&Name>, event: &str, endpoint: Option<&Name>) -> Sql {
+        let mut sql = self.sending_again();
         sql.push(" AND event = ").bind(event.to_owned());
         if let Some(tenant) = tenant {
             sql.push(" AND tenant = ").bind(tenant.to_string());
@@ -100,7 +105,7 @@ impl Outbox {
             Some(endpoint) => sql.push(" AND endpoint = ").bind(endpoint.to_string()),
             None => sql.push(" AND state = 'dead'"),
         };
-        self.execute(sql).await
+        sql
     }
 
     /// Sends every dead letter of an endpoint again. Returns how many there are.
@@ -108,14 +113,14 @@ impl Outbox {
     /// # Errors
     /// If the database does not answer.
     pub async fn resend_all(&self, tenant: &Name, endpoint: &Name) -> Result<u64, DatabaseError> {
-        let mut sql = self.resending();
+        let mut sql = self.sending_again();
         sql.push(" AND state = 'dead' AND tenant = ")
             .bind(tenant.to_string());
         sql.push(" AND endpoint = ").bind(endpoint.to_string());
         self.execute(sql).await
     }
 
-    fn resending(&self) -> Sql {
+    fn sending_again(&self) -> Sql {
         let mut sql = Sql::new(
             "UPDATE deliveries SET state = 'waiting', tries = 0, lease = NULL, ended_at = NULL, \
              due_at = ",

@@ -310,7 +310,7 @@ pub async fn announce(
         data[field] = value;
     }
     let event = format!("evt_{}", Uuid::new_v5(&EVENTS, name.as_bytes()).simple());
-    let body = json!({"type": kind, "timestamp": date(at), "data": data});
+    let body = json!({"type": kind, "timestamp": date(millis(at)), "data": data});
     let mut sql = Sql::new("INSERT INTO events (event, tenant, kind, call, at, body) VALUES (");
     sql.bind(event.clone()).push(", ");
     sql.bind(tenant.clone()).push(", ");
@@ -334,7 +334,7 @@ async fn words_of(writing: &mut Writing, call: &str) -> Result<Vec<Value>, sqlx:
     let words = words.iter().map(|row| {
         let at: i64 = row.try_get("at")?;
         Ok(json!({
-            "at": date(Millis::try_from(at).unwrap_or_default()),
+            "at": date(at),
             "who": row.try_get::<String, _>("who")?,
             "text": row.try_get::<String, _>("text")?,
         }))
@@ -351,8 +351,7 @@ impl CallFacts {
         let text = |column: &str| row.try_get::<Option<String>, _>(column);
         let time = |column: &str| {
             let at: Option<i64> = row.try_get(column)?;
-            let at = at.map(|at| date(Millis::try_from(at).unwrap_or_default()));
-            Ok::<_, sqlx::Error>(at)
+            Ok::<_, sqlx::Error>(at.map(date))
         };
         // Who is told of calls may know the whole number, if anybody does.
         let number = |whole: &str, shown: &str| {
@@ -389,9 +388,8 @@ impl CallFacts {
     }
 }
 
-/// Returns a time as JSON has it.
-fn date(at: Millis) -> String {
-    let at = i64::try_from(at).unwrap_or(i64::MAX);
+/// Returns a time, in Unix milliseconds, as JSON has it.
+pub fn date(at: i64) -> String {
     Timestamp::from_millisecond(at).map_or_else(|_| String::new(), |at| at.to_string())
 }
 

@@ -1,0 +1,57 @@
+-- Who may use /v1, what they have changed, and what they have asked for once.
+
+-- The secret part of a key is kept as its SHA-256 only: it has 128 bits of chance, and nobody
+-- comes from the code to it.
+CREATE TABLE keys (
+    key            TEXT   NOT NULL PRIMARY KEY,
+    hash           TEXT   NOT NULL,
+    tenant         TEXT   NOT NULL,
+    name           TEXT   NOT NULL,
+    -- Scopes with blanks between them.
+    scopes         TEXT   NOT NULL,
+    created_at     BIGINT NOT NULL,
+    revoked_at     BIGINT,
+    used_at        BIGINT
+);
+
+CREATE INDEX keys_of_tenant ON keys (tenant, created_at);
+
+-- Who has changed what: one row for each change.
+CREATE TABLE audit (
+    entry          TEXT   NOT NULL PRIMARY KEY,
+    at             BIGINT NOT NULL,
+    -- `key:` and the key's public part, or `operator`.
+    actor          TEXT   NOT NULL,
+    tenant         TEXT,
+    action         TEXT   NOT NULL,
+    target         TEXT   NOT NULL,
+    request_id     TEXT,
+    was            TEXT,
+    became         TEXT
+);
+
+CREATE INDEX audit_by_age ON audit (at);
+CREATE INDEX audit_of_tenant ON audit (tenant, at DESC, entry DESC);
+
+-- Requests that must not be acted on twice, by the key that their sender gave them.
+CREATE TABLE idempotency (
+    tenant         TEXT   NOT NULL,
+    key            TEXT   NOT NULL,
+    -- Of the body: the same key with another one is a mistake.
+    fingerprint    TEXT   NOT NULL,
+    -- The call that the request is about.
+    call           TEXT   NOT NULL,
+    -- Unknown until it is acted on.
+    status         BIGINT,
+    answer         TEXT,
+    at             BIGINT NOT NULL,
+    PRIMARY KEY (tenant, key)
+);
+
+CREATE INDEX idempotency_by_age ON idempotency (at);
+
+-- What one replica at a time does now and then, and when one has last begun to.
+CREATE TABLE duties (
+    duty           TEXT   NOT NULL PRIMARY KEY,
+    at             BIGINT NOT NULL
+);

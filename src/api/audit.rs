@@ -1,0 +1,117 @@
+//! Who has changed what.
+//!
+//! Invariant: a change and its row are written together or not at all, where both are rows.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    api::{ApiKey, RequestId},
+    campaign::Name,
+    record::{Sql, Writing, unix_millis_i64},
+};
+
+/// What can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    CreateKey,
+    RevokeKey,
+    DeleteRecords,
+    PlaceCall,
+    HangUp,
+    ResendEvent,
+}
+
+/// One change, and who makes it.
+#[derive(Debug, Clone)]
+pub struct Change {
+    entry: Uuid,
+    actor: String,
+    tenant: Option<String>,
+    action: Action,
+    target: String,
+    request_id: Option<String>,
+    was: Option<Value>,
+    became: Option<Value>,
+}
+
+impl Action {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CreateKey => "keys.create",
+            Self::RevokeKey => "keys.revoke",
+            Self::DeleteRecords => "records.delete",
+            Self::PlaceCall => "calls.create",
+            Self::HangUp => "calls.hang_up",
+            Self::ResendEvent => "events.resend",
+        }
+    }
+}
+
+impl Change {
+    /// By a program that has shown its key. `target` names no person: a number in it is masked.
+    pub fn by_key(key: &ApiKey, request: &RequestId, action: Action, target: &str) -> Self {
+        Self {
+            actor: format!("key:{}", key.id()),
+            tenant: Some(key.tenant().as_str().to_owned()),
+            request_id: Some(request.as_str().to_owned()),
+            ..Self::by_operator(action, target)
+        }
+    }
+
+    /// By whoever may use the commands.
+    pub fn by_operator(action: Action, target: &str) -> Self {
+        Self {
+            entry: Uuid::now_v7(),
+            actor: "operator".to_owned(),
+            tenant: None,
+            action,
+            target: target.to_owned(),
+            request_id: None,
+            was: None,
+            became: None,
+        }
+    }
+
+    pub fn of(mut self, tenant: &Name) -> Self {
+        self.tenant = Some(tenant.to_string());
+        self
+    }
+
+    pub fn was(mut self, was: Value) -> Self {
+        self.was = Some(was);
+        self
+    }
+
+    pub fn became(mut self, became: Value) -> Self {
+        self.became = Some(became);
+        self
+    }
+
+    /// Writes the row. Written again, with what has become of it since, it is the same row.
+    ///
+    /// # Errors
+    /// If the database does not take it.
+    pub async fn note(&self, writing: &mut Writing) -> Result<(), sqlx::Error> {
+        let json = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+        let mut sql = Sql::new(
+            "INSERT INTO audit (entry, at, actor, tenant, action, target, request_id, was, became) \
+             VALUES ",
+        );
+        sql.rows(&[self], |fields, change| {
+            fields
+                .push(change.entry.to_string())
+                .push(unix_millis_i64())
+                .push(change.actor.clone())
+                .push(change.tenant.clone())
+                .push(change.action.as_str())
+                .push(change.target.clone())
+                .push(change.request_id.clone())
+                .push(json(&change.was))
+                .push(json(&change.became));
+        });
+        sql.push(" ON CONFLICT (entry) DO UPDATE SET became = excluded.became");
+        sql.execute(writing).await?;
+        Ok(())
+    }
+}

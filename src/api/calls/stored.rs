@@ -1,0 +1,305 @@
+//! Calls as the database has them.
+
+use std::str::FromStr;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use sqlx::{AnyPool, Row, any::AnyRow};
+
+use crate::{
+    api::{
+        Tenant,
+        calls::{Call, CallPage, CallTimeline, Moment, PAGE, Transcript, Wanted, Words},
+    },
+    call::CallId,
+    record::{Database, DatabaseError, Sql, date},
+};
+
+/// How many steps, and how many utterances, of one call are shown at most.
+const MOST_MOMENTS: i64 = 5_000;
+
+const COLUMNS: &str = "call, carrier_call, carrier, direction, campaign, agent, caller, \
+    caller_shown, called, called_shown, state, reason, blame, scope, metadata, rang_at, \
+    connected_at, ended_at, talked_ms";
+
+/// Where a page begins: after this call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    rang_at: i64,
+    call: CallId,
+}
+
+/// Why a text is no [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor that a page ended with")]
+pub struct NotACursor;
+
+/// Returns a page of a tenant's calls, the latest first.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    database: &Database,
+    tenant: &Tenant,
+    wanted: Wanted,
+    found_by: Option<String>,
+) -> Result<CallPage, DatabaseError> {
+    let limit = wanted.limit.unwrap_or(PAGE) as usize;
+    let sql = question(tenant, wanted, found_by, limit);
+    let rows = database
+        .read(|pool| async move { sql.read(&pool).await })
+        .await?;
+    let mut page = CallPage {
+        calls: Vec::new(),
+        next_cursor: None,
+    };
+    for row in rows.iter().take(limit) {
+        page.calls.push(read(row)?);
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.get(limit - 1)
+    {
+        page.next_cursor = Some(Cursor::of(last)?.to_string());
+    }
+    Ok(page)
+}
+
+/// Asks for one more call than a page has, which tells whether there is another page.
+fn question(tenant: &Tenant, wanted: Wanted, found_by: Option<String>, limit: usize) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(COLUMNS).push(" FROM calls WHERE tenant = ");
+    sql.bind(tenant.as_str().to_owned());
+    if let Some(campaign) = wanted.campaign {
+        sql.push(" AND campaign = ").bind(campaign.to_string());
+    }
+    if let Some(state) = wanted.state {
+        sql.push(" AND state = ").bind(state.as_str());
+    }
+    if let Some(direction) = wanted.direction {
+        sql.push(" AND direction = ").bind(direction.as_str());
+    }
+    if let Some(reason) = wanted.reason {
+        sql.push(" AND reason = ").bind(reason);
+    }
+    if let Some(number) = found_by {
+        sql.push(" AND (caller = ").bind(number.clone());
+        sql.push(" OR called = ").bind(number).push(")");
+    }
+    if let Some(from) = wanted.from {
+        sql.push(" AND rang_at >= ").bind(from.as_millisecond());
+    }
+    if let Some(to) = wanted.to {
+        sql.push(" AND rang_at < ").bind(to.as_millisecond());
+    }
+    if let Some(after) = wanted.cursor {
+        sql.push(" AND (rang_at, call) < (").bind(after.rang_at);
+        sql.push(", ").bind(after.call.to_string()).push(")");
+    }
+    sql.push(" ORDER BY rang_at DESC, call DESC LIMIT ");
+    sql.bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
+    sql
+}
+
+/// Returns a call of the tenant's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(
+    database: &Database,
+    tenant: &Tenant,
+    call: CallId,
+) -> Result<Option<Call>, DatabaseError> {
+    let sql = of_tenant(COLUMNS, tenant, call);
+    let found = database.read(|pool| async move {
+        let rows = sql.read(&pool).await?;
+        rows.first().map(read).transpose()
+    });
+    found.await
+}
+
+/// Returns a call's steps, and what was said if the reader may see it, in order.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn timeline(
+    database: &Database,
+    tenant: &Tenant,
+    call: CallId,
+    has_words: bool,
+) -> Result<Option<CallTimeline>, DatabaseError> {
+    let known = of_tenant("call", tenant, call);
+    let found = database.read(move |pool| async move {
+        if known.read(&pool).await?.is_empty() {
+            return Ok(None);
+        }
+        let (mut moments, mut is_cut) = steps(&pool, call).await?;
+        if has_words {
+            let (said, more) = words(&pool, call).await?;
+            is_cut |= more;
+            moments.extend(said.into_iter().map(|((at, id), words)| {
+                let moment = Moment {
+                    at: words.at,
+                    what: "said".to_owned(),
+                    details: None,
+                    who: Some(words.who),
+                    text: Some(words.text),
+                };
+                ((at, id), moment)
+            }));
+            moments.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+        Ok(Some(CallTimeline {
+            call_id: call.to_string(),
+            timeline: moments.into_iter().map(|(_, moment)| moment).collect(),
+            has_words,
+            is_cut,
+        }))
+    });
+    found.await
+}
+
+/// Returns what was said in a call.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn transcript(
+    database: &Database,
+    tenant: &Tenant,
+    call: CallId,
+) -> Result<Option<Transcript>, DatabaseError> {
+    let known = of_tenant("call", tenant, call);
+    let found = database.read(move |pool| async move {
+        if known.read(&pool).await?.is_empty() {
+            return Ok(None);
+        }
+        let (said, is_cut) = words(&pool, call).await?;
+        Ok(Some(Transcript {
+            call_id: call.to_string(),
+            transcript: said.into_iter().map(|(_, words)| words).collect(),
+            is_cut,
+        }))
+    });
+    found.await
+}
+
+fn of_tenant(columns: &str, tenant: &Tenant, call: CallId) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(columns).push(" FROM calls WHERE call = ");
+    sql.bind(call.to_string());
+    sql.push(" AND tenant = ").bind(tenant.as_str().to_owned());
+    sql
+}
+
+/// When something happened; what happened in the same millisecond is ordered by its name.
+type When = (i64, String);
+
+async fn steps(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Moment)>, bool), sqlx::Error> {
+    let rows = of_call("step, at, what, details FROM steps", pool, call).await?;
+    let is_cut = cut(&rows);
+    let moments = rows.iter().map(|row| {
+        let at: i64 = row.try_get("at")?;
+        let details: Option<String> = row.try_get("details")?;
+        let moment = Moment {
+            at: date(at),
+            what: row.try_get("what")?,
+            details: details.and_then(|details| serde_json::from_str(&details).ok()),
+            who: None,
+            text: None,
+        };
+        Ok(((at, row.try_get("step")?), moment))
+    });
+    Ok((moments.collect::<Result<_, sqlx::Error>>()?, is_cut))
+}
+
+async fn words(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Words)>, bool), sqlx::Error> {
+    let rows = of_call("step, at, who, text FROM words", pool, call).await?;
+    let is_cut = cut(&rows);
+    let words = rows.iter().map(|row| {
+        let at: i64 = row.try_get("at")?;
+        let words = Words {
+            at: date(at),
+            who: row.try_get("who")?,
+            text: row.try_get("text")?,
+        };
+        Ok(((at, row.try_get("step")?), words))
+    });
+    Ok((words.collect::<Result<_, sqlx::Error>>()?, is_cut))
+}
+
+async fn of_call(what: &str, pool: &AnyPool, call: CallId) -> Result<Vec<AnyRow>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(what).push(" WHERE call = ").bind(call.to_string());
+    sql.push(" ORDER BY at, step LIMIT ").bind(MOST_MOMENTS);
+    sql.read(pool).await
+}
+
+fn cut(rows: &[AnyRow]) -> bool {
+    rows.len() >= usize::try_from(MOST_MOMENTS).unwrap_or(usize::MAX)
+}
+
+fn read(row: &AnyRow) -> Result<Call, sqlx::Error> {
+    let text = |column: &str| row.try_get::<Option<String>, _>(column);
+    let time = |column: &str| {
+        let at: Option<i64> = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(at.map(date))
+    };
+    // A tenant may see as much of a number as is kept; a code says nothing to people.
+    let number = |whole: &str, shown: &str| {
+        let whole = text(whole)?.filter(|whole| !whole.starts_with("h:"));
+        Ok::<_, sqlx::Error>(whole.map_or(text(shown)?, Some))
+    };
+    let metadata = text("metadata")?;
+    Ok(Call {
+        call_id: row.try_get("call")?,
+        carrier_call_id: row.try_get("carrier_call")?,
+        carrier: row.try_get("carrier")?,
+        direction: row.try_get("direction")?,
+        campaign: text("campaign")?,
+        agent: text("agent")?,
+        caller: number("caller", "caller_shown")?,
+        called: number("called", "called_shown")?,
+        state: row.try_get("state")?,
+        reason: text("reason")?,
+        blame: text("blame")?,
+        full_scope: text("scope")?,
+        metadata: metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok()),
+        rang_at: date(row.try_get("rang_at")?),
+        connected_at: time("connected_at")?,
+        ended_at: time("ended_at")?,
+        talked_ms: row.try_get("talked_ms")?,
+    })
+}
+
+impl Cursor {
+    fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        let call: String = row.try_get("call")?;
+        let call = call
+            .parse()
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        Ok(Self {
+            rang_at: row.try_get("rang_at")?,
+            call,
+        })
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{}.{}", self.rang_at, self.call);
+        f.write_str(&URL_SAFE_NO_PAD.encode(text))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let plain = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotACursor)?;
+        let plain = std::str::from_utf8(&plain).map_err(|_| NotACursor)?;
+        let (rang_at, call) = plain.split_once('.').ok_or(NotACursor)?;
+        Ok(Self {
+            rang_at: rang_at.parse().map_err(|_| NotACursor)?,
+            call: call.parse().map_err(|_| NotACursor)?,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! What a refused request is told.
+
+use std::{fmt, time::Duration};
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::record::DatabaseError;
+
+/// How soon to ask again where the database is away.
+const AWAY_FOR: Duration = Duration::from_secs(2);
+
+/// Why a request was refused, for programs. The list is closed; `docs/api.md` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    InvalidRequest,
+    Unauthenticated,
+    InsufficientScope,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    TooManyFailures,
+    Internal,
+    RecordsUnavailable,
+}
+
+/// A refused request: every answer of `/v1` that is not 2xx has this shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    code: Code,
+    message: String,
+    field: Option<String>,
+    retry_after: Option<Duration>,
+    allow: Option<String>,
+    more: Map<String, Value>,
+}
+
+/// The body of an answer that is not 2xx.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: Refused,
+}
+
+/// Why a request was refused. Some codes say more, in fields of their own.
+#[derive(Serialize, ToSchema)]
+struct Refused {
+    code: Code,
+    /// A sentence for people.
+    message: String,
+    /// By which the operator finds the request in the log.
+    request_id: String,
+    /// Which field of the query, the path, the headers or the body is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    field: Option<String>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    more: Map<String, Value>,
+}
+
+impl Code {
+    pub const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::Unauthenticated,
+        Self::InsufficientScope,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::TooManyFailures,
+        Self::Internal,
+        Self::RecordsUnavailable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        self.facts().1
+    }
+
+    pub fn status(self) -> StatusCode {
+        self.facts().0
+    }
+
+    /// Returns what it means, for the documents.
+    pub fn meaning(self) -> &'static str {
+        self.facts().2
+    }
+
+    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InvalidRequest => (
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "A field is missing, unknown or wrong; `field` says which.",
+            ),
+            Self::Unauthenticated => (
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "The key is missing, unknown or revoked.",
+            ),
+            Self::InsufficientScope => (
+                StatusCode::FORBIDDEN,
+                "insufficient_scope",
+                "The key lacks the scope that `needed_scope` names.",
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "There is no such thing, or it is another tenant's.",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "The route has other methods; `Allow` lists them.",
+            ),
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The body did not arrive in time.",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The body is longer than 65536 bytes.",
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The body is not `application/json`.",
+            ),
+            Self::TooManyFailures => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many requests without a good key; ask again after `Retry-After`.",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "A fault of callgate's own.",
+            ),
+            Self::RecordsUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "records_unavailable",
+                "The database does not answer; ask again after `Retry-After`.",
+            ),
+        }
+    }
+}
+
+impl ApiError {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            allow: None,
+            more: Map::new(),
+        }
+    }
+
+    /// A field is at fault; `rule` says what it has to be.
+    pub fn field(name: impl Into<String>, rule: impl fmt::Display) -> Self {
+        let name = name.into();
+        Self {
+            field: Some(name.clone()),
+            ..Self::new(Code::InvalidRequest, format!("{name}: {rule}"))
+        }
+    }
+
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Names the methods that the route has.
+    pub fn allowing(mut self, methods: &str) -> Self {
+        self.allow = Some(methods.to_owned());
+        self
+    }
+
+    /// Says more, in a field of its own.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Returns the answer to the request of this id.
+    pub fn answer(&self, request_id: &str) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.code.status());
+        if self.code == Code::Unauthenticated {
+            answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1_000).max(1);
+            answer.insert_header((header::RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(methods) = &self.allow {
+            answer.insert_header((header::ALLOW, methods.as_str()));
+        }
+        answer.json(ErrorBody {
+            error: Refused {
+                code: self.code,
+                message: self.message.clone(),
+                request_id: request_id.to_owned(),
+                field: self.field.clone(),
+                more: self.more.clone(),
+            },
+        })
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    // The body is written where the request's id is known.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.code.status())
+    }
+}
+
+impl From<DatabaseError> for ApiError {
+    fn from(error: DatabaseError) -> Self {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the database gave no answer to a request");
+        Self::new(Code::RecordsUnavailable, "the database does not answer").retry_after(AWAY_FOR)
+    }
+}

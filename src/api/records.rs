@@ -1,0 +1,117 @@
+//! Deleting what is known of a tenant's calls, before their time is over.
+
+use std::time::Duration;
+
+use actix_web::web::{Data, Json};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    api::{
+        Action, ApiError, Asked, Change, Fields, FromFields, Query, RequestId,
+        calls::{NUMBER_RULE, TIME_RULE, found_by},
+        document::Refusals,
+        scope::RecordsDelete,
+    },
+    call::PhoneNumber,
+    gateway::Gateway,
+    record::{Database, DatabaseError, Doomed, erase_some},
+};
+
+/// How long a request goes on to delete.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What to delete.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Calls from or to this number: all of it, in E.164 form. Either this or `before`.
+    #[param(value_type = Option<String>, pattern = "^\\+[0-9]{2,15}$")]
+    number: Option<PhoneNumber>,
+    /// Calls that rang before this time. Either this or `number`.
+    #[param(value_type = Option<String>, format = DateTime)]
+    before: Option<Timestamp>,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Deleted {
+    /// How many calls are gone, with all that belonged to them.
+    pub calls: usize,
+    /// Whether none is left. If not, ask again.
+    pub is_complete: bool,
+}
+
+/// Delete calls that are over, with all that belongs to them, by number or by age.
+#[utoipa::path(
+    delete, path = "/v1/records", tag = "records", operation_id = "delete_records",
+    params(Wanted), security(("key" = ["records:delete"])),
+    responses((status = 200, description = "What was deleted", body = Deleted), Refusals)
+)]
+pub async fn delete(
+    asked: Asked<RecordsDelete, Query<Wanted>>,
+    request: RequestId,
+    gateway: Data<Gateway>,
+) -> Result<Json<Deleted>, ApiError> {
+    let Query(wanted) = asked.input;
+    let tenant = Some(asked.key.tenant().name().clone());
+    let (doomed, target) = match (wanted.number, wanted.before) {
+        (Some(number), None) => {
+            let doomed = Doomed::of_number(tenant, found_by(&gateway, &number)?);
+            (doomed, format!("number {number}")) // Masked, as everywhere.
+        }
+        (None, Some(before)) => {
+            let doomed = Doomed::before(tenant, before.as_millisecond());
+            (doomed, format!("before {before}"))
+        }
+        (None, None) => return Err(ApiError::field("number", "either number or before")),
+        (Some(_), Some(_)) => return Err(ApiError::field("before", "not beside number")),
+    };
+    let change = Change::by_key(&asked.key, &request, Action::DeleteRecords, &target);
+    let deleted = erase(&gateway.records.database, &doomed, change, PATIENCE).await?;
+    Ok(Json(deleted))
+}
+
+/// Deletes in small transactions, each of which also notes what the change has come to, until all
+/// is gone or `patience` is over.
+///
+/// # Errors
+/// If the database does not answer; what was deleted until then is gone.
+pub async fn erase(
+    database: &Database,
+    doomed: &Doomed,
+    change: Change,
+    patience: Duration,
+) -> Result<Deleted, DatabaseError> {
+    let until = Instant::now() + patience;
+    let mut calls = 0;
+    loop {
+        let (doomed, change) = (doomed.clone(), change.clone());
+        let write = database.write(move |writing| {
+            Box::pin(async move {
+                let gone = erase_some(writing, &doomed).await?;
+                let became = json!({"calls": calls + gone});
+                change.became(became).note(writing).await?;
+                Ok(gone)
+            })
+        });
+        let gone = write.await?;
+        calls += gone;
+        let is_complete = gone == 0;
+        if is_complete || Instant::now() > until {
+            return Ok(Deleted { calls, is_complete });
+        }
+    }
+}
+
+impl FromFields for Wanted {
+    fn from_fields(fields: &mut Fields) -> Result<Self, ApiError> {
+        Ok(Self {
+            number: fields.parsed("number", NUMBER_RULE)?,
+            before: fields.parsed("before", TIME_RULE)?,
+        })
+    }
+}

@@ -1,0 +1,218 @@
+//! What goes: what is too old, and what somebody wants gone.
+//!
+//! Invariant: of a call that goes, nothing stays: neither its steps and words nor the events that
+//! tell of it.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    campaign::Name,
+    record::{Database, DatabaseError, Sql, Writing, row::OVER, unix_millis_i64},
+};
+
+/// How many calls go in one transaction.
+const AT_ONCE: i64 = 200;
+/// The pause between two of them, in which others write.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often somebody looks whether it is time.
+const LOOK: Duration = Duration::from_secs(300);
+/// How often a replica, whichever, sees to what is too old.
+const EVERY_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 86_400_000;
+/// How long answers are kept for requests that come again.
+const ANSWERS_KEPT_MS: i64 = DAY_MS;
+/// How long it is kept who has changed what.
+const AUDIT_KEPT_MS: i64 = 400 * DAY_MS;
+const DUTY: &str = "retention";
+
+/// Which calls are to go.
+#[derive(Debug, Clone)]
+pub struct Doomed {
+    /// `None`: all tenants'.
+    tenant: Option<Name>,
+    which: Which,
+}
+
+#[derive(Debug, Clone)]
+enum Which {
+    /// From or to the number that is found by this.
+    OfNumber(String),
+    /// That rang before this, and are over.
+    Before(i64),
+    /// That rang before this, whatever became of them.
+    TooOld(i64),
+}
+
+impl Doomed {
+    /// Calls that are over, from or to the number that is found by this.
+    pub fn of_number(tenant: Option<Name>, found_by: String) -> Self {
+        let which = Which::OfNumber(found_by);
+        Self { tenant, which }
+    }
+
+    /// Calls that are over and rang before this time, in Unix milliseconds.
+    pub fn before(tenant: Option<Name>, at: i64) -> Self {
+        let which = Which::Before(at);
+        Self { tenant, which }
+    }
+
+    fn question(&self) -> Sql {
+        let mut sql = Sql::new("SELECT call FROM calls WHERE ");
+        if let Some(tenant) = &self.tenant {
+            sql.push("tenant = ").bind(tenant.to_string()).push(" AND ");
+        }
+        match &self.which {
+            Which::OfNumber(number) => {
+                sql.push("(caller = ").bind(number.clone());
+                sql.push(" OR called = ").bind(number.clone()).push(")");
+            }
+            Which::Before(at) | Which::TooOld(at) => {
+                sql.push("rang_at < ").bind(*at);
+            }
+        }
+        match &self.which {
+            // What its writers still add to would come back. No call lasts longer than a day.
+            Which::OfNumber(_) | Which::Before(_) => {
+                sql.push(" AND (rank >= ").bind(OVER);
+                sql.push(" OR rang_at < ").bind(unix_millis_i64() - DAY_MS);
+                sql.push(")");
+            }
+            Which::TooOld(_) => {}
+        }
+        sql.push(" LIMIT ").bind(AT_ONCE);
+        sql
+    }
+}
+
+/// Deletes some of the doomed calls with all that belongs to them; returns how many. None are left
+/// once it is 0.
+///
+/// # Errors
+/// If the database does not do it.
+pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize, sqlx::Error> {
+    let rows = doomed.question().fetch_all(writing).await?;
+    let calls: Vec<String> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    if calls.is_empty() {
+        return Ok(0);
+    }
+    // Deliveries go with their events. The call itself is last: until then it is found again.
+    for table in [
+        "steps",
+        "words",
+        "usage",
+        "recordings",
+        "events",
+        "idempotency",
+        "calls",
+    ] {
+        let mut sql = Sql::new("DELETE FROM ");
+        sql.push(table).push(" WHERE call IN (");
+        for (number, call) in calls.iter().enumerate() {
+            sql.push(if number == 0 { "" } else { ", " })
+                .bind(call.clone());
+        }
+        sql.push(")");
+        sql.execute(writing).await?;
+    }
+    Ok(calls.len())
+}
+
+/// Sees every hour to what is older than `kept`, one replica for all of them, until `stop`.
+pub async fn keep_short(database: Database, kept: Duration, stop: CancellationToken) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let swept = stop.run_until_cancelled(sweep(&database, kept, unix_millis_i64()));
+        match swept.await {
+            Some(Ok(Some(calls))) if calls > 0 => {
+                tracing::info!(calls, "calls that were kept for long enough are deleted");
+            }
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "what is too old could not be deleted");
+            }
+        }
+    }
+}
+
+/// Deletes what is too old at `now`, if it is time and nobody else does; returns how many calls.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn sweep(
+    database: &Database,
+    kept: Duration,
+    now: i64,
+) -> Result<Option<usize>, DatabaseError> {
+    if !take_duty(database, now).await? {
+        return Ok(None);
+    }
+    let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+    let too_old = now.saturating_sub(kept);
+    let doomed = Doomed {
+        tenant: None,
+        which: Which::TooOld(too_old),
+    };
+    let mut calls = 0;
+    loop {
+        let doomed = doomed.clone();
+        let erase = database
+            .write(move |writing| Box::pin(async move { erase_some(writing, &doomed).await }));
+        let gone = erase.await?;
+        calls += gone;
+        if gone == 0 {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    for (table, name, before) in [
+        // Of calls that nobody has the row of.
+        ("events", "event", too_old),
+        ("idempotency", "key", now.saturating_sub(ANSWERS_KEPT_MS)),
+        ("audit", "entry", now.saturating_sub(AUDIT_KEPT_MS)),
+    ] {
+        while delete_some(database, table, name, before).await? > 0 {
+            sleep(PAUSE).await;
+        }
+    }
+    Ok(Some(calls))
+}
+
+async fn delete_some(
+    database: &Database,
+    table: &'static str,
+    name: &'static str,
+    before: i64,
+) -> Result<u64, DatabaseError> {
+    let mut sql = Sql::new("DELETE FROM ");
+    sql.push(table).push(" WHERE at < ").bind(before);
+    sql.push(" AND ").push(name).push(" IN (SELECT ").push(name);
+    sql.push(" FROM ")
+        .push(table)
+        .push(" WHERE at < ")
+        .bind(before);
+    sql.push(" LIMIT ").bind(AT_ONCE).push(")");
+    let delete = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    delete.await
+}
+
+/// Tells whether it is time, and ours to do. Replicas' clocks may differ: one that is ahead by more
+/// than the period is not believed.
+async fn take_duty(database: &Database, now: i64) -> Result<bool, DatabaseError> {
+    let mut sql = Sql::new("INSERT INTO duties (duty, at) VALUES (");
+    sql.bind(DUTY).push(", ").bind(now);
+    sql.push(") ON CONFLICT (duty) DO UPDATE SET at = excluded.at WHERE duties.at <= ");
+    sql.bind(now - EVERY_MS)
+        .push(" OR duties.at > ")
+        .bind(now + EVERY_MS);
+    let take = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    Ok(take.await? > 0)
+}
