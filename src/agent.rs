@@ -38,6 +38,7 @@ use crate::{
     config::{AgentKind, AgentSettings, EntraSettings},
     entra::{self, Entra, EntraError},
     session::{Answered, Input},
+    spending::Tokens,
     telemetry::AgentMetrics,
 };
 
@@ -68,7 +69,7 @@ enum Event {
     },
     Input(Input),
     /// An answer is over, with the tokens that it has used up.
-    Answered(Answered, u32),
+    Answered(Answered, Tokens),
     /// What is left of the agent's rate limits, by their names.
     Limits(Vec<(Limit, u64)>),
     Complaint(Complaint),
@@ -367,7 +368,8 @@ impl Agent {
             }
         })?;
         let (metrics, tokens) = (self.metrics.clone(), Arc::clone(&self.tokens));
-        AgentSocket::ready(socket, &self.settings, campaign, encoding, metrics, tokens).await
+        let (name, settings) = (self.name.clone(), &self.settings);
+        AgentSocket::ready(socket, name, settings, campaign, encoding, metrics, tokens).await
     }
 
     async fn request(&self) -> Result<ClientRequestBuilder, AgentError> {

@@ -46,6 +46,7 @@ mod official;
 mod recent;
 mod resample;
 mod seal;
+mod spending;
 mod telemetry;
 mod transcode;
 mod wire;

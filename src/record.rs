@@ -296,6 +296,10 @@ impl Timeline {
         self.recorder.note(call, Fact::Talked(lasted));
     }
 
+    pub fn used(&self, call: &CarrierCallId, usage: Usage) {
+        self.recorder.note(call, Fact::Used(Box::new(usage)));
+    }
+
     /// Watches the steps of all calls from here on.
     pub fn watch(&self) -> broadcast::Receiver<Step> {
         self.watchers.subscribe()

@@ -15,6 +15,7 @@ use crate::{
     chunk::{Chunk, Encoding},
     config::{AgentSettings, Detector},
     session::{Answered, Input, Interrupted, ItemId, Speaker, ToolCall, ToolResult},
+    spending::Tokens,
     tool::Tools,
     wire::Str,
 };
@@ -24,9 +25,6 @@ const LONGEST_ID: usize = 128;
 
 /// The longest arguments of a tool that are read, in bytes.
 const LONGEST_ARGUMENTS: usize = 16 << 10;
-
-/// The most tokens that one answer is believed to have used up.
-const MOST_TOKENS: u32 = 10_000_000;
 
 /// How long a rate limit is waited for when the agent does not say.
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
@@ -266,7 +264,7 @@ pub fn decode(message: &Bytes, dialect: Dialect, encoding: Encoding) -> Result<E
         "response.created" => Input::AgentAnswering,
         "response.done" => {
             let response = wire.response.ok_or(Garbled)?;
-            let tokens = tokens(response.usage.as_ref());
+            let tokens = Tokens::read(response.usage.as_ref());
             return Ok(Event::Answered(answered(response), tokens));
         }
         "response.output_audio_transcript.done" | "response.audio_transcript.done" => Input::Said {
@@ -360,11 +358,6 @@ fn limits(limits: &[WireLimit]) -> Vec<(Limit, u64)> {
         Some((what, limit.remaining as u64))
     });
     known.collect()
-}
-
-fn tokens(usage: Option<&Value>) -> u32 {
-    let total = usage.and_then(|usage| usage.get("total_tokens")?.as_u64());
-    u32::try_from(total.unwrap_or(0)).map_or(MOST_TOKENS, |total| total.min(MOST_TOKENS))
 }
 
 fn answered(response: WireResponse) -> Answered {

@@ -27,10 +27,12 @@ use crate::{
         AgentError, Complaint, Dialect, Event, Garbled, Limit, openai, stream::Movable, voice_live,
     },
     call::EndReason,
-    campaign::Campaign,
+    campaign::{Campaign, Name},
     chunk::{Chunk, Encoding},
     config::AgentSettings,
+    record::Usage,
     session::{Input, Interrupted, ToolResult},
+    spending::{Prices, Tokens},
     telemetry::AgentMetrics,
 };
 
@@ -56,6 +58,11 @@ pub struct AgentSocket {
     metrics: AgentMetrics,
     /// Tokens that the agent has used up, of all its calls.
     tokens: Arc<AtomicU32>,
+    /// And in this one.
+    spent: Tokens,
+    name: Name,
+    model: String,
+    prices: Prices,
 }
 
 impl AgentSocket {
@@ -65,6 +72,7 @@ impl AgentSocket {
     /// If the agent is not ready for audio in `encoding`.
     pub(super) async fn ready(
         socket: WebSocketStream<MaybeTlsStream<Movable>>,
+        name: Name,
         settings: &AgentSettings,
         campaign: &Campaign,
         encoding: Encoding,
@@ -88,6 +96,10 @@ impl AgentSocket {
             dropped: 0,
             metrics,
             tokens,
+            spent: Tokens::default(),
+            name,
+            model: settings.model.clone(),
+            prices: settings.prices,
         };
         agent.set_up(settings, campaign).await?;
         Ok(agent)
@@ -272,7 +284,9 @@ impl AgentSocket {
         match decoded {
             Ok(Event::Input(input)) => input,
             Ok(Event::Answered(answered, tokens)) => {
-                self.tokens.fetch_add(tokens, Ordering::Relaxed);
+                let total = u32::try_from(tokens.total).unwrap_or(u32::MAX);
+                self.tokens.fetch_add(total, Ordering::Relaxed);
+                self.spent += tokens;
                 Input::AgentAnswered(answered)
             }
             Ok(Event::Created | Event::Updated { fits: true }) => Input::AgentAlive,
@@ -303,6 +317,22 @@ impl AgentSocket {
                     Input::AgentAlive
                 }
             }
+        }
+    }
+
+    /// Returns what the agent has used up in a call that `lasted` so long.
+    pub fn usage(&self, lasted: Duration) -> Usage {
+        let spent = &self.spent;
+        Usage {
+            agent: self.name.clone(),
+            model: self.model.clone(),
+            text_in: spent.text_in,
+            audio_in: spent.audio_in,
+            cached_in: spent.cached_text + spent.cached_audio,
+            text_out: spent.text_out,
+            audio_out: spent.audio_out,
+            lasted,
+            cost_micros: self.prices.cost_micros(spent, lasted),
         }
     }
 

@@ -311,8 +311,7 @@ async fn live(
         line,
     } = bridge.run().await;
     if !may_go_on {
-        gateway.timeline.talked(&call, began.elapsed());
-        dismiss(gateway, agent);
+        dismiss(gateway, &call, began.elapsed(), agent);
         return Some(Bridged {
             place,
             reason,
@@ -334,14 +333,20 @@ async fn live(
         began,
     });
     let (life, reason) = gateway.lost.keep(life, reason).await?;
-    gateway.timeline.talked(&life.call, life.began.elapsed());
-    dismiss(gateway, life.agent);
+    dismiss(gateway, &life.call, life.began.elapsed(), life.agent);
     Some(Bridged::as_is(life.place, reason))
 }
 
-/// Tells the agent of a call goodbye, for which nobody waits.
-fn dismiss(gateway: &extract::Data<Gateway>, agent: AgentSeat) {
+/// Tells the agent of a call that `lasted` so long goodbye, for which nobody waits.
+fn dismiss(
+    gateway: &extract::Data<Gateway>,
+    call: &CarrierCallId,
+    lasted: Duration,
+    agent: AgentSeat,
+) {
+    gateway.timeline.talked(call, lasted);
     if let AgentSeat::Taken(agent) = agent {
+        gateway.timeline.used(call, agent.usage(lasted));
         let metrics = &gateway.metrics.calls;
         metrics.frames_dropped(agent.dropped());
         metrics.garbled_by_agent(agent.garbled());

@@ -14,6 +14,7 @@ use crate::{
         voice_live::{VoiceLiveAccess, VoiceLiveSettings},
     },
     language::Language,
+    spending::{NotPrices, Prices},
 };
 
 /// The longest instructions, in bytes.
@@ -62,6 +63,8 @@ pub struct AgentSettings {
     /// `AGENT_MAX_SESSIONS`, `AGENT_CONNECTIONS_PER_MINUTE`, `AGENT_TOKENS_PER_MINUTE`: what all
     /// replicas together may ask of it. Default: [`AgentKind::budget`].
     pub budget: Budget,
+    /// `AGENT_PRICES`: what its tokens and minutes cost. Default: nothing.
+    pub prices: Prices,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +162,9 @@ impl AgentSettings {
             extra_ca: read.text("AGENT_CA_FILE").map(PathBuf::from),
             voice_live: voice_live.settings.clone(),
             budget: budget(read, kind),
+            prices: read
+                .parsed("AGENT_PRICES", &NotPrices.to_string())
+                .unwrap_or_default(),
         }
     }
 
@@ -237,6 +243,7 @@ impl PartialEq for AgentSettings {
             extra_ca,
             voice_live,
             budget,
+            prices,
         } = self;
         let same_key = match (key, &other.key) {
             (Some(key), Some(other)) => key.expose_secret() == other.expose_secret(),
@@ -244,6 +251,7 @@ impl PartialEq for AgentSettings {
             (Some(_), None) | (None, Some(_)) => false,
         };
         same_key
+            && *prices == other.prices
             && *kind == other.kind
             && *url == other.url
             && *model == other.model

@@ -20,6 +20,7 @@ use crate::{
         },
         shown,
     },
+    spending::{NotPrices, Prices},
 };
 
 /// The longest name of a model or a voice, path or address, in bytes.
@@ -95,6 +96,12 @@ impl Reading<'_, '_> {
             extra_ca: self.extra_ca().or_else(|| environment.extra_ca.clone()),
             voice_live: self.voice_live(),
             budget: self.budget(),
+            prices: match self.table.entry("prices") {
+                Some(prices) => prices.parsed(&NotPrices.to_string()).unwrap_or_default(),
+                // The same agent costs the same.
+                None if environment.kind == self.kind => environment.prices,
+                None => Prices::default(),
+            },
         }
     }
 
