@@ -16,6 +16,7 @@ mod carrier;
 mod connections;
 mod media;
 mod operator;
+mod outbound;
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]

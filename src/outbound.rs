@@ -1,0 +1,3 @@
+//! The other way for a call to begin: we place it.
+
+pub mod number;
