@@ -67,6 +67,14 @@ pub enum EndReason {
     CarrierGarbled,
     /// The carrier did not take our answer to a call that rang.
     AnswerFailed,
+    /// Nobody has picked up the call that we placed: busy, not answered, or not wanted.
+    Unanswered,
+    /// The carrier has not placed the call that we asked for.
+    NotPlaced,
+    /// A machine has picked up the call that we placed.
+    MachineAnswered,
+    /// Whoever had placed the call wanted it to end.
+    Requested,
     /// The carrier could not bring the call's media.
     StreamFailed,
     AgentUnreachable,
@@ -154,16 +162,25 @@ impl CarrierCallId {
         Self(format!("web-{}", Uuid::new_v4()))
     }
 
+    /// Names a call that we place, until its carrier has a name for it.
+    pub fn pending(call: CallId, carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Twilio => Self(format!("out-{call}")),
+            Carrier::Acs => Self(format!("acs-{call}")),
+            Carrier::Web => Self(format!("web-{call}")),
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Tells who has brought the call, by the shape of its name: Twilio's are `CA` and digits, and
-    /// ACS's are GUIDs, which have hyphens.
+    /// ACS's are GUIDs, which have hyphens; or by the name that we have given it.
     pub fn carrier(&self) -> Carrier {
         if self.0.starts_with("web-") {
             Carrier::Web
-        } else if self.0.contains('-') {
+        } else if self.0.contains('-') && !self.0.starts_with("out-") {
             Carrier::Acs
         } else {
             Carrier::Twilio
@@ -307,7 +324,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 29] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -317,6 +334,10 @@ impl EndReason {
         Self::CarrierBlocked,
         Self::CarrierGarbled,
         Self::AnswerFailed,
+        Self::Unanswered,
+        Self::NotPlaced,
+        Self::MachineAnswered,
+        Self::Requested,
         Self::StreamFailed,
         Self::AgentUnreachable,
         Self::AgentRefused,
@@ -360,6 +381,10 @@ impl EndReason {
             Self::CarrierBlocked => ("carrier_blocked", Carrier, Apology),
             Self::CarrierGarbled => ("carrier_garbled", Carrier, Apology),
             Self::AnswerFailed => ("answer_failed", Carrier, HangUp),
+            Self::Unanswered => ("unanswered", Caller, HangUp),
+            Self::NotPlaced => ("not_placed", Carrier, HangUp),
+            Self::MachineAnswered => ("machine_answered", Caller, HangUp),
+            Self::Requested => ("requested", Operator, HangUp),
             Self::StreamFailed => ("stream_failed", Carrier, Apology),
             Self::AgentUnreachable => ("agent_unreachable", Agent, Apology),
             Self::AgentRefused => ("agent_refused", Agent, Apology),
@@ -466,5 +491,9 @@ mod tests {
             Carrier::Acs
         );
         assert_eq!(CarrierCallId::of_browser().carrier(), Carrier::Web);
+        for placed in [Carrier::Twilio, Carrier::Acs] {
+            let pending = CarrierCallId::pending(CallId::new(), placed);
+            assert_eq!(pending.carrier(), placed);
+        }
     }
 }

@@ -4,6 +4,7 @@ mod acs;
 mod agent;
 mod caps;
 mod file;
+mod outbound;
 mod reader;
 mod refusal;
 mod store;
@@ -26,6 +27,7 @@ pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplicatio
 pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
+pub use outbound::OutboundSettings;
 pub use reader::ConfigError;
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
@@ -67,6 +69,7 @@ pub struct Config {
     pub caps: Caps,
     pub store: StoreSettings,
     pub refusal: RefusalSettings,
+    pub outbound: OutboundSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -111,6 +114,7 @@ impl Config {
         let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
+        let api = ApiSettings::load(&read, production, &twilio);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
@@ -131,7 +135,8 @@ impl Config {
             agent: AgentSettings::load(&read, production, &voice_live),
             voice_live,
             caps: Caps::load(&read, production, &store),
-            refusal: RefusalSettings::load(&read, production, &twilio),
+            refusal: RefusalSettings::load(&read, &api),
+            outbound: OutboundSettings::load(&read, &api),
             twilio,
             web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, sealing),

@@ -53,6 +53,9 @@ pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};
-pub use simulate::{SimulateOptions, acs as fake_acs, report::Report, run as simulate};
+pub use simulate::{
+    SimulateOptions, acs as fake_acs, report::Report, run as simulate, script::Script,
+    twilio as fake_twilio, voice::Voices,
+};
 pub use slots::{SlotsError, SlotsOptions, run as slots};
 pub use telemetry::log_to_stderr;

@@ -389,6 +389,10 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::CarrierUnresponsive
         | EndReason::CarrierBlocked
         | EndReason::AnswerFailed
+        | EndReason::Unanswered
+        | EndReason::NotPlaced
+        | EndReason::MachineAnswered
+        | EndReason::Requested
         | EndReason::StreamFailed
         | EndReason::AgentUnreachable
         | EndReason::AgentRefused

@@ -22,6 +22,7 @@ pub mod report;
 mod resample;
 pub mod script;
 mod stream;
+pub mod twilio;
 pub mod twiml;
 pub mod voice;
 mod web;

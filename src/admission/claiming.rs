@@ -49,6 +49,7 @@ impl Admission {
         }
         let agent = campaigns.agent_for(&ticket.agent, campaign).clone();
         let mut rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        rooms.extend(ticket.outbound.then(|| rooms::outbound_room(&self.caps)));
         rooms.extend(rooms::agent_room(&agent, campaigns));
         let scopes = rooms.iter().map(|room| room.scope.clone());
         let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();
