@@ -5,7 +5,11 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Our own name for a call, sortable by the time at which it rang.
+/// What our names for calls are made in.
+const CALLS: Uuid = Uuid::from_u128(0x0c3f_72a4_5f0e_4d0b_9d53_8b6c_31f2_77aa);
+
+/// Our own name for a call. It is made of the name by which we first know the call, so that every
+/// replica, and whoever looks after a lost one's calls, comes to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CallId(Uuid);
@@ -67,8 +71,12 @@ pub enum EndReason {
     CarrierGarbled,
     /// The carrier did not take our answer to a call that rang.
     AnswerFailed,
-    /// Nobody has picked up the call that we placed: busy, not answered, or not wanted.
-    Unanswered,
+    /// Whom we called talks with somebody else.
+    Busy,
+    /// Nobody has picked up the call that we placed.
+    NoAnswer,
+    /// The call that we placed was ended before anybody picked it up.
+    Canceled,
     /// The carrier has not placed the call that we asked for.
     NotPlaced,
     /// A machine has picked up the call that we placed.
@@ -120,8 +128,9 @@ pub enum Farewell {
 }
 
 impl CallId {
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
+    /// Returns our name for the call that its carrier calls so.
+    pub fn of(carrier_call: &CarrierCallId) -> Self {
+        Self(Uuid::new_v5(&CALLS, carrier_call.as_str().as_bytes()))
     }
 }
 
@@ -163,12 +172,18 @@ impl CarrierCallId {
     }
 
     /// Names a call that we place, until its carrier has a name for it.
-    pub fn pending(call: CallId, carrier: Carrier) -> Self {
+    pub fn pending(carrier: Carrier) -> Self {
+        let name = Uuid::new_v4();
         match carrier {
-            Carrier::Twilio => Self(format!("out-{call}")),
-            Carrier::Acs => Self(format!("acs-{call}")),
-            Carrier::Web => Self(format!("web-{call}")),
+            Carrier::Twilio => Self(format!("out-{name}")),
+            Carrier::Acs => Self(format!("acs-{name}")),
+            Carrier::Web => Self(format!("web-{name}")),
         }
+    }
+
+    /// Tells whether it is such a name.
+    pub fn is_pending(&self) -> bool {
+        self.0.starts_with("out-") || self.0.starts_with("acs-")
     }
 
     pub fn as_str(&self) -> &str {
@@ -324,7 +339,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 31] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -334,7 +349,9 @@ impl EndReason {
         Self::CarrierBlocked,
         Self::CarrierGarbled,
         Self::AnswerFailed,
-        Self::Unanswered,
+        Self::Busy,
+        Self::NoAnswer,
+        Self::Canceled,
         Self::NotPlaced,
         Self::MachineAnswered,
         Self::Requested,
@@ -381,7 +398,9 @@ impl EndReason {
             Self::CarrierBlocked => ("carrier_blocked", Carrier, Apology),
             Self::CarrierGarbled => ("carrier_garbled", Carrier, Apology),
             Self::AnswerFailed => ("answer_failed", Carrier, HangUp),
-            Self::Unanswered => ("unanswered", Caller, HangUp),
+            Self::Busy => ("busy", Caller, HangUp),
+            Self::NoAnswer => ("no_answer", Caller, HangUp),
+            Self::Canceled => ("canceled", Operator, HangUp),
             Self::NotPlaced => ("not_placed", Carrier, HangUp),
             Self::MachineAnswered => ("machine_answered", Caller, HangUp),
             Self::Requested => ("requested", Operator, HangUp),
@@ -492,8 +511,9 @@ mod tests {
         );
         assert_eq!(CarrierCallId::of_browser().carrier(), Carrier::Web);
         for placed in [Carrier::Twilio, Carrier::Acs] {
-            let pending = CarrierCallId::pending(CallId::new(), placed);
+            let pending = CarrierCallId::pending(placed);
             assert_eq!(pending.carrier(), placed);
+            assert!(pending.is_pending());
         }
     }
 }

@@ -6,6 +6,7 @@ mod caps;
 mod file;
 mod outbound;
 mod reader;
+mod records;
 mod refusal;
 mod store;
 mod twilio;
@@ -29,6 +30,7 @@ pub use caps::Caps;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use outbound::OutboundSettings;
 pub use reader::ConfigError;
+pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use twilio::TwilioSettings;
@@ -68,6 +70,7 @@ pub struct Config {
     pub voice_live: VoiceLiveAccess,
     pub caps: Caps,
     pub store: StoreSettings,
+    pub records: RecordSettings,
     pub refusal: RefusalSettings,
     pub outbound: OutboundSettings,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
@@ -140,6 +143,7 @@ impl Config {
             twilio,
             web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, sealing),
+            records: RecordSettings::load(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
             warnings: Vec::new(),

@@ -54,7 +54,8 @@ struct Stage {
 /// If no gateway can be started, or nothing written beside it.
 pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
     let token: String = format!("{:032x}", rand::random::<u128>());
-    let running = start(&token).await?;
+    let folder = tempfile::tempdir().context("cannot make a folder for recordings")?;
+    let running = start(&token, folder.path()).await?;
     let address = running.address();
     println!(
         "callgate answers at http://{address}, with room for {CAP} calls and a parrot as agent."
@@ -68,7 +69,7 @@ pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
     let stage = Arc::new(Stage {
         carrier: carrier(&running, &token)?,
         voices: Arc::new(Voices::shipped(1)),
-        folder: tempfile::tempdir().context("cannot make a folder for recordings")?,
+        folder,
         began: Instant::now(),
         over: stop.clone(),
         recorded,
@@ -85,7 +86,7 @@ pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(token: &str) -> anyhow::Result<Running> {
+async fn start(token: &str, folder: &Path) -> anyhow::Result<Running> {
     let mut listen = ADDRESS;
     loop {
         let setting = |name: &str| match name {
@@ -93,6 +94,7 @@ async fn start(token: &str) -> anyhow::Result<Running> {
             "TWILIO_AUTH_TOKEN" => Some(token.to_owned()),
             "MAX_ACTIVE_CALLS" => Some(CAP.to_owned()),
             "CALLS_CAPACITY_LOG_LEVEL" => Some("INFO".to_owned()),
+            "DATABASE_URL" => Some(format!("sqlite://{}/demo.db", folder.display())),
             _ => None,
         };
         match Gateway::start(Config::load(setting)?).await {

@@ -45,7 +45,7 @@ use crate::{
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
     language::Language,
-    record::{Step, Timeline, What},
+    record::{DatabaseError, Nobody, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
     transcode,
@@ -75,6 +75,7 @@ pub struct Gateway {
     pub(crate) connections: Arc<ConnectionManager>,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
+    pub(crate) records: Records,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -118,6 +119,8 @@ pub enum StartError {
     Store(#[source] StoreError),
     #[error("{0} (REDIS_URL)")]
     StoreUnfit(String),
+    #[error("records cannot be kept (DATABASE_URL)")]
+    Records(#[source] DatabaseError),
     #[error(transparent)]
     Campaigns(#[from] FileError),
     #[error("no certificates to trust an agent by")]
@@ -142,6 +145,7 @@ impl StartError {
             | Self::Certificates(_)
             | Self::Carrier(_)
             | Self::Store(_)
+            | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
             Self::Listen(..) | Self::Parrot(_) | Self::Server(_) => 71,
         }
@@ -199,6 +203,8 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
+        let records = Records::open(&config.records, Arc::new(Nobody), admission.replica()).await;
+        let records = records.map_err(StartError::Records)?;
         let gateway = web::Data::new(Self {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
@@ -213,7 +219,8 @@ impl Gateway {
             admission,
             connections: ConnectionManager::new(config.caps.connections),
             farewells: Farewells::new(),
-            timeline: Timeline::new(),
+            timeline: records.timeline(),
+            records,
             metrics,
             longest_call: config.longest_call,
             longest_message: config.refusal.longest_message,

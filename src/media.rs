@@ -389,7 +389,9 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::CarrierUnresponsive
         | EndReason::CarrierBlocked
         | EndReason::AnswerFailed
-        | EndReason::Unanswered
+        | EndReason::Busy
+        | EndReason::NoAnswer
+        | EndReason::Canceled
         | EndReason::NotPlaced
         | EndReason::MachineAnswered
         | EndReason::Requested

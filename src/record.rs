@@ -1,17 +1,54 @@
-//! What remains of a call: its steps, as whoever watches is told of them.
+//! What remains of a call: its row, its steps and its words, as whoever watches is told of them
+//! and as the database keeps them.
+//!
+//! Invariant: nobody who has a call waits for the database.
 
-use std::time::SystemTime;
+#![allow(dead_code, reason = "the parts that use the rest come next")]
 
-use tokio::sync::broadcast;
+mod database;
+mod lost;
+mod number;
+mod row;
+mod writer;
+
+#[cfg(test)]
+#[path = "../tests/it/postgres_server.rs"]
+mod postgres_server;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+use tokio::{sync::broadcast, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
-    call::{CarrierCallId, EndReason},
+    admission::Refusal,
+    call::{CallerId, CarrierCallId, EndReason},
+    campaign::Name,
+    config::RecordSettings,
+    recent::Millis,
+    record::{lost::look_after, writer::LAST_WORDS},
     recording::Recording,
     session::Speaker,
 };
 
+pub use database::{Database, DatabaseError, Fields, Sql};
+pub use number::{KeptNumber, Numbers};
+pub use row::{OVER, State};
+pub use writer::{Recorder, Standing, Told};
+
+/// How long the tasks of records may take to end, once the last of them is written.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 /// How many steps a slow watcher may lag behind before it misses some.
 const LAG: usize = 1_024;
+/// The longest text of one utterance that is kept, in characters.
+const LONGEST_WORDS: usize = 8_000;
 
 /// One dated entry of a call's timeline.
 #[derive(Debug, Clone)]
@@ -24,6 +61,14 @@ pub struct Step {
 /// What happened to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
+    /// The carrier is asked to place the call.
+    Dialing,
+    /// The carrier may have placed it, or not.
+    Unsure,
+    /// It rings at the other end.
+    Rings,
+    /// Whom we called has picked up.
+    PickedUp,
     Admitted,
     Refused,
     /// The caller, for whom there was no room, has left a message.
@@ -44,28 +89,265 @@ pub enum What {
     Ended(EndReason),
 }
 
-/// Tells every step to whoever watches; costs next to nothing while nobody does.
+/// Who has called whom, and what admission made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    pub direction: Direction,
+    pub tenant: Name,
+    pub campaign: Name,
+    /// Who talks with the caller; nobody if the call was refused.
+    pub agent: Option<Name>,
+    pub caller: CallerId,
+    pub called: CallerId,
+    pub refused: Option<Refusal>,
+}
+
+/// Who has begun a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    /// We have placed it.
+    Outbound,
+}
+
+/// What an agent has used up in a call, in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    pub agent: Name,
+    pub model: String,
+    pub text_in: u64,
+    pub audio_in: u64,
+    /// The part of what went in that the agent had in its cache.
+    pub cached_in: u64,
+    pub text_out: u64,
+    pub audio_out: u64,
+    pub lasted: Duration,
+    /// In millionths of the currency that the prices are in.
+    pub cost_micros: u64,
+}
+
+/// Something to be recorded of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    Arrived(Box<Arrival>),
+    Happened(What),
+    /// How long its media was bridged.
+    Talked(Duration),
+    Used(Box<Usage>),
+}
+
+/// A fact with what makes it one: written twice, it is the same.
 #[derive(Debug, Clone)]
-pub struct Timeline(broadcast::Sender<Step>);
+pub struct Entry {
+    pub id: Uuid,
+    pub call: CarrierCallId,
+    pub at: Millis,
+    pub fact: Fact,
+}
+
+/// Where records go, and who writes them.
+#[derive(Debug)]
+pub struct Records {
+    pub database: Database,
+    pub numbers: Arc<Numbers>,
+    recorder: Arc<Recorder>,
+    told: Arc<dyn Told>,
+    writing: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Nobody is told of events.
+#[derive(Debug)]
+pub struct Nobody;
+
+impl Told for Nobody {
+    fn deliveries(&self, _: &str, _: &str, _: &str, _: Millis) -> Vec<Sql> {
+        Vec::new()
+    }
+}
+
+/// Tells every step to whoever watches, which costs next to nothing while nobody does, and to the
+/// recorder.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    watchers: broadcast::Sender<Step>,
+    recorder: Arc<Recorder>,
+}
+
+impl Records {
+    /// Opens the database and begins to write what `replica` notes. A server that is away is
+    /// waited for.
+    ///
+    /// # Errors
+    /// If the address is none, or a file cannot be one of ours.
+    pub async fn open(
+        settings: &RecordSettings,
+        told: Arc<dyn Told>,
+        replica: &str,
+    ) -> Result<Self, DatabaseError> {
+        let database = Database::open(settings)?;
+        if let Err(error) = database.migrate().await
+            && error.is_final()
+        {
+            return Err(error);
+        }
+        let numbers = Arc::new(Numbers::new(settings));
+        let (recorder, writer) = Recorder::new(
+            database.clone(),
+            Arc::clone(&numbers),
+            Arc::clone(&told),
+            replica,
+            settings.transcripts,
+        );
+        let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
+        let lost = look_after(
+            database.clone(),
+            Arc::clone(&told),
+            replica.to_owned(),
+            stop.clone(),
+        );
+        database.spawn(writing.track_future(writer.run(stop.clone())));
+        database.spawn(writing.track_future(lost));
+        writing.close();
+        Ok(Self {
+            database,
+            numbers,
+            recorder: Arc::new(recorder),
+            told,
+            writing,
+            stop,
+        })
+    }
+
+    pub fn timeline(&self) -> Timeline {
+        Timeline::new(Arc::clone(&self.recorder))
+    }
+
+    /// Returns how the writing stands.
+    pub fn standing(&self) -> Standing {
+        self.recorder.standing()
+    }
+
+    /// Writes what still waits, within bounds, and closes the database.
+    pub async fn close(&self, replica: &str) {
+        self.stop.cancel();
+        let patience = LAST_WORDS * 2 + CLOSED_WITHIN;
+        let _ = timeout(patience, self.writing.wait()).await;
+        if let Err(error) = lost::leave(&self.database, &self.told, replica).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(
+                error,
+                "could not leave the list of replicas that write records"
+            );
+        }
+        self.database.close().await;
+    }
+}
 
 impl Timeline {
-    pub fn new() -> Self {
-        Self(broadcast::Sender::new(LAG))
+    pub fn new(recorder: Arc<Recorder>) -> Self {
+        Self {
+            watchers: broadcast::Sender::new(LAG),
+            recorder,
+        }
     }
 
     pub fn step(&self, call: &CarrierCallId, what: What) {
-        if self.0.receiver_count() > 0 {
+        if self.watchers.receiver_count() > 0 {
             // Fails only when the last watcher has just left.
-            let _ = self.0.send(Step {
+            let _ = self.watchers.send(Step {
                 call: call.clone(),
                 at: SystemTime::now(),
-                what,
+                what: what.clone(),
             });
         }
+        self.recorder.note(call, Fact::Happened(what));
+    }
+
+    /// Notes who has called whom, and what came of it: a step of its own.
+    pub fn arrived(&self, call: &CarrierCallId, arrival: Arrival) {
+        let what = match arrival.refused {
+            None => What::Admitted,
+            Some(_) => What::Refused,
+        };
+        self.recorder.note(call, Fact::Arrived(Box::new(arrival)));
+        self.step(call, what);
+    }
+
+    pub fn talked(&self, call: &CarrierCallId, lasted: Duration) {
+        self.recorder.note(call, Fact::Talked(lasted));
     }
 
     /// Watches the steps of all calls from here on.
     pub fn watch(&self) -> broadcast::Receiver<Step> {
-        self.0.subscribe()
+        self.watchers.subscribe()
     }
+}
+
+impl What {
+    /// Returns what the step is called; `None` where it is kept as something else than a step.
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Dialing => "dialing",
+            Self::Unsure => "unknown",
+            Self::Rings => "ringing",
+            Self::PickedUp => "picked_up",
+            Self::Admitted => "admitted",
+            Self::Refused => "refused",
+            Self::LeftMessage(_) => "left_message",
+            Self::Connected => "connected",
+            Self::AgentReady => "agent_ready",
+            Self::FirstWords => "first_words",
+            Self::Said { .. } => return None,
+            Self::Interrupted { .. } => "interrupted",
+            Self::Ended(_) => "ended",
+        })
+    }
+
+    /// Returns what else there is to say of it.
+    pub fn details(&self) -> Option<Value> {
+        match self {
+            Self::Interrupted { heard_ms } => Some(json!({"heard_ms": heard_ms})),
+            Self::Ended(reason) => {
+                Some(json!({"reason": reason.as_str(), "blame": reason.blame().as_str()}))
+            }
+            Self::LeftMessage(recording) => Some(json!({
+                "recording": recording.id.as_str(),
+                "seconds": recording.duration.as_secs(),
+            })),
+            Self::Dialing
+            | Self::Unsure
+            | Self::Rings
+            | Self::PickedUp
+            | Self::Admitted
+            | Self::Refused
+            | Self::Connected
+            | Self::AgentReady
+            | Self::FirstWords
+            | Self::Said { .. } => None,
+        }
+    }
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Returns a text as it can be kept: of bounded length, and without what Postgres refuses.
+fn kept_text(text: &str) -> String {
+    let plain = text.chars().filter(|letter| *letter != '\0');
+    plain.take(LONGEST_WORDS).collect()
+}
+
+/// Returns the time by the machine's clock, as records are dated.
+pub fn unix_millis() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+    })
 }

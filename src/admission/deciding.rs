@@ -60,7 +60,7 @@ impl Admission {
             // Another replica may have decided about this call before; no other gets in.
             rooms[0].cap = 0;
         }
-        let call = CallId::new();
+        let call = CallId::of(carrier_call);
         let askings = campaign.agents().map(|agent| {
             self.asking(
                 (call, carrier_call),

@@ -218,7 +218,14 @@ mod tests {
             .filter(|scope| scope.counts(media == Media::Here))
             .collect();
         let agent = &campaign.agent;
-        let state = CallState::new(CallId::new(), call(id), campaign, agent, "r1", &scopes);
+        let state = CallState::new(
+            CallId::of(&call(id)),
+            call(id),
+            campaign,
+            agent,
+            "r1",
+            &scopes,
+        );
         let entered = ledger.enter(0, &call(id), epoch, media, state, scopes);
         entered.0
     }

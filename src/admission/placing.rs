@@ -182,7 +182,7 @@ impl Admission {
             }
         }
         if is_over {
-            self.unplaced(pending, EndReason::Unanswered).await;
+            self.unplaced(pending, EndReason::NoAnswer).await;
         } else {
             self.book().ledger.rename(pending, call);
         }

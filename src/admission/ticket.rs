@@ -139,7 +139,7 @@ mod tests {
 
     fn ticket() -> Ticket {
         Ticket {
-            call: CallId::new(),
+            call: CallId::of(&call("CA00000000000000000000000000000001")),
             carrier_call: call("CA00000000000000000000000000000001"),
             campaign: "c".repeat(64),
             agent: "a".repeat(64).parse().unwrap(),

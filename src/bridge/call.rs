@@ -11,7 +11,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, web as extract};
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     admission::{ClaimError, Claimed},
@@ -195,7 +195,9 @@ async fn bridge(
         metrics: &gateway.metrics.calls,
         line: Line::default(),
     };
+    let began = Instant::now();
     let (reason, agent) = bridge.run().await;
+    gateway.timeline.talked(&call, began.elapsed());
     if let Some(agent) = agent {
         // The caller does not wait while the agent is told goodbye.
         gateway.calls().spawn_local(agent.close());

@@ -83,6 +83,8 @@ impl Running {
         self.supervisor.close();
         self.supervisor.wait().await;
         self.gateway.campaigns.close().await;
+        let replica = self.gateway.admission.replica();
+        self.gateway.records.close(replica).await;
         tracing::info!("stopped");
     }
 }

@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    admission::{Decision, SETUP, TICK},
+    admission::{Decision, Refusal, SETUP, TICK},
     agent::{Agent, AgentError, AgentSocket},
     bridge::Arriving,
     call::{CallerId, CarrierCallId},
@@ -17,7 +17,7 @@ use crate::{
     chunk::Encoding,
     gateway::Gateway,
     language::Language,
-    record::What,
+    record::{Arrival, Direction},
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
@@ -47,6 +47,7 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
+        called: &CallerId,
         campaign: &Campaign,
         carrier: Encoding,
     ) -> Decision {
@@ -56,12 +57,21 @@ impl Gateway {
             .admission
             .admit(call, caller, campaign, &campaigns, &ready);
         let decision = admission.await;
+        let arrival = |agent: Option<&Name>, refused: Option<&Refusal>| Arrival {
+            direction: Direction::Inbound,
+            tenant: campaign.tenant.clone(),
+            campaign: campaign.id.clone(),
+            agent: agent.cloned(),
+            caller: caller.clone(),
+            called: called.clone(),
+            refused: refused.cloned(),
+        };
         match &decision {
             Decision::Admit {
                 agent, first: true, ..
             } => {
                 self.metrics.started();
-                self.timeline.step(call, What::Admitted);
+                self.timeline.arrived(call, arrival(Some(agent), None));
                 if ready.dials {
                     self.call_agent(call, caller, agent, &campaign.language, carrier);
                 }
@@ -72,7 +82,7 @@ impl Gateway {
             } => {
                 let scope = refusal.scope.kind();
                 self.metrics.refused(scope, refusal.reason.as_str());
-                self.timeline.step(call, What::Refused);
+                self.timeline.arrived(call, arrival(None, Some(refusal)));
             }
             Decision::Admit { .. } | Decision::Refuse { .. } | Decision::Ended => {}
         }

@@ -22,9 +22,11 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 type Socket = WebSocketStream<TcpStream>;
 
 async fn gateway(settings: &[(&str, &str)]) -> Running {
+    let database = tempfile::NamedTempFile::new().unwrap();
     let config = Config::load(|name| match name {
         "LISTEN" => Some("127.0.0.1:0".to_owned()),
         "TWILIO_AUTH_TOKEN" => Some(TOKEN.to_owned()),
+        "DATABASE_URL" => Some(format!("sqlite:{}", database.path().display())),
         _ => {
             let setting = settings.iter().find(|(set, _)| *set == name);
             setting.map(|(_, value)| (*value).to_owned())

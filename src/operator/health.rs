@@ -35,6 +35,7 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let room = gateway.admission.occupancy();
     let siblings = gateway.admission.siblings();
     let trouble = gateway.admission.trouble();
+    let records = gateway.records.standing();
     let scopes = gateway
         .admission
         .usage(&gateway.campaigns.current())
@@ -69,6 +70,14 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
         },
         "degraded": trouble.iter().map(|trouble| trouble.as_str()).collect::<Vec<_>>(),
         "store_flaws": gateway.store_flaws(),
+        "records": {
+            "call_log": if records.failing.is_some() { "failing" } else { "ok" },
+            "waiting": records.waiting,
+            "dropped": records.dropped,
+            "refused": records.refused,
+            "failing": records.failing,
+            "failing_for_s": records.failing_for.map(|lasted| lasted.as_secs()),
+        },
         "replica": gateway.admission.replica(),
         "replicas": siblings.replicas.max(1),
         "scopes": scopes,

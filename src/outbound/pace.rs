@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     num::NonZeroU32,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ pub struct TooMany {
 }
 
 /// A place among those that wait for their turn. Dropping it leaves it to others.
-pub struct Turn<'a>(&'a Pace);
+pub struct Turn(Arc<Pace>);
 
 impl Pace {
     /// Makes turns, `per_second` of them, for which nobody waits longer than `longest`.
@@ -60,7 +60,7 @@ impl Pace {
     ///
     /// # Errors
     /// If the turn would come too late.
-    pub fn queue(&self) -> Result<Turn<'_>, TooMany> {
+    pub fn queue(self: &Arc<Self>) -> Result<Turn, TooMany> {
         let mut waiting = self.lock();
         let wait = self.period * *waiting;
         if wait > self.longest {
@@ -69,7 +69,8 @@ impl Pace {
             });
         }
         *waiting += 1;
-        Ok(Turn(self))
+        drop(waiting);
+        Ok(Turn(Arc::clone(self)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, u32> {
@@ -79,7 +80,7 @@ impl Pace {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Completes when it is its turn.
     pub async fn comes(self) {
         while let Err(not_until) = self.0.limiter.check() {
@@ -88,7 +89,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
     }
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn who_would_wait_too_long_is_told_so_and_who_leaves_makes_room() {
-        let pace = Pace::new(2, Duration::from_secs(1));
+        let pace = Arc::new(Pace::new(2, Duration::from_secs(1)));
         let turns: Vec<_> = (0..3).map(|_| pace.queue().ok().unwrap()).collect();
         let again_in = Duration::from_millis(500);
         assert_eq!(pace.queue().err(), Some(TooMany { again_in }));
@@ -168,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn turns_come_one_after_the_other() {
-        let pace = Pace::new(20, Duration::from_secs(10));
+        let pace = Arc::new(Pace::new(20, Duration::from_secs(10)));
         let began = tokio::time::Instant::now();
         for _ in 0..5 {
             pace.queue().ok().unwrap().comes().await;

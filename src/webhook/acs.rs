@@ -137,7 +137,8 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
     };
     let Some(acs) = &gateway.acs else { return };
     let (call, caller) = (&incoming.call, &incoming.from);
-    let decision = gateway.admit(call, caller, &campaign, acs.audio.encoding());
+    let encoding = acs.audio.encoding();
+    let decision = gateway.admit(call, caller, &incoming.to, &campaign, encoding);
     match decision.await {
         Decision::Admit {
             ticket,

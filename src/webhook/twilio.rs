@@ -84,7 +84,8 @@ pub async fn ringing(
 
 async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Campaign) -> Answer {
     let (id, caller) = (&call.id, &call.from);
-    match gateway.admit(id, caller, campaign, Encoding::Mulaw).await {
+    let decision = gateway.admit(id, caller, &call.to, campaign, Encoding::Mulaw);
+    match decision.await {
         Decision::Admit { ticket, .. } => Answer::Connect {
             stream_url: gateway.public.media.clone(),
             action_url: gateway.public.stream_ended.clone(),

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     audio::{FRAME, share_of, syllables},
     carrier::{Carrier, Fields, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
+    database::Database,
     line::{GUARD, Line, stop},
     redis::Redis,
     twiml::Element,
@@ -46,6 +47,8 @@ pub struct TestGateway {
     /// `None` once it has begun to drain.
     running: Cell<Option<Running>>,
     pub parrot: Option<Parrot>,
+    /// Goes last: what is written to it must be able to end.
+    pub database: Database,
     steps: watch::Receiver<Vec<Step>>,
 }
 
@@ -125,10 +128,12 @@ impl TestGateway {
             ("OPENAI_API_KEY", "sk-test"),
             ("OPENAI_REALTIME_URL", url),
         ];
+        let database = Database::new();
         let config = Config::load(|name| {
             let set = settings.iter().chain(&defaults);
             let found = set.into_iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| (*value).to_owned())
+            let found = found.map(|(_, value)| (*value).to_owned());
+            found.or_else(|| (name == "DATABASE_URL").then(|| database.url().to_owned()))
         });
         let running = Gateway::start(config.unwrap()).await.unwrap();
         Self {
@@ -136,6 +141,7 @@ impl TestGateway {
             steps: follow(&running),
             running: Cell::new(Some(running)),
             parrot: None,
+            database,
         }
     }
 

@@ -89,7 +89,10 @@ async fn turn_away(
 async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place, pass: WebPass) {
     let WebPass { call, campaign } = pass;
     let caller = CallerId::Withheld;
-    let ticket = match gateway.admit(&call, &caller, &campaign, ENCODING).await {
+    // A page dials no number.
+    let called = CallerId::Withheld;
+    let decision = gateway.admit(&call, &caller, &called, &campaign, ENCODING);
+    let ticket = match decision.await {
         Decision::Admit {
             ticket,
             first: true,

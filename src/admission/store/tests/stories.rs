@@ -670,8 +670,8 @@ fn nobody_who_does_not_pick_up_counts_as_a_call_without_media() {
             Room::new(Scope::Outbound, 8),
         ];
         let ending = Ending {
-            reason: EndReason::Unanswered,
-            without_media: EndReason::Unanswered,
+            reason: EndReason::NoAnswer,
+            without_media: EndReason::NoAnswer,
             state: None,
             forever: true,
             had_media: false,

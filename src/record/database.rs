@@ -1,0 +1,370 @@
+//! The database, by the same queries whichever it is. It has a thread of its own, so that neither
+//! a call's audio nor the slot store waits for it, and it for neither.
+
+use std::{fmt, future::Future, thread, time::Duration};
+
+use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret;
+use sqlx::{
+    Any, AnyPool, Executor, Transaction,
+    any::{AnyArguments, AnyPoolOptions, AnyRow},
+    migrate::MigrateError,
+};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::config::RecordSettings;
+
+/// How long anybody waits for one of the pool's connections.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// How long one question may take altogether.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const READERS: u32 = 4;
+/// What a statement may bind at most, with room to spare: SQLite takes 32,766 values.
+pub const MOST_VALUES: usize = 8_192;
+
+/// A transaction that writes.
+pub type Writing = Transaction<'static, Any>;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Where records are. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    kind: Kind,
+    runtime: Handle,
+    tasks: TaskTracker,
+    writing: AnyPool,
+    reading: AnyPool,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// Why the database gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("the database cannot be used")]
+    Failed(#[from] sqlx::Error),
+    #[error("the database's tables cannot be brought up to date")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database did not answer within {ANSWER_WITHIN:?}")]
+    TooSlow,
+    #[error("the database's thread is gone")]
+    Gone(#[source] tokio::task::JoinError),
+    #[error("no thread for the database")]
+    NoThread(#[source] std::io::Error),
+}
+
+/// A statement with its values, which it numbers as they come.
+pub struct Sql {
+    text: String,
+    values: AnyArguments,
+    bound: usize,
+}
+
+impl Database {
+    /// Prepares to use the database that the settings name; nothing is connected yet.
+    ///
+    /// # Errors
+    /// If the address is none, or there is no thread to be had.
+    pub fn open(settings: &RecordSettings) -> Result<Self, DatabaseError> {
+        sqlx::any::install_default_drivers();
+        let kind = if settings.is_sqlite() {
+            Kind::Sqlite
+        } else {
+            Kind::Postgres
+        };
+        let url = with_mode(kind, settings.url.expose_secret());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DatabaseError::NoThread)?;
+        let handle = runtime.handle().clone();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let _entered = handle.enter();
+        let pool = |connections| {
+            let options = AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(CONNECT_WITHIN)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        if kind == Kind::Sqlite {
+                            connection.execute(PRAGMAS).await?;
+                        }
+                        Ok(())
+                    })
+                });
+            options.connect_lazy(&url)
+        };
+        // SQLite has one writer at a time: a second one of ours would only wait for it.
+        let writing = pool(if kind == Kind::Sqlite { 1 } else { READERS })?;
+        let reading = pool(READERS)?;
+        thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || runtime.block_on(stopped.cancelled()))
+            .map_err(DatabaseError::NoThread)?;
+        Ok(Self {
+            kind,
+            runtime: handle,
+            tasks: TaskTracker::new(),
+            writing,
+            reading,
+            stop,
+        })
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Makes the tables, or brings them up to date. Replicas may do so at the same time.
+    ///
+    /// # Errors
+    /// If the database cannot be reached or does not let us.
+    pub async fn migrate(&self) -> Result<(), DatabaseError> {
+        let pool = self.writing.clone();
+        self.run(async move {
+            let mut tries = 0;
+            loop {
+                match migrations().run(&pool).await {
+                    // Another process has just made what this one was about to make.
+                    Err(_) if tries < 5 => {
+                        tries += 1;
+                        sleep(Duration::from_millis(100 * tries)).await;
+                    }
+                    done => return Ok(done?),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads by `ask`, which is given a pool, on the database's thread.
+    ///
+    /// # Errors
+    /// If it fails, or takes too long.
+    pub async fn read<T, F>(&self, ask: impl FnOnce(AnyPool) -> F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    {
+        let asking = ask(self.reading.clone());
+        self.run(async move { Ok(asking.await?) }).await
+    }
+
+    /// Writes in one transaction, which is committed if `change` succeeds.
+    ///
+    /// # Errors
+    /// If it fails, or takes too long. A commit whose answer was lost may have been done: what is
+    /// written must bear being written again.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        change: impl for<'a> FnOnce(&'a mut Writing) -> BoxFuture<'a, Result<T, sqlx::Error>>
+        + Send
+        + 'static,
+    ) -> Result<T, DatabaseError> {
+        let (pool, begin) = (self.writing.clone(), self.begin());
+        self.run(async move {
+            let mut writing = pool.begin_with(begin).await?;
+            let done = change(&mut writing).await?;
+            writing.commit().await?;
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Returns how a transaction begins that writes: with SQLite's lock, which cannot be had later
+    /// without the danger of two that wait for each other.
+    fn begin(&self) -> &'static str {
+        match self.kind {
+            Kind::Sqlite => "BEGIN IMMEDIATE",
+            Kind::Postgres => "BEGIN",
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let work = async move { timeout(ANSWER_WITHIN, work).await };
+        match self.tasks.spawn_on(work, &self.runtime).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(DatabaseError::TooSlow),
+            Err(error) => Err(DatabaseError::Gone(error)),
+        }
+    }
+
+    /// Runs a task of its own on the database's thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Closes the connections, and ends the thread once what runs there is done.
+    pub async fn close(&self) {
+        let (writing, reading) = (self.writing.clone(), self.reading.clone());
+        let closing = async move {
+            writing.close().await;
+            reading.close().await;
+            Ok(())
+        };
+        if let Err(error) = self.run(closing).await {
+            tracing::debug!(%error, "the database was not closed in order");
+        }
+        self.stop.cancel();
+    }
+}
+
+/// Replicas of one machine may share a file, so writers wait for each other; and what is committed
+/// outlives a loss of power.
+const PRAGMAS: &str =
+    "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;";
+
+/// A replica that is older than the tables serves as well: migrations only add.
+fn migrations() -> sqlx::migrate::Migrator {
+    let mut migrations = sqlx::migrate::Migrator {
+        migrations: MIGRATIONS.migrations.clone(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    migrations.set_ignore_missing(true);
+    migrations
+}
+
+/// A file that is not there is made.
+fn with_mode(kind: Kind, url: &str) -> String {
+    match kind {
+        Kind::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
+        Kind::Sqlite | Kind::Postgres => url.to_owned(),
+    }
+}
+
+impl DatabaseError {
+    /// Tells whether it is of no use to wait: SQLite cannot open the file, or it is none of its
+    /// own, or the address says nothing.
+    pub fn is_final(&self) -> bool {
+        let error = match self {
+            Self::Failed(error) | Self::Migration(MigrateError::Execute(error)) => error,
+            Self::Migration(_) | Self::NoThread(_) => return true,
+            Self::TooSlow | Self::Gone(_) => return false,
+        };
+        if let sqlx::Error::Database(error) = error {
+            // CANTOPEN and NOTADB.
+            return matches!(error.code().as_deref(), Some("14" | "26"));
+        }
+        matches!(error, sqlx::Error::Configuration(_))
+    }
+
+    /// Tells whether the rows are at fault, so that they would be refused again.
+    pub fn blames_rows(&self) -> bool {
+        let Self::Failed(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        // Postgres: classes 22 (data exception) and 23 (constraint). SQLite: TOOBIG, CONSTRAINT and
+        // MISMATCH, whose extended codes keep them in the low byte.
+        let code = error.code().unwrap_or_default();
+        match code.parse::<u32>() {
+            Ok(number) if code.len() < 5 => matches!(number & 0xff, 18..=20),
+            Ok(_) | Err(_) => code.starts_with("22") || code.starts_with("23"),
+        }
+    }
+}
+
+impl Sql {
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            values: AnyArguments::default(),
+            bound: 0,
+        }
+    }
+
+    pub fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Writes the placeholder of a value, and takes it.
+    pub fn bind<'t, T>(&mut self, value: T) -> &mut Self
+    where
+        T: sqlx::Encode<'t, Any> + sqlx::Type<Any>,
+    {
+        use sqlx::Arguments;
+        use std::fmt::Write;
+        self.bound += 1;
+        let _ = write!(self.text, "${}", self.bound); // A string takes everything.
+        self.values
+            .add(value)
+            .expect("texts and numbers are always encoded");
+        self
+    }
+
+    /// Writes `(…), (…)`, a row for each of `rows`, whose values `row` gives in order.
+    pub fn rows<T>(&mut self, rows: &[T], mut row: impl FnMut(&mut Fields<'_>, &T)) -> &mut Self {
+        for (number, value) in rows.iter().enumerate() {
+            self.push(if number == 0 { "(" } else { ", (" });
+            let mut fields = Fields {
+                sql: self,
+                first: true,
+            };
+            row(&mut fields, value);
+            self.push(")");
+        }
+        self
+    }
+
+    /// # Errors
+    /// If the database does not do it.
+    pub async fn execute(self, on: &mut Writing) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_with(sqlx::AssertSqlSafe(self.text), self.values);
+        let done = query.persistent(false).execute(&mut **on).await?;
+        Ok(done.rows_affected())
+    }
+
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn fetch_all(self, on: &mut Writing) -> Result<Vec<AnyRow>, sqlx::Error> {
+        let query = sqlx::query_with(sqlx::AssertSqlSafe(self.text), self.values);
+        query.persistent(false).fetch_all(&mut **on).await
+    }
+
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn read(self, pool: &AnyPool) -> Result<Vec<AnyRow>, sqlx::Error> {
+        let query = sqlx::query_with(sqlx::AssertSqlSafe(self.text), self.values);
+        query.fetch_all(pool).await
+    }
+}
+
+/// The values of one row.
+pub struct Fields<'a> {
+    sql: &'a mut Sql,
+    first: bool,
+}
+
+impl Fields<'_> {
+    pub fn push<'t, T>(&mut self, value: T) -> &mut Self
+    where
+        T: sqlx::Encode<'t, Any> + sqlx::Type<Any>,
+    {
+        if !self.first {
+            self.sql.push(", ");
+        }
+        self.first = false;
+        self.sql.bind(value);
+        self
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.kind)
+    }
+}

@@ -1,0 +1,158 @@
+//! Calls whose replica is gone, and nobody has written their end.
+//!
+//! Invariant: no clock of one replica is held against another's: who lives changes its beat, and
+//! who looks on counts for itself how long it has not.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use sqlx::Row;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::record::{
+    Database, DatabaseError, OVER, Sql, State,
+    database::Writing,
+    unix_millis,
+    writer::{CallFacts, Told, announce, columns},
+};
+
+/// How often a replica shows that it lives, and looks who does not.
+const BEAT: Duration = Duration::from_secs(2);
+/// How long a replica may be silent: as long as a slot's lease.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+/// How many calls are closed at once.
+const AT_ONCE: i64 = 200;
+
+/// Shows that `replica` lives, and closes the calls of those that do not, until `stop`.
+pub async fn look_after(
+    database: Database,
+    told: Arc<dyn Told>,
+    replica: String,
+    stop: CancellationToken,
+) {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats: HashMap<String, (Option<i64>, Instant)> = HashMap::new();
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = look(&database, &told, &replica, &mut beats).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "nobody could look after lost calls");
+        }
+    }
+}
+
+/// Closes what `replica`, which ends in order, has left open, and takes it off the list.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn leave(
+    database: &Database,
+    told: &Arc<dyn Told>,
+    replica: &str,
+) -> Result<(), DatabaseError> {
+    close_calls_of(database, told, replica).await
+}
+
+async fn look(
+    database: &Database,
+    told: &Arc<dyn Told>,
+    replica: &str,
+    beats: &mut HashMap<String, (Option<i64>, Instant)>,
+) -> Result<(), DatabaseError> {
+    let seen = beat(database, replica.to_owned()).await?;
+    let now = Instant::now();
+    beats.retain(|known, _| seen.iter().any(|(replica, _)| replica == known));
+    for (other, beat) in seen {
+        if other == replica {
+            continue;
+        }
+        let (last, since) = beats.entry(other.clone()).or_insert((beat, now));
+        if *last != beat {
+            (*last, *since) = (beat, now);
+        } else if now.duration_since(*since) >= SILENT_FOR {
+            close_calls_of(database, told, &other).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows that we live; returns every replica that has shown itself or has a call that is not over,
+/// with its beat.
+async fn beat(
+    database: &Database,
+    replica: String,
+) -> Result<Vec<(String, Option<i64>)>, DatabaseError> {
+    let write = database.write(move |writing| {
+        Box::pin(async move {
+            let mut sql = Sql::new("INSERT INTO replicas (replica, beat) VALUES (");
+            sql.bind(replica)
+                .push(", 1) ON CONFLICT (replica) DO UPDATE SET beat = replicas.beat + 1");
+            sql.execute(writing).await?;
+            let sql = Sql::new(
+                "SELECT replica, beat FROM replicas UNION ALL \
+                 SELECT DISTINCT replica, NULL FROM calls \
+                 WHERE rank < 90 AND replica IS NOT NULL \
+                 AND replica NOT IN (SELECT replica FROM replicas)",
+            );
+            let rows = sql.fetch_all(writing).await?;
+            let seen = rows
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            seen.collect()
+        })
+    });
+    write.await
+}
+
+async fn close_calls_of(
+    database: &Database,
+    told: &Arc<dyn Told>,
+    replica: &str,
+) -> Result<(), DatabaseError> {
+    loop {
+        let (told, gone) = (Arc::clone(told), replica.to_owned());
+        let closed = database.write(move |writing| {
+            Box::pin(async move { close_some(writing, told.as_ref(), gone).await })
+        });
+        let closed = closed.await?;
+        if closed == 0 {
+            return Ok(());
+        }
+        tracing::warn!(replica, closed, "a replica is gone: its calls are closed");
+    }
+}
+
+/// Closes some of a replica's calls, and takes it off the list once it has no more of them.
+async fn close_some(
+    writing: &mut Writing,
+    told: &dyn Told,
+    replica: String,
+) -> Result<usize, sqlx::Error> {
+    let now = i64::try_from(unix_millis()).unwrap_or(i64::MAX);
+    let lost = State::InstanceLost;
+    let mut sql = Sql::new("UPDATE calls SET state = ");
+    sql.bind(lost.as_str()).push(", rank = ").bind(lost.rank());
+    sql.push(", reason = ").bind(lost.as_str());
+    sql.push(", blame = 'callgate', ended_at = CASE WHEN rang_at > ");
+    sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
+    sql.push(" END WHERE call IN (SELECT call FROM calls WHERE replica = ");
+    sql.bind(replica.clone()).push(" AND rank < ").bind(OVER);
+    // What a person talks in, or is still to be placed, ends without us.
+    sql.push(" AND rank >= 40 AND rank < 60 LIMIT ")
+        .bind(AT_ONCE);
+    sql.push(") RETURNING ").push(columns());
+    let closed = sql.fetch_all(writing).await?;
+    for row in &closed {
+        let facts = CallFacts::read(row)?;
+        let at = unix_millis();
+        for kind in ["call.ended", "call.transcript"] {
+            announce(writing, &facts, kind, at, None, told).await?;
+        }
+    }
+    if closed.is_empty() {
+        let mut sql = Sql::new("DELETE FROM replicas WHERE replica = ");
+        sql.bind(replica);
+        sql.execute(writing).await?;
+    }
+    Ok(closed.len())
+}

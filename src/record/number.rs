@@ -1,0 +1,68 @@
+//! What is kept of a phone number.
+
+use std::fmt::Write;
+
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+
+use crate::{
+    call::CallerId,
+    config::{KeptNumbers, RecordSettings},
+};
+
+/// Turns who rings into what is kept of them.
+#[derive(Debug)]
+pub struct Numbers {
+    kept: KeptNumbers,
+    secret: SecretString,
+}
+
+/// What is kept of one number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptNumber {
+    /// By which it is found again, if it can be.
+    pub found_by: Option<String>,
+    /// What people see.
+    pub shown: String,
+}
+
+impl Numbers {
+    pub fn new(settings: &RecordSettings) -> Self {
+        Self {
+            kept: settings.numbers,
+            secret: settings.secret.clone().unwrap_or_default(),
+        }
+    }
+
+    pub fn keep(&self, who: &CallerId) -> KeptNumber {
+        let whole = match who {
+            CallerId::Number(number) => Some(number.reveal()),
+            CallerId::Address(text) => Some(text.reveal()),
+            CallerId::Withheld | CallerId::Masked(_) | CallerId::Other(_) => None,
+        };
+        KeptNumber {
+            found_by: whole.and_then(|whole| self.found_by(whole)),
+            shown: who.to_string(),
+        }
+    }
+
+    /// Returns by what a whole number is found, if records keep anything that it could be.
+    pub fn found_by(&self, whole: &str) -> Option<String> {
+        match self.kept {
+            KeptNumbers::Whole => Some(whole.to_owned()),
+            KeptNumbers::Hashed => Some(self.code(whole)),
+            KeptNumbers::Masked => None,
+        }
+    }
+
+    fn code(&self, whole: &str) -> String {
+        let key = self.secret.expose_secret().as_bytes();
+        let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let code = mac.chain_update(whole).finalize().into_bytes();
+        code.iter().fold("h:".to_owned(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // A string takes everything.
+            text
+        })
+    }
+}

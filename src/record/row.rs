@@ -1,0 +1,186 @@
+//! What a call's row comes to, from facts in any order.
+//!
+//! Invariant: states move only forward, and a terminal one is final. Facts that come late or again
+//! fill in what is blank, and change nothing else.
+
+use crate::{
+    call::{CallId, CarrierCallId, EndReason},
+    recent::Millis,
+    record::{Arrival, Direction, Fact, What},
+};
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is to be placed.
+    Queued,
+    /// The carrier is asked to place it.
+    Dialing,
+    /// The carrier may have placed it, or not.
+    Unknown,
+    /// It rings at the other end.
+    Ringing,
+    Admitted,
+    /// Its media is there.
+    Connected,
+    /// It talks with a person; only the carrier knows when that ends.
+    Transferred,
+    Ended,
+    RejectedCapacity,
+    /// It was never answered, or could not be placed.
+    Failed,
+    /// The replica that had it is gone.
+    InstanceLost,
+}
+
+/// The rank from which on a call is over.
+pub const OVER: i64 = 90;
+
+/// What is known of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRow {
+    pub carrier_call: CarrierCallId,
+    /// When the earliest of it was noted.
+    pub rang_at: Millis,
+    pub arrival: Option<Box<Arrival>>,
+    pub state: State,
+    pub reason: Option<String>,
+    pub blame: Option<&'static str>,
+    pub scope: Option<String>,
+    pub connected_at: Option<Millis>,
+    pub ended_at: Option<Millis>,
+    pub talked_ms: Option<i64>,
+    /// Whether whoever notes this has the call.
+    pub is_owned: bool,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Dialing => "dialing",
+            Self::Unknown => "unknown",
+            Self::Ringing => "ringing",
+            Self::Admitted => "admitted",
+            Self::Connected => "connected",
+            Self::Transferred => "transferred",
+            Self::Ended => "ended",
+            Self::RejectedCapacity => "rejected_capacity",
+            Self::Failed => "failed",
+            Self::InstanceLost => "instance_lost",
+        }
+    }
+
+    pub fn rank(self) -> i64 {
+        match self {
+            Self::Queued => 10,
+            Self::Dialing => 20,
+            Self::Unknown => 25,
+            Self::Ringing => 30,
+            Self::Admitted => 40,
+            Self::Connected => 50,
+            Self::Transferred => 60,
+            Self::Ended | Self::RejectedCapacity | Self::Failed | Self::InstanceLost => OVER,
+        }
+    }
+}
+
+impl CallRow {
+    /// Begins with nothing known but when the first of it was noted.
+    pub fn new(carrier_call: CarrierCallId, at: Millis) -> Self {
+        Self {
+            carrier_call,
+            rang_at: at,
+            arrival: None,
+            state: State::Queued,
+            reason: None,
+            blame: None,
+            scope: None,
+            connected_at: None,
+            ended_at: None,
+            talked_ms: None,
+            is_owned: false,
+        }
+    }
+
+    /// Takes in a fact that was noted `at` this time.
+    pub fn learn(&mut self, at: Millis, fact: &Fact) {
+        self.rang_at = self.rang_at.min(at);
+        match fact {
+            Fact::Arrived(arrival) => {
+                self.is_owned = true;
+                self.come_to(State::Admitted);
+                if let Some(refusal) = &arrival.refused
+                    && self.come_to(State::RejectedCapacity)
+                {
+                    self.reason = Some(refusal.reason.as_str().to_owned());
+                    self.scope = Some(refusal.scope.to_string());
+                    self.ended_at = Some(at);
+                }
+                self.arrival.get_or_insert_with(|| arrival.clone());
+            }
+            Fact::Happened(What::Connected) => {
+                self.is_owned = true;
+                self.come_to(State::Connected);
+                self.connected_at.get_or_insert(at);
+            }
+            // Another replica goes on with it.
+            Fact::Happened(What::Ended(EndReason::TakenOver)) => {}
+            Fact::Happened(What::Ended(reason)) => {
+                let state = match reason {
+                    EndReason::Busy
+                    | EndReason::NoAnswer
+                    | EndReason::Canceled
+                    | EndReason::NotPlaced => State::Failed,
+                    _ => State::Ended,
+                };
+                if self.come_to(state) {
+                    self.reason = Some(reason.as_str().to_owned());
+                    self.blame = Some(reason.blame().as_str());
+                    self.ended_at = Some(at);
+                }
+            }
+            Fact::Talked(lasted) => {
+                let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);
+                self.talked_ms.get_or_insert(lasted);
+            }
+            Fact::Happened(What::Dialing) => drop(self.come_to(State::Dialing)),
+            Fact::Happened(What::Unsure) => drop(self.come_to(State::Unknown)),
+            Fact::Happened(What::Rings) => drop(self.come_to(State::Ringing)),
+            Fact::Happened(What::PickedUp) => {
+                self.is_owned = true;
+                self.come_to(State::Admitted);
+            }
+            Fact::Happened(
+                What::Admitted
+                | What::Refused
+                | What::LeftMessage(_)
+                | What::AgentReady
+                | What::FirstWords
+                | What::Said { .. }
+                | What::Interrupted { .. },
+            )
+            | Fact::Used(_) => {}
+        }
+    }
+
+    /// Moves forward; tells whether it did.
+    fn come_to(&mut self, state: State) -> bool {
+        let moves = state.rank() > self.state.rank();
+        if moves {
+            self.state = state;
+        }
+        moves
+    }
+
+    /// Returns our name for the call, unless it had one before it had its carrier's.
+    pub fn call(&self) -> CallId {
+        CallId::of(&self.carrier_call)
+    }
+
+    pub fn direction(&self) -> Direction {
+        self.arrival
+            .as_ref()
+            .map_or(Direction::Inbound, |arrival| arrival.direction)
+    }
+}

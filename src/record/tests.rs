@@ -1,0 +1,358 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::{prelude::*, strategy::ValueTree};
+use secrecy::SecretString;
+use sqlx::Row;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    postgres_server::PostgresServer,
+    row::CallRow,
+    writer::{Writer, columns},
+    *,
+};
+use crate::{
+    admission::{Reason, Scope},
+    config::KeptNumbers,
+    recording::RecordingId,
+};
+
+/// A database of either kind, and what goes with it.
+struct Kept {
+    database: Database,
+    recorder: Recorder,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Kept {
+    async fn open(url: &str) -> Self {
+        let settings = settings(url);
+        let database = Database::open(&settings).unwrap();
+        database.migrate().await.unwrap();
+        let (recorder, writer) = recorder(&database, &settings, "r1");
+        let stop = CancellationToken::new();
+        database.spawn(writer.run(stop.clone()));
+        Self {
+            database,
+            recorder,
+            stop,
+            _folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn written(&self) {
+        while self.recorder.standing().waiting > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Returns the rows of a question as text, each column after another.
+    async fn ask(&self, question: &'static str) -> Vec<String> {
+        let rows = self
+            .database
+            .read(move |pool| async move { Sql::new(question).read(&pool).await });
+        let rows = rows.await.unwrap();
+        rows.iter()
+            .map(|row| {
+                let columns = (0..row.len()).map(|at| {
+                    let text = row.try_get::<Option<String>, _>(at);
+                    let text = text.map(|text| text.unwrap_or_else(|| "-".to_owned()));
+                    text.unwrap_or_else(|_| row.get::<i64, _>(at).to_string())
+                });
+                columns.collect::<Vec<_>>().join(" ")
+            })
+            .collect()
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        self.database.close().await;
+    }
+}
+
+fn settings(url: &str) -> RecordSettings {
+    RecordSettings {
+        url: SecretString::from(url),
+        numbers: KeptNumbers::Whole,
+        secret: None,
+        kept: Duration::from_secs(86_400),
+        transcripts: true,
+    }
+}
+
+fn recorder(database: &Database, settings: &RecordSettings, replica: &str) -> (Recorder, Writer) {
+    let numbers = Arc::new(Numbers::new(settings));
+    Recorder::new(database.clone(), numbers, Arc::new(Nobody), replica, true)
+}
+
+/// Runs a story on both databases.
+async fn on_both(story: impl AsyncFn(&Kept)) {
+    let server = PostgresServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
+    for url in [sqlite, server.database("records")] {
+        let kept = Kept::open(&url).await;
+        story(&kept).await;
+        kept.close().await;
+    }
+}
+
+fn call(name: &str) -> CarrierCallId {
+    CarrierCallId::try_from(name.to_owned()).unwrap()
+}
+
+fn arrival(refused: bool) -> Fact {
+    Fact::Arrived(Box::new(Arrival {
+        direction: Direction::Inbound,
+        tenant: "acme".parse().unwrap(),
+        campaign: "sales".parse().unwrap(),
+        agent: (!refused).then(Name::default_name),
+        caller: CallerId::read("+972501234567"),
+        called: CallerId::read("+97221111111"),
+        refused: refused.then_some(Refusal {
+            reason: Reason::Full,
+            scope: Scope::Global,
+            used: 15,
+            cap: 15,
+        }),
+    }))
+}
+
+fn said(text: &str) -> Fact {
+    Fact::Happened(What::Said {
+        who: Speaker::Caller,
+        text: text.to_owned(),
+    })
+}
+
+fn message() -> Fact {
+    Fact::Happened(What::LeftMessage(Recording {
+        id: RecordingId::read("RE0123456789abcdef0123456789abcdef").unwrap(),
+        url: Url::parse("https://api.twilio.com/RE1").unwrap(),
+        duration: Duration::from_secs(7),
+    }))
+}
+
+#[tokio::test]
+async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
+    on_both(async |kept| {
+        let (answered, refused) = (call("CA1"), call("CA2"));
+        for fact in [
+            arrival(false),
+            Fact::Happened(What::Admitted),
+            Fact::Happened(What::Connected),
+            said("shalom\0"),
+            Fact::Talked(Duration::from_millis(1_500)),
+            Fact::Happened(What::Ended(EndReason::CallerHungUp)),
+        ] {
+            kept.recorder.note(&answered, fact);
+        }
+        for fact in [arrival(true), Fact::Happened(What::Refused), message()] {
+            kept.recorder.note(&refused, fact);
+        }
+        kept.written().await;
+        let row = "SELECT carrier_call, tenant, campaign, caller, caller_shown, state, reason, \
+                   blame, scope, talked_ms, replica FROM calls ORDER BY carrier_call";
+        assert_eq!(
+            kept.ask(row).await,
+            [
+                "CA1 acme sales +972501234567 +9*******4567 ended caller_hung_up caller - 1500 r1",
+                "CA2 acme sales +972501234567 +9*******4567 rejected_capacity full - global - r1",
+            ]
+        );
+        let steps = "SELECT carrier_call, what, details FROM steps NATURAL JOIN calls \
+                     ORDER BY carrier_call, step";
+        assert_eq!(
+            kept.ask(steps).await,
+            [
+                "CA1 admitted -",
+                "CA1 connected -",
+                r#"CA1 ended {"blame":"caller","reason":"caller_hung_up"}"#,
+                "CA2 refused -",
+                r#"CA2 left_message {"recording":"RE0123456789abcdef0123456789abcdef","seconds":7}"#,
+            ]
+        );
+        assert_eq!(kept.ask("SELECT who, text FROM words").await, ["caller shalom"]);
+        let recordings = "SELECT recording, seconds FROM recordings";
+        let expected = ["RE0123456789abcdef0123456789abcdef 7"];
+        assert_eq!(kept.ask(recordings).await, expected);
+        let events = "SELECT carrier_call, kind FROM events NATURAL JOIN \
+                      (SELECT call, carrier_call FROM calls) AS named ORDER BY carrier_call, kind";
+        assert_eq!(
+            kept.ask(events).await,
+            [
+                "CA1 call.ended",
+                "CA1 call.started",
+                "CA1 call.transcript",
+                "CA2 call.refused",
+                "CA2 voicemail.received",
+            ]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_taken_costs_no_other_its_place() {
+    on_both(async |kept| {
+        kept.recorder.note(&call("CA1"), arrival(false));
+        let impossible = Fact::Used(Box::new(Usage {
+            agent: Name::default_name(),
+            model: "a\0b".to_owned(), // Postgres takes no such text.
+            text_in: 1,
+            audio_in: 0,
+            cached_in: 0,
+            text_out: 0,
+            audio_out: 0,
+            lasted: Duration::ZERO,
+            cost_micros: 0,
+        }));
+        kept.recorder.note(&call("CA2"), impossible);
+        kept.recorder.note(&call("CA3"), arrival(false));
+        kept.written().await;
+        let rows = kept.ask("SELECT carrier_call FROM calls").await;
+        assert!(
+            rows.contains(&"CA1".to_owned()) && rows.contains(&"CA3".to_owned()),
+            "{rows:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_wait_for_a_database_that_is_away() {
+    let server = PostgresServer::start();
+    let kept = Kept::open(&server.database("records")).await;
+    kept.recorder.note(&call("CA1"), arrival(false));
+    kept.written().await;
+    server.kill();
+    for number in 0..2_000 {
+        kept.recorder
+            .note(&call(&format!("CB{number}")), arrival(true));
+    }
+    while kept.recorder.standing().failing.is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(kept.recorder.standing().waiting, 2_000);
+    server.restart();
+    kept.written().await;
+    let standing = kept.recorder.standing();
+    assert_eq!(
+        (standing.dropped, standing.refused, standing.failing),
+        (0, 0, None)
+    );
+    assert_eq!(kept.ask("SELECT COUNT(*) FROM calls").await, ["2001"]);
+    kept.close().await;
+}
+
+#[tokio::test]
+async fn numbers_are_kept_as_the_settings_say() {
+    let secret = Some(SecretString::from("0123456789abcdef"));
+    let number = CallerId::read("+972501234567");
+    let keep = |numbers, secret: Option<SecretString>| {
+        let settings = RecordSettings {
+            numbers,
+            secret,
+            ..settings("sqlite:")
+        };
+        Numbers::new(&settings).keep(&number)
+    };
+    let whole = keep(KeptNumbers::Whole, None);
+    assert_eq!(whole.found_by.as_deref(), Some("+972501234567"));
+    let hashed = keep(KeptNumbers::Hashed, secret.clone());
+    let code = hashed.found_by.clone().unwrap();
+    assert!(code.starts_with("h:") && code.len() == 66, "{code}");
+    assert_eq!(keep(KeptNumbers::Hashed, secret).found_by, hashed.found_by);
+    let other = keep(
+        KeptNumbers::Hashed,
+        Some(SecretString::from("another secret 16")),
+    );
+    assert_ne!(other.found_by, hashed.found_by);
+    assert_eq!(keep(KeptNumbers::Masked, None).found_by, None);
+    assert_eq!(hashed.shown, "+9*******4567");
+}
+
+/// What can be noted of one call, with the time at which it happened.
+fn facts() -> impl Strategy<Value = Vec<(Millis, Fact)>> {
+    let ended = |reason| Fact::Happened(What::Ended(reason));
+    let all = vec![
+        (10, arrival(false)),
+        (11, Fact::Happened(What::Admitted)),
+        (20, Fact::Happened(What::Connected)),
+        (30, ended(EndReason::TakenOver)),
+        (40, said("hello")),
+        (50, Fact::Talked(Duration::from_secs(3))),
+        (60, ended(EndReason::CallerHungUp)),
+    ];
+    Just(all).prop_shuffle()
+}
+
+proptest! {
+    #[test]
+    fn facts_in_any_order_come_to_the_same_row(facts in facts()) {
+        let mut row = CallRow::new(call("CA1"), facts[0].0);
+        for (at, fact) in &facts {
+            row.learn(*at, fact);
+        }
+        prop_assert_eq!(row.state, State::Ended);
+        prop_assert_eq!(row.reason.as_deref(), Some("caller_hung_up"));
+        prop_assert_eq!((row.rang_at, row.connected_at, row.ended_at), (10, Some(20), Some(60)));
+        prop_assert_eq!(row.talked_ms, Some(3_000));
+    }
+}
+
+/// The same over both databases, with the facts spread over transactions of any size, told twice.
+#[tokio::test]
+async fn facts_in_any_order_and_any_transaction_come_to_the_same_row() {
+    on_both(async |kept| {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for number in 0..40_u32 {
+            let facts = facts().new_tree(&mut runner).unwrap().current();
+            let name = call(&format!("CA{number}"));
+            let entries: Vec<Entry> = facts
+                .into_iter()
+                .map(|(at, fact)| Entry {
+                    id: Uuid::now_v7(),
+                    call: name.clone(),
+                    at,
+                    fact,
+                })
+                .collect();
+            let size = 1 + number as usize % 7;
+            for part in entries.chunks(size).chain(entries.chunks(size)) {
+                let part = part.to_vec();
+                let written = kept.database.write(move |writing| {
+                    Box::pin(async move {
+                        let numbers = Numbers::new(&settings("sqlite:"));
+                        writer::write(writing, &part, &numbers, &Nobody, "r1").await
+                    })
+                });
+                written.await.unwrap();
+            }
+        }
+        for row in kept
+            .ask(
+                "SELECT state, reason, blame, rang_at, connected_at, ended_at, talked_ms, agent, \
+                 COUNT(*) FROM calls GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
+            )
+            .await
+        {
+            rows.entry(row).or_default();
+        }
+        let only = "ended caller_hung_up caller 10 20 60 3000 default 40";
+        assert_eq!(rows.keys().collect::<Vec<_>>(), [only]);
+        let events = kept
+            .ask("SELECT kind, COUNT(*) FROM events GROUP BY 1 ORDER BY 1")
+            .await;
+        assert_eq!(
+            events,
+            ["call.ended 40", "call.started 40", "call.transcript 40"]
+        );
+        assert_eq!(kept.ask("SELECT COUNT(*) FROM words").await, ["40"]);
+        assert!(!columns().is_empty());
+    })
+    .await;
+}

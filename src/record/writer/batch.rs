@@ -1,0 +1,427 @@
+//! One transaction's worth of facts, as statements that two databases understand.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sqlx::{Row, any::AnyRow};
+use uuid::Uuid;
+
+use crate::{
+    call::{CallId, CarrierCallId},
+    recent::Millis,
+    record::{
+        Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
+        database::{MOST_VALUES, Writing},
+        kept_text,
+        row::{CallRow, OVER},
+    },
+};
+
+/// What every call's row is read by.
+const COLUMNS: &str = "call, carrier_call, carrier, direction, tenant, campaign, agent, caller, \
+    caller_shown, called, called_shown, state, rank, reason, blame, scope, metadata, rang_at, \
+    connected_at, ended_at, talked_ms";
+
+/// How many values a row of `calls` has here.
+const VALUES_OF_A_CALL: usize = 21;
+
+/// What events' ids are made in, so that the same event has the same id whoever writes it.
+const EVENTS: Uuid = Uuid::from_u128(0x6d1c_4b0e_9a57_4c39_8f1e_2f7d_0a55_c3e1);
+
+/// Who is told of events: is asked in the transaction that writes them.
+pub trait Told: Send + Sync + std::fmt::Debug {
+    /// Returns the statements that note to whom an event of `tenant` goes.
+    fn deliveries(&self, event: &str, tenant: &str, kind: &str, at: Millis) -> Vec<Sql>;
+}
+
+/// Returns the columns that [`CallFacts::read`] needs.
+pub fn columns() -> &'static str {
+    COLUMNS
+}
+
+/// A call's row as it is after a batch.
+#[derive(Debug, Clone)]
+pub struct CallFacts {
+    pub call: String,
+    pub tenant: Option<String>,
+    pub is_over: bool,
+    data: Value,
+}
+
+/// Writes what `entries` say.
+pub async fn write(
+    writing: &mut Writing,
+    entries: &[Entry],
+    numbers: &Numbers,
+    told: &dyn Told,
+    replica: &str,
+) -> Result<(), sqlx::Error> {
+    let entries = &by_their_names(writing, entries).await?[..];
+    let rows = fold(entries);
+    let mut known: HashMap<String, CallFacts> = HashMap::new();
+    for part in rows.chunks(MOST_VALUES / VALUES_OF_A_CALL) {
+        for row in upsert(part, numbers, replica).fetch_all(writing).await? {
+            known.insert(row.try_get("carrier_call")?, CallFacts::read(&row)?);
+        }
+    }
+    let call_of = |call: &CarrierCallId| {
+        let known = known.get(call.as_str());
+        known.map(|facts| facts.call.clone()).unwrap_or_default()
+    };
+    for statement in details(entries, call_of) {
+        statement.execute(writing).await?;
+    }
+    for row in &rows {
+        let Some(facts) = known.get(row.carrier_call.as_str()) else {
+            continue;
+        };
+        for (kind, at) in news(row, facts) {
+            announce(writing, facts, kind, at, None, told).await?;
+        }
+    }
+    for entry in entries {
+        if let Fact::Happened(What::LeftMessage(recording)) = &entry.fact
+            && let Some(facts) = known.get(entry.call.as_str())
+        {
+            let message = json!({
+                "recording_id": recording.id.as_str(),
+                "url": recording.url.as_str(),
+                "seconds": recording.duration.as_secs(),
+            });
+            let more = Some(("recording", message));
+            announce(writing, facts, "voicemail.received", entry.at, more, told).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Has calls that we placed go by the names that their carriers have for them, as far as they are
+/// known.
+async fn by_their_names(
+    writing: &mut Writing,
+    entries: &[Entry],
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut entries = entries.to_vec();
+    let pending = entries.iter().filter(|entry| entry.call.is_pending());
+    let pending: HashSet<&CarrierCallId> = pending.map(|entry| &entry.call).collect();
+    let mut names: HashMap<CarrierCallId, CarrierCallId> = HashMap::new();
+    for call in pending {
+        let mut sql = Sql::new("SELECT carrier_call FROM calls WHERE call = ");
+        sql.bind(CallId::of(call).to_string());
+        for row in sql.fetch_all(writing).await? {
+            let name: String = row.try_get("carrier_call")?;
+            names.extend(CarrierCallId::try_from(name).map(|name| (call.clone(), name)));
+        }
+    }
+    for entry in &mut entries {
+        if let Some(name) = names.get(&entry.call) {
+            entry.call = name.clone();
+        }
+    }
+    Ok(entries)
+}
+
+/// Brings all that a batch says of each call together; calls in the order in which they come.
+fn fold(entries: &[Entry]) -> Vec<CallRow> {
+    let mut rows: Vec<CallRow> = Vec::new();
+    let mut places: HashMap<&CarrierCallId, usize> = HashMap::new();
+    for entry in entries {
+        let place = *places.entry(&entry.call).or_insert_with(|| {
+            rows.push(CallRow::new(entry.call.clone(), entry.at));
+            rows.len() - 1
+        });
+        rows[place].learn(entry.at, &entry.fact);
+    }
+    // Replicas that write the same rows at the same time do so in the same order.
+    rows.sort_by(|one, other| one.carrier_call.cmp(&other.carrier_call));
+    rows
+}
+
+fn upsert(rows: &[CallRow], numbers: &Numbers, replica: &str) -> Sql {
+    let mut sql = Sql::new(
+        "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, agent, caller, \
+         caller_shown, called, called_shown, state, rank, reason, blame, scope, rang_at, \
+         connected_at, ended_at, talked_ms, replica) VALUES ",
+    );
+    sql.rows(rows, |fields, row| {
+        let arrival: Option<&Arrival> = row.arrival.as_deref();
+        let name = |name: fn(&Arrival) -> String| arrival.map(name);
+        let kept = |who: fn(&Arrival) -> &crate::call::CallerId| {
+            arrival.map(|arrival| numbers.keep(who(arrival)))
+        };
+        let (caller, called) = (kept(|it| &it.caller), kept(|it| &it.called));
+        let found_by = |kept: &Option<KeptNumber>| kept.as_ref()?.found_by.clone();
+        let shown = |kept: &Option<KeptNumber>| kept.as_ref().map(|kept| kept.shown.clone());
+        fields
+            .push(row.call().to_string())
+            .push(row.carrier_call.as_str().to_owned())
+            .push(row.carrier_call.carrier().as_str())
+            .push(row.direction().as_str())
+            .push(name(|it| it.tenant.to_string()))
+            .push(name(|it| it.campaign.to_string()))
+            .push(arrival.and_then(|it| it.agent.as_ref().map(ToString::to_string)))
+            .push(found_by(&caller))
+            .push(shown(&caller))
+            .push(found_by(&called))
+            .push(shown(&called))
+            .push(row.state.as_str())
+            .push(row.state.rank())
+            .push(row.reason.clone())
+            .push(row.blame)
+            .push(row.scope.clone())
+            .push(millis(row.rang_at))
+            .push(row.connected_at.map(millis))
+            .push(row.ended_at.map(millis))
+            .push(row.talked_ms)
+            .push(row.is_owned.then(|| replica.to_owned()));
+    });
+    sql.push(MERGE).push(" RETURNING ").push(COLUMNS);
+    sql
+}
+
+/// What becomes of a row that is there already: what is blank is filled in, and a state gives way
+/// to a later one.
+const MERGE: &str = " ON CONFLICT (carrier_call) DO UPDATE SET \
+    tenant = COALESCE(calls.tenant, excluded.tenant), \
+    campaign = COALESCE(calls.campaign, excluded.campaign), \
+    agent = COALESCE(calls.agent, excluded.agent), \
+    caller = COALESCE(calls.caller, excluded.caller), \
+    caller_shown = COALESCE(calls.caller_shown, excluded.caller_shown), \
+    called = COALESCE(calls.called, excluded.called), \
+    called_shown = COALESCE(calls.called_shown, excluded.called_shown), \
+    state = CASE WHEN excluded.rank > calls.rank THEN excluded.state ELSE calls.state END, \
+    rank = CASE WHEN excluded.rank > calls.rank THEN excluded.rank ELSE calls.rank END, \
+    reason = CASE WHEN excluded.rank > calls.rank THEN excluded.reason ELSE calls.reason END, \
+    blame = CASE WHEN excluded.rank > calls.rank THEN excluded.blame ELSE calls.blame END, \
+    scope = CASE WHEN excluded.rank > calls.rank THEN excluded.scope ELSE calls.scope END, \
+    rang_at = CASE WHEN excluded.rang_at < calls.rang_at THEN excluded.rang_at \
+        ELSE calls.rang_at END, \
+    connected_at = COALESCE(calls.connected_at, excluded.connected_at), \
+    ended_at = COALESCE(calls.ended_at, excluded.ended_at), \
+    talked_ms = COALESCE(calls.talked_ms, excluded.talked_ms), \
+    replica = CASE WHEN excluded.replica IS NOT NULL AND excluded.rank >= calls.rank \
+        THEN excluded.replica ELSE calls.replica END";
+
+/// Returns the statements for what a call has beside its row.
+fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec<Sql> {
+    let (mut steps, mut words) = (Vec::new(), Vec::new());
+    let (mut usage, mut recordings) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match &entry.fact {
+            Fact::Happened(What::Said { who, text }) => words.push((entry, *who, kept_text(text))),
+            Fact::Happened(what) => {
+                if let Some(name) = what.name() {
+                    steps.push((entry, name, what.details().map(|it| it.to_string())));
+                }
+                if let What::LeftMessage(recording) = what {
+                    recordings.push((entry, recording));
+                }
+            }
+            Fact::Used(used) => usage.push((entry, used)),
+            // The row says it all; what was refused is a step with its counts.
+            Fact::Arrived(_) | Fact::Talked(_) => {}
+        }
+    }
+    let mut statements = Vec::new();
+    if !steps.is_empty() {
+        let mut sql = Sql::new("INSERT INTO steps (step, call, at, what, details) VALUES ");
+        sql.rows(&steps, |fields, (entry, name, details)| {
+            let details = details.clone();
+            of(fields, entry, &call_of).push(*name).push(details);
+        });
+        statements.push(sql);
+    }
+    if !words.is_empty() {
+        let mut sql = Sql::new("INSERT INTO words (step, call, at, who, text) VALUES ");
+        sql.rows(&words, |fields, (entry, who, text)| {
+            of(fields, entry, &call_of)
+                .push(who.as_str())
+                .push(text.clone());
+        });
+        statements.push(sql);
+    }
+    if !usage.is_empty() {
+        let mut sql = Sql::new(
+            "INSERT INTO usage (step, call, at, agent, model, text_in, audio_in, cached_in, \
+             text_out, audio_out, seconds, cost_micros) VALUES ",
+        );
+        sql.rows(&usage, |fields, (entry, used)| {
+            of(fields, entry, &call_of)
+                .push(used.agent.to_string())
+                .push(used.model.clone())
+                .push(millis(used.text_in))
+                .push(millis(used.audio_in))
+                .push(millis(used.cached_in))
+                .push(millis(used.text_out))
+                .push(millis(used.audio_out))
+                .push(millis(used.lasted.as_secs()))
+                .push(millis(used.cost_micros));
+        });
+        statements.push(sql);
+    }
+    if !recordings.is_empty() {
+        let mut sql =
+            Sql::new("INSERT INTO recordings (call, at, recording, url, seconds) VALUES ");
+        sql.rows(&recordings, |fields, (entry, recording)| {
+            fields
+                .push(call_of(&entry.call))
+                .push(millis(entry.at))
+                .push(recording.id.as_str().to_owned())
+                .push(recording.url.as_str().to_owned())
+                .push(millis(recording.duration.as_secs()));
+        });
+        statements.push(sql);
+    }
+    for statement in &mut statements {
+        statement.push(" ON CONFLICT DO NOTHING");
+    }
+    statements
+}
+
+fn of<'a, 'b>(
+    fields: &'a mut crate::record::Fields<'b>,
+    entry: &Entry,
+    call_of: &impl Fn(&CarrierCallId) -> String,
+) -> &'a mut crate::record::Fields<'b> {
+    fields
+        .push(entry.id.to_string())
+        .push(call_of(&entry.call))
+        .push(millis(entry.at))
+}
+
+/// Returns what a tenant is to be told because of what a batch said of a call.
+fn news(row: &CallRow, facts: &CallFacts) -> Vec<(&'static str, Millis)> {
+    let mut news = Vec::new();
+    if let Some(arrival) = &row.arrival {
+        let kind = match arrival.refused {
+            None => "call.started",
+            Some(_) => "call.refused",
+        };
+        news.push((kind, row.rang_at));
+    }
+    let was_refused = facts.data["state"] == "rejected_capacity";
+    // The row may have ended before anybody knew whose call it was.
+    if facts.is_over && !was_refused && (row.arrival.is_some() || row.ended_at.is_some()) {
+        let at = row.ended_at.unwrap_or(row.rang_at);
+        news.push(("call.ended", at));
+        news.push(("call.transcript", at));
+    }
+    news
+}
+
+/// Writes an event of a call, once, with what notes who is told of it. Without a tenant there is
+/// nobody to tell.
+pub async fn announce(
+    writing: &mut Writing,
+    facts: &CallFacts,
+    kind: &str,
+    at: Millis,
+    more: Option<(&str, Value)>,
+    told: &dyn Told,
+) -> Result<(), sqlx::Error> {
+    let Some(tenant) = &facts.tenant else {
+        return Ok(());
+    };
+    let mut data = facts.data.clone();
+    let mut name = format!("{}:{kind}", facts.call);
+    if kind == "call.transcript" {
+        let words = words_of(writing, &facts.call).await?;
+        if words.is_empty() {
+            return Ok(());
+        }
+        data["transcript"] = Value::Array(words);
+    }
+    if let Some((field, value)) = more {
+        name = format!("{name}:{value}"); // A call may have several of these.
+        data[field] = value;
+    }
+    let event = format!("evt_{}", Uuid::new_v5(&EVENTS, name.as_bytes()).simple());
+    let body = json!({"type": kind, "timestamp": date(at), "data": data});
+    let mut sql = Sql::new("INSERT INTO events (event, tenant, kind, call, at, body) VALUES (");
+    sql.bind(event.clone()).push(", ");
+    sql.bind(tenant.clone()).push(", ");
+    sql.bind(kind.to_owned()).push(", ");
+    sql.bind(facts.call.clone()).push(", ");
+    sql.bind(millis(at)).push(", ");
+    sql.bind(body.to_string()).push(") ON CONFLICT DO NOTHING");
+    if sql.execute(writing).await? > 0 {
+        for delivery in told.deliveries(&event, tenant, kind, at) {
+            delivery.execute(writing).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn words_of(writing: &mut Writing, call: &str) -> Result<Vec<Value>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT at, who, text FROM words WHERE call = ");
+    sql.bind(call.to_owned())
+        .push(" ORDER BY at, step LIMIT 2000");
+    let words = sql.fetch_all(writing).await?;
+    let words = words.iter().map(|row| {
+        let at: i64 = row.try_get("at")?;
+        Ok(json!({
+            "at": date(Millis::try_from(at).unwrap_or_default()),
+            "who": row.try_get::<String, _>("who")?,
+            "text": row.try_get::<String, _>("text")?,
+        }))
+    });
+    words.collect()
+}
+
+impl CallFacts {
+    /// Reads a row of [`COLUMNS`].
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        let text = |column: &str| row.try_get::<Option<String>, _>(column);
+        let time = |column: &str| {
+            let at: Option<i64> = row.try_get(column)?;
+            let at = at.map(|at| date(Millis::try_from(at).unwrap_or_default()));
+            Ok::<_, sqlx::Error>(at)
+        };
+        // Who is told of calls may know the whole number, if anybody does.
+        let number = |whole: &str, shown: &str| {
+            let whole = text(whole)?.filter(|whole| !whole.starts_with("h:"));
+            Ok::<_, sqlx::Error>(whole.map_or(text(shown)?, Some))
+        };
+        let metadata = text("metadata").unwrap_or_default();
+        let metadata = metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok());
+        let data = json!({
+            "call_id": text("call")?,
+            "carrier_call_id": text("carrier_call")?,
+            "carrier": text("carrier")?,
+            "direction": text("direction")?,
+            "campaign": text("campaign")?,
+            "agent": text("agent")?,
+            "caller": number("caller", "caller_shown")?,
+            "called": number("called", "called_shown")?,
+            "state": text("state")?,
+            "reason": text("reason")?,
+            "blame": text("blame")?,
+            "full_scope": text("scope")?,
+            "metadata": metadata,
+            "rang_at": time("rang_at")?,
+            "connected_at": time("connected_at")?,
+            "ended_at": time("ended_at")?,
+            "talked_ms": row.try_get::<Option<i64>, _>("talked_ms")?,
+        });
+        Ok(Self {
+            call: row.try_get("call")?,
+            tenant: text("tenant")?,
+            is_over: row.try_get::<i64, _>("rank")? >= OVER,
+            data,
+        })
+    }
+}
+
+/// Returns a time as JSON has it.
+fn date(at: Millis) -> String {
+    let at = i64::try_from(at).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(at).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+fn millis(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
