@@ -67,7 +67,7 @@ pub use agents::AgentNews;
 pub use deciding::Readiness;
 pub use ending::{AT_ONCE, Ended};
 pub use outage::Kind as Trouble;
-pub use placing::Reservation;
+pub use placing::{Outgoing, Reservation};
 pub use redis::{Flaw, RedisStore, SlotRow, StoreError};
 pub use rooms::scopes_with_caps;
 pub use scope::Scope;

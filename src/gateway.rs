@@ -45,6 +45,7 @@ use crate::{
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
     language::Language,
+    outbound::{self, Outbound},
     record::{DatabaseError, Nobody, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
@@ -76,6 +77,7 @@ pub struct Gateway {
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
+    pub(crate) outbound: Outbound,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -192,6 +194,7 @@ impl Gateway {
         let invitations =
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
+        let outbound = Outbound::new(config.outbound).map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
@@ -220,6 +223,7 @@ impl Gateway {
             connections: ConnectionManager::new(config.caps.connections),
             farewells: Farewells::new(),
             timeline: records.timeline(),
+            outbound,
             records,
             metrics,
             longest_call: config.longest_call,
@@ -247,6 +251,7 @@ impl Gateway {
         supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
         supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
         supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+        supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
         Ok(Running {
             gateway,
             address,
@@ -440,6 +445,12 @@ impl Gateway {
 }
 
 impl Running {
+    /// Returns the gateway, for tests of what no route offers.
+    #[cfg(test)]
+    pub(crate) fn gateway(&self) -> &web::Data<Gateway> {
+        &self.gateway
+    }
+
     /// Returns the address that is listened on.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -38,7 +38,7 @@ use crate::{
     session::Speaker,
 };
 
-pub use database::{Database, DatabaseError, Fields, Sql};
+pub use database::{Database, DatabaseError, Fields, Sql, Writing};
 pub use number::{KeptNumber, Numbers};
 pub use row::{OVER, State};
 pub use writer::{Recorder, Standing, Told};

@@ -17,7 +17,7 @@ use crate::{
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
-        twilio::{self, message, voicemail},
+        twilio::{self, message, outbound, voicemail},
     },
 };
 
@@ -32,6 +32,14 @@ pub fn table(routes: &mut ServiceConfig) {
         .route("/webhook/incoming_call", post().to(twilio::ringing))
         .route("/webhook/call_status", post().to(twilio::status))
         .route("/webhook/stream_ended", post().to(twilio::stream_ended))
+        .route(
+            "/webhook/outbound_call/{call}",
+            post().to(outbound::answered),
+        )
+        .route(
+            "/webhook/outbound_status/{call}",
+            post().to(outbound::status),
+        )
         .route("/webhook/voicemail", post().to(voicemail::left))
         .route("/webhook/recording_status", post().to(voicemail::recorded))
         .route("/webhook/message_status", post().to(message::status))

@@ -21,6 +21,7 @@ use crate::{
     connections::Place,
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
+    outbound::{Overrides, overrides_of},
     record::What,
     session::{Session, Terms},
 };
@@ -42,6 +43,8 @@ struct Taken {
     call: CarrierCallId,
     campaign: Arc<Campaign>,
     claimed: Claimed,
+    /// What its agent does otherwise, if it is not on its way here already.
+    overrides: Overrides,
     place: Place,
 }
 
@@ -94,6 +97,11 @@ async fn claim(
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
+    let overrides = if ticket.outbound && !gateway.is_ringing(&call) {
+        overrides_of(gateway, claimed.call).await
+    } else {
+        Overrides::default()
+    };
     let span = tracing::Span::current();
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
@@ -101,6 +109,7 @@ async fn claim(
         call,
         campaign,
         claimed,
+        overrides,
         place,
     })
 }
@@ -151,6 +160,7 @@ async fn bridge(
         call,
         campaign,
         claimed,
+        overrides,
         mut place,
     } = taken;
     let noted = claimed.caller.as_deref();
@@ -161,7 +171,7 @@ async fn bridge(
         ..
     } = gateway.take_ringing(
         &call,
-        &claimed.agent,
+        (&claimed.agent, &overrides),
         &campaign.language,
         noted,
         socket.encoding(),

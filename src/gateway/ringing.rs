@@ -17,6 +17,7 @@ use crate::{
     chunk::Encoding,
     gateway::Gateway,
     language::Language,
+    outbound::Overrides,
     record::{Arrival, Direction},
 };
 
@@ -73,7 +74,8 @@ impl Gateway {
                 self.metrics.started();
                 self.timeline.arrived(call, arrival(Some(agent), None));
                 if ready.dials {
-                    self.call_agent(call, caller, agent, &campaign.language, carrier);
+                    let (as_usual, language) = (Overrides::default(), &campaign.language);
+                    self.call_agent(call, caller, agent, &as_usual, language, carrier);
                 }
             }
             Decision::Refuse {
@@ -91,15 +93,17 @@ impl Gateway {
 
     /// Starts to connect the agent that was chosen for a call that rings, so that it is there when the
     /// media is, which the `carrier` encodes so.
-    fn call_agent(
+    pub(crate) fn call_agent(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
         agent: &Name,
+        overrides: &Overrides,
         language: &Language,
         carrier: Encoding,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), agent, language, carrier);
+        let (agent, caller) = (self.agent(agent, overrides), caller.clone());
+        let ringing = self.begin_ringing(call, caller, agent, language, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -110,11 +114,10 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: CallerId,
-        agent: &Name,
+        agent: Arc<Agent>,
         language: &Language,
         carrier: Encoding,
     ) -> Ringing {
-        let agent = self.campaigns.agents().of(agent);
         let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
@@ -137,6 +140,21 @@ impl Gateway {
             arriving,
             since: Instant::now(),
         }
+    }
+
+    /// Returns the agent of this name, as it is in one call.
+    fn agent(&self, name: &Name, overrides: &Overrides) -> Arc<Agent> {
+        let agent = self.campaigns.agents().of(name);
+        if overrides.is_empty() {
+            agent
+        } else {
+            Arc::new(agent.overridden(overrides))
+        }
+    }
+
+    /// Tells whether a call's agent is on its way here.
+    pub(crate) fn is_ringing(&self, call: &CarrierCallId) -> bool {
+        self.ringing.lock().contains_key(call)
     }
 
     async fn connect_agent(
@@ -168,7 +186,7 @@ impl Gateway {
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        agent: &Name,
+        (agent, overrides): (&Name, &Overrides),
         language: &Language,
         noted: Option<&str>,
         carrier: Encoding,
@@ -176,6 +194,7 @@ impl Gateway {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
+            let agent = self.agent(agent, overrides);
             self.begin_ringing(call, caller, agent, language, carrier)
         })
     }
