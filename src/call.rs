@@ -385,6 +385,14 @@ impl EndReason {
         self.facts().2
     }
 
+    /// Tells whether nobody has picked up the call, which we placed or could not place.
+    pub fn is_unanswered(self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::NoAnswer | Self::Canceled | Self::NotPlaced
+        )
+    }
+
     fn facts(self) -> (&'static str, Blame, Farewell) {
         use Blame::{Agent, Caller, Callgate, Carrier, Operator};
         use Farewell::{Apology, Goodbye, HangUp};

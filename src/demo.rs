@@ -55,7 +55,7 @@ struct Stage {
 pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
     let token: String = format!("{:032x}", rand::random::<u128>());
     let folder = tempfile::tempdir().context("cannot make a folder for recordings")?;
-    let running = start(&token, folder.path()).await?;
+    let running = Box::pin(start(&token, folder.path())).await?;
     let address = running.address();
     println!(
         "callgate answers at http://{address}, with room for {CAP} calls and a parrot as agent."

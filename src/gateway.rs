@@ -34,7 +34,7 @@ use crate::{
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, OperatorSettings, TwilioSettings, WebSettings},
+    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
     connections::ConnectionManager,
     gateway::{
         book::{Draft, DraftError},
@@ -89,6 +89,8 @@ pub struct Gateway {
     ringing: RingingCalls,
     /// Every media socket's task; draining waits for them.
     calls: TaskTracker,
+    /// Tasks that nobody waits for.
+    chores: TaskTracker,
     draining: AtomicBool,
     /// Is cancelled when the process is about to end: whoever speaks or waits hangs up then.
     pub(crate) stopping: CancellationToken,
@@ -163,19 +165,8 @@ impl Gateway {
         let templates = Templates::load(config.templates.as_deref())?;
         let prompts = Prompts::load(config.templates.as_deref())?;
         let inherited = config.inherited();
+        let draft = first_draft(&config, &inherited).await?;
         let file = config.campaigns;
-        let draft = if let Some(file) = &file {
-            Draft::read(file, &inherited).await?
-        } else {
-            let numbers = config.twilio.numbers.clone();
-            let only = Campaigns::only(config.language, config.caps.campaign, numbers);
-            let refusal = &config.refusal;
-            let budget = (Name::default_name(), config.agent.budget);
-            let only = only
-                .offering(refusal.when_full, refusal.acs_when_full.clone())
-                .with_budgets([budget]);
-            Draft::without_file(only, &inherited)?
-        };
         let Config {
             listen,
             workers,
@@ -206,8 +197,9 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
-        let records = Records::open(&config.records, Arc::new(Nobody), admission.replica()).await;
-        let records = records.map_err(StartError::Records)?;
+        // What a database's futures hold is a lot for the stack of whoever awaits them.
+        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
+        let records = Box::pin(opening).await.map_err(StartError::Records)?;
         let gateway = web::Data::new(Self {
             public,
             campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
@@ -233,6 +225,7 @@ impl Gateway {
             listen: address,
             ringing: RingingCalls::default(),
             calls: TaskTracker::new(),
+            chores: TaskTracker::new(),
             draining: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             store_flaws: Mutex::default(),
@@ -465,6 +458,21 @@ impl Running {
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Step> {
         self.gateway.timeline.watch()
     }
+}
+
+/// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
+/// environment makes.
+async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
+    if let Some(file) = &config.campaigns {
+        return Draft::read(file, inherited).await;
+    }
+    let (language, numbers) = (config.language.clone(), config.twilio.numbers.clone());
+    let refusal = &config.refusal;
+    let budget = (Name::default_name(), config.agent.budget);
+    let only = Campaigns::only(language, config.caps.campaign, numbers)
+        .offering(refusal.when_full, refusal.acs_when_full.clone())
+        .with_budgets([budget]);
+    Draft::without_file(only, inherited)
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

@@ -131,6 +131,8 @@ pub struct Usage {
 pub enum Fact {
     Arrived(Box<Arrival>),
     Happened(What),
+    /// Whoever had it is gone.
+    Lost(Box<Arrival>),
     /// How long its media was bridged.
     Talked(Duration),
     Used(Box<Usage>),
@@ -186,7 +188,9 @@ impl Records {
         replica: &str,
     ) -> Result<Self, DatabaseError> {
         let database = Database::open(settings)?;
-        if let Err(error) = database.migrate().await
+        // A file that cannot be used is the settings' fault, and known at once.
+        if settings.is_sqlite()
+            && let Err(error) = database.migrate().await
             && error.is_final()
         {
             return Err(error);
@@ -272,6 +276,11 @@ impl Timeline {
         };
         self.recorder.note(call, Fact::Arrived(Box::new(arrival)));
         self.step(call, what);
+    }
+
+    /// Notes that whoever had a call is gone, with what is known of it.
+    pub fn lost(&self, call: &CarrierCallId, arrival: Arrival) {
+        self.recorder.note(call, Fact::Lost(Box::new(arrival)));
     }
 
     pub fn talked(&self, call: &CarrierCallId, lasted: Duration) {

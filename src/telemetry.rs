@@ -4,6 +4,7 @@ mod calls;
 mod capacity;
 mod metrics;
 mod offers;
+mod records;
 
 use std::io::IsTerminal;
 
@@ -15,6 +16,7 @@ pub use calls::{AgentMetrics, CallMetrics};
 pub use capacity::{CapacityMetrics, StoreOperation};
 pub use metrics::Metrics;
 pub use offers::OfferMetrics;
+pub use records::RecordMetrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {

@@ -11,6 +11,7 @@ use crate::{
         deciding::Asking,
         scope::Scope,
         slot::{Freed, Lease},
+        state::Orphan,
         store::{END_KEPT, Ending, Released},
     },
     call::{CarrierCallId, EndReason},
@@ -151,6 +152,19 @@ impl Admission {
         }
         let ended = self.store.ended(self.clock.local(), carrier_call).await;
         ended.unwrap_or_else(|error| {
+            self.failed(&error);
+            None
+        })
+    }
+
+    /// Returns what is left of a call that its replica has taken with it, if that is so.
+    pub async fn orphan(&self, carrier_call: &CarrierCallId) -> Option<Orphan> {
+        let here = self.book().ledger.get_mut(carrier_call).is_some();
+        if here || self.book().outage.trouble().is_some() {
+            return None; // What has lapsed now comes back, or nobody can tell.
+        }
+        let left = self.store.left_by_its_replica(carrier_call).await;
+        left.unwrap_or_else(|error| {
             self.failed(&error);
             None
         })

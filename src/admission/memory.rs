@@ -35,8 +35,8 @@ pub struct MemoryStore {
     nonces: Recent<String, ()>,
     /// Whether each of the last calls brought its media.
     setups: VecDeque<bool>,
-    /// How many leases have lapsed since the last heartbeat.
-    lapsed: u32,
+    /// Whose leases have lapsed since the last heartbeat.
+    lapsed: Vec<CarrierCallId>,
     agents: AgentLog,
 }
 
@@ -163,7 +163,10 @@ impl MemoryStore {
         Renewed {
             now,
             replicas: 1,
-            lapsed: mem::take(&mut self.lapsed),
+            lapsed: {
+                self.lapsed.sort();
+                mem::take(&mut self.lapsed)
+            },
             used: scopes
                 .map(|scope| (scope.clone(), self.used(scope)))
                 .collect(),
@@ -405,7 +408,7 @@ impl MemoryStore {
             && lapses_at <= now
         {
             let held = self.forget(&call);
-            self.lapsed = self.lapsed.saturating_add(1);
+            self.lapsed.push(call);
             if held.is_some_and(|held| held.waits()) {
                 self.set_up(false);
             }

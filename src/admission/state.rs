@@ -37,7 +37,7 @@ pub struct CallState {
 }
 
 /// How far a call has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Ringing,
@@ -50,6 +50,35 @@ pub enum Phase {
 struct Noted {
     caller: Option<String>,
     rang_at: Option<Millis>,
+}
+
+/// What is left of a call whose replica is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Orphan {
+    pub tenant: String,
+    pub campaign: String,
+    pub agent: String,
+    pub state: Phase,
+    pub replica: String,
+    /// Masked.
+    pub caller: Option<String>,
+    pub rang_at: Option<Millis>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+impl Orphan {
+    /// Tells whether we are placing it: then another replica goes on with it.
+    pub fn is_being_placed(&self) -> bool {
+        let outbound = Scope::Outbound.to_string();
+        self.state == Phase::Ringing && self.scopes.contains(&outbound)
+    }
+
+    /// Reads what the store keeps of a call; `None` if that is over.
+    pub fn read(state: &str) -> Option<Self> {
+        let orphan: Self = serde_json::from_str(state).ok()?;
+        (orphan.state != Phase::Ended).then_some(orphan)
+    }
 }
 
 impl CallState {

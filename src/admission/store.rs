@@ -10,6 +10,7 @@ use crate::{
         memory::MemoryStore,
         redis::{RedisStore, StoreError},
         scope::{Room, Scope},
+        state::Orphan,
     },
     call::{CarrierCallId, EndReason},
     campaign::Name,
@@ -205,8 +206,8 @@ pub struct Renewed {
     /// Other replicas that take media sockets, and their free places.
     pub siblings: u32,
     pub places: u32,
-    /// How many leases had lapsed.
-    pub lapsed: u32,
+    /// Whose leases had lapsed.
+    pub lapsed: Vec<CarrierCallId>,
     pub used: Vec<(Scope, u32)>,
     pub news: Vec<(CarrierCallId, News)>,
 }
@@ -351,6 +352,18 @@ impl Store {
         match self {
             Self::Memory(_) => Ok(false),
             Self::Redis(store) => store.refuse(call, scopes, refusal).await,
+        }
+    }
+
+    /// Returns what is kept of a call that nobody has any more: neither is there a lease, nor does
+    /// the replica live that last had it. `None` where one process has all calls.
+    pub async fn left_by_its_replica(
+        &self,
+        call: &CarrierCallId,
+    ) -> Result<Option<Orphan>, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Redis(store) => store.left_by_its_replica(call).await,
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Upkeep {
     pub never_came: Vec<CarrierCallId>,
     /// Calls whose media does not come here any more.
     pub gone_elsewhere: Vec<CarrierCallId>,
+    /// Calls whose leases have lapsed: nobody has renewed them.
+    pub lapsed: Vec<CarrierCallId>,
 }
 
 impl Admission {
@@ -237,8 +239,9 @@ impl Admission {
         let used = used.filter(|(scope, _)| *scope == Scope::Global);
         let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
+        upkeep.lapsed.clone_from(&renewed.lapsed);
         self.metrics
-            .renewed(renewed.lapsed, upkeep.taken_over.len(), over_cap);
+            .renewed(renewed.lapsed.len(), upkeep.taken_over.len(), over_cap);
         if over_cap > 0 {
             tracing::warn!(over_cap, "live calls came back above the cap");
         }

@@ -84,7 +84,7 @@ impl Running {
         self.supervisor.wait().await;
         self.gateway.campaigns.close().await;
         let replica = self.gateway.admission.replica();
-        self.gateway.records.close(replica).await;
+        Box::pin(self.gateway.records.close(replica)).await;
         tracing::info!("stopped");
     }
 }

@@ -8,10 +8,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{AT_ONCE, AgentNews, HEARTBEAT, Rest, TICK, ToFree, Trouble, Upkeep},
-    call::EndReason,
+    admission::{AT_ONCE, AgentNews, HEARTBEAT, Orphan, Rest, TICK, ToFree, Trouble, Upkeep},
+    call::{CallerId, CarrierCallId, EndReason},
     gateway::Gateway,
+    record::{Arrival, Direction},
 };
+
+/// How long a call without a lease may be on its way to another owner, or to its end.
+const ORPHANED_AFTER: Duration = Duration::from_secs(3);
+/// How many such calls are looked after at once; beyond it the database's list of replicas serves.
+const MOST_ORPHANS: usize = 256;
 
 /// Gives dropped slots back. A call's own future may be cancelled at any time; this task is not.
 pub async fn give_slots_back(
@@ -139,7 +145,49 @@ impl Gateway {
         for call in &upkeep.gone_elsewhere {
             self.dismiss_agent(call);
         }
+        for call in upkeep.lapsed.iter().take(MOST_ORPHANS) {
+            self.look_after_orphan(call.clone());
+        }
     }
+
+    /// Records the loss of a call whose lease has lapsed, unless somebody has it after all: whoever
+    /// had it may have died with what was not written yet.
+    fn look_after_orphan(self: &Arc<Self>, call: CarrierCallId) {
+        if !self.admission.is_shared() {
+            return;
+        }
+        let gateway = Arc::clone(self);
+        self.chores.spawn(async move {
+            sleep(ORPHANED_AFTER).await;
+            let Some(orphan) = gateway.admission.orphan(&call).await else {
+                return;
+            };
+            if orphan.is_being_placed() {
+                return;
+            }
+            tracing::warn!(
+                carrier_call.id = %call,
+                replica = orphan.replica,
+                "a call is lost with its replica"
+            );
+            if let Some(arrival) = arrival_of(&orphan) {
+                gateway.timeline.lost(&call, arrival);
+            }
+        });
+    }
+}
+
+/// Returns what is known of a call whose replica is gone.
+fn arrival_of(orphan: &Orphan) -> Option<Arrival> {
+    Some(Arrival {
+        direction: Direction::Inbound,
+        tenant: orphan.tenant.parse().ok()?,
+        campaign: orphan.campaign.parse().ok()?,
+        agent: orphan.agent.parse().ok(),
+        caller: CallerId::masked(orphan.caller.as_deref().unwrap_or_default()),
+        called: CallerId::masked("unknown"),
+        refused: None,
+    })
 }
 
 /// Spreads the heartbeats of replicas that were started together by a tenth either way.

@@ -8,6 +8,7 @@ use crate::{gateway::Gateway, operator::Operator};
 /// `GET /metrics`.
 pub async fn prometheus(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     gateway.admission.show(&gateway.campaigns.current());
+    gateway.metrics.records.stands(&gateway.records.standing());
     let active = gateway.admission.occupancy().active;
     let text = gateway.metrics.text(active, gateway.connections.count());
     HttpResponse::Ok()

@@ -422,19 +422,15 @@ fn campaign_of(
     request: &Request,
 ) -> Result<Arc<Campaign>, Refused> {
     let campaigns = gateway.campaigns.current();
-    let named = match &request.campaign {
-        Some(name) => campaigns.named(name),
-        None => {
-            let default = campaigns.default_campaign();
-            let of_tenant = || campaigns.all().filter(|it| it.tenant == *tenant);
-            let only = || {
-                (of_tenant().count() == 1)
-                    .then(|| of_tenant().next())
-                    .flatten()
-            };
-            let own = (default.tenant == *tenant).then_some(default);
-            own.or_else(only).cloned()
-        }
+    let named = if let Some(name) = &request.campaign {
+        campaigns.named(name)
+    } else {
+        let default = campaigns.default_campaign();
+        let mut of_tenant = campaigns.all().filter(|it| it.tenant == *tenant);
+        let first = of_tenant.next();
+        let only = first.filter(|_| of_tenant.next().is_none());
+        let own = (default.tenant == *tenant).then_some(default);
+        own.or(only).cloned()
     };
     let own = named.filter(|campaign| campaign.tenant == *tenant);
     own.ok_or_else(|| invalid("campaign", "one of the tenant's campaigns"))
@@ -482,7 +478,7 @@ fn log(error: &CallError) {
     tracing::warn!(error, what, code, hint, "Twilio has not placed a call");
 }
 
-/// Returns what tells one body from another: serde_json keeps names in order.
+/// Returns what tells one body from another: `serde_json` keeps names in order.
 fn hash(body: &Value) -> String {
     let digest = Sha256::digest(body.to_string().as_bytes());
     digest.iter().fold(String::new(), |mut text, byte| {

@@ -7,7 +7,7 @@ use crate::{
     call::{CallId, CarrierCallId, PhoneNumber},
     campaign::Name,
     outbound::request::Terms,
-    record::{Database, DatabaseError, Direction, Numbers, Sql, State, Writing},
+    record::{Database, DatabaseError, Direction, KeptNumber, Numbers, Sql, State, Writing},
 };
 
 /// How long a replica looks after a call without saying so again: longer than a slot's lease, so
@@ -190,117 +190,141 @@ pub async fn note(
         numbers.keep(&crate::call::CallerId::Number(new.from.clone())),
         numbers.keep(&crate::call::CallerId::Number(new.to.clone())),
     );
-    database.write(move |writing| {
-        Box::pin(async move {
-            let row = &new.row;
-            let now = row.created_at;
-            let by_key = || {
-                let mut sql = select();
-                sql.push("WHERE tenant = ").bind(row.tenant.clone());
-                sql.push(" AND idempotency_key = ").bind(new.key.clone());
-                sql
-            };
-            if let Some(known) = rows(writing, by_key()).await?.pop() {
-                return Ok(Noted::Known(Box::new(known)));
-            }
-            let mut sql = Sql::new("SELECT created_at FROM outbound WHERE to_number = ");
-            sql.bind(row.to.clone()).push(" AND state <> 'over'");
-            if number(writing, sql).await?.is_some() {
-                return Ok(Noted::Engaged);
-            }
-            let mut sql = Sql::new("SELECT COUNT(*) FROM outbound WHERE to_number = ");
-            sql.bind(row.to.clone());
-            sql.push(" AND created_at > ").bind(now - HOUR_MS);
-            if number(writing, sql).await?.unwrap_or(0) >= i64::from(limits.per_destination) {
-                let mut sql = Sql::new("SELECT MIN(created_at) FROM outbound WHERE to_number = ");
-                sql.bind(row.to.clone());
-                sql.push(" AND created_at > ").bind(now - HOUR_MS);
-                let first_at = number(writing, sql).await?.unwrap_or(now);
-                return Ok(Noted::TooOften { first_at });
-            }
-            let of_day = |what: &str| {
-                let mut sql = Sql::new("SELECT ");
-                sql.push(what).push(" FROM outbound_days WHERE tenant = ");
-                sql.bind(row.tenant.clone());
-                sql.push(" AND day = ").bind(day(now));
-                sql
-            };
-            let talked = number(writing, of_day("talked_ms")).await?.unwrap_or(0);
-            if talked >= i64::from(limits.daily_minutes) * 60_000 {
-                return Ok(Noted::MinutesSpent {
-                    used: talked / 60_000,
-                });
-            }
-            let mut sql =
-                Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
-            sql.bind(row.tenant.clone()).push(", ").bind(day(now));
-            sql.push(
-                ", 1, 0) ON CONFLICT (tenant, day) DO UPDATE SET calls = outbound_days.calls + 1 \
-                 WHERE outbound_days.calls < ",
-            );
-            sql.bind(i64::from(limits.daily_calls))
-                .push(" RETURNING calls");
-            if number(writing, sql).await?.is_none() {
-                let used = number(writing, of_day("calls")).await?.unwrap_or(0);
-                return Ok(Noted::CallsSpent { used });
-            }
-            let mut sql = Sql::new(
-                "INSERT INTO outbound (call, tenant, idempotency_key, body_hash, api_key, pending, \
-                 campaign, to_number, from_number, request, state, created_at, holder, held_until) \
-                 VALUES ",
-            );
-            sql.rows(&[&new], |fields, new| {
+    database
+        .write(move |writing| {
+            Box::pin(async move {
                 let row = &new.row;
-                let terms = serde_json::to_string(&row.terms).expect("texts always serialize");
-                fields
-                    .push(row.call.to_string())
-                    .push(row.tenant.clone())
-                    .push(new.key.clone())
-                    .push(row.body_hash.clone())
-                    .push(new.api_key.clone())
-                    .push(row.pending.as_str().to_owned())
-                    .push(row.campaign.clone())
-                    .push(row.to.clone())
-                    .push(row.from.clone())
-                    .push(terms)
-                    .push(row.stage.as_str())
-                    .push(row.created_at)
-                    .push(new.holder.clone())
-                    .push(row.created_at + HELD_MS);
-            });
-            sql.push(" ON CONFLICT (tenant, idempotency_key) DO NOTHING");
-            if sql.execute(writing).await? == 0 {
-                // Another replica was quicker: its call is counted.
-                give_day_back(writing, &row.tenant, now).await?;
-                let known = rows(writing, by_key()).await?.pop();
-                let known = known.ok_or(sqlx::Error::RowNotFound)?;
-                return Ok(Noted::Known(Box::new(known)));
-            }
-            let mut sql = Sql::new(
-                "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, \
-                 caller, caller_shown, called, called_shown, state, rank, metadata, rang_at) VALUES ",
-            );
-            sql.rows(&[row], |fields, row| {
-                fields
-                    .push(row.call.to_string())
-                    .push(row.pending.as_str().to_owned())
-                    .push(row.pending.carrier().as_str())
-                    .push(Direction::Outbound.as_str())
-                    .push(row.tenant.clone())
-                    .push(row.campaign.clone())
-                    .push(caller.found_by.clone())
-                    .push(caller.shown.clone())
-                    .push(called.found_by.clone())
-                    .push(called.shown.clone())
-                    .push(State::Queued.as_str())
-                    .push(State::Queued.rank())
-                    .push(serde_json::Value::from(row.terms.metadata.clone()).to_string())
-                    .push(row.created_at);
-            });
-            sql.execute(writing).await?;
-            Ok(Noted::New)
+                let now = row.created_at;
+                let by_key = || {
+                    let mut sql = select();
+                    sql.push("WHERE tenant = ").bind(row.tenant.clone());
+                    sql.push(" AND idempotency_key = ").bind(new.key.clone());
+                    sql
+                };
+                if let Some(known) = rows(writing, by_key()).await?.pop() {
+                    return Ok(Noted::Known(Box::new(known)));
+                }
+                if let Some(too_many) = count(writing, row, limits).await? {
+                    return Ok(too_many);
+                }
+                if insert(&new).execute(writing).await? == 0 {
+                    // Another replica was quicker: its call is counted.
+                    give_day_back(writing, &row.tenant, now).await?;
+                    let known = rows(writing, by_key()).await?.pop();
+                    let known = known.ok_or(sqlx::Error::RowNotFound)?;
+                    return Ok(Noted::Known(Box::new(known)));
+                }
+                record(row, &caller, &called).execute(writing).await?;
+                Ok(Noted::New)
+            })
         })
-    }).await
+        .await
+}
+
+/// Counts a call among those of its number and of its tenant's day, or says what there is too much
+/// of.
+async fn count(
+    writing: &mut Writing,
+    row: &Row,
+    limits: Limits,
+) -> Result<Option<Noted>, sqlx::Error> {
+    let now = row.created_at;
+    let mut sql = Sql::new("SELECT created_at FROM outbound WHERE to_number = ");
+    sql.bind(row.to.clone()).push(" AND state <> 'over'");
+    if number(writing, sql).await?.is_some() {
+        return Ok(Some(Noted::Engaged));
+    }
+    let mut sql = Sql::new("SELECT COUNT(*) FROM outbound WHERE to_number = ");
+    sql.bind(row.to.clone());
+    sql.push(" AND created_at > ").bind(now - HOUR_MS);
+    if number(writing, sql).await?.unwrap_or(0) >= i64::from(limits.per_destination) {
+        let mut sql = Sql::new("SELECT MIN(created_at) FROM outbound WHERE to_number = ");
+        sql.bind(row.to.clone());
+        sql.push(" AND created_at > ").bind(now - HOUR_MS);
+        let first_at = number(writing, sql).await?.unwrap_or(now);
+        return Ok(Some(Noted::TooOften { first_at }));
+    }
+    let of_day = |what: &str| {
+        let mut sql = Sql::new("SELECT ");
+        sql.push(what).push(" FROM outbound_days WHERE tenant = ");
+        sql.bind(row.tenant.clone());
+        sql.push(" AND day = ").bind(day(now));
+        sql
+    };
+    let talked = number(writing, of_day("talked_ms")).await?.unwrap_or(0);
+    if talked >= i64::from(limits.daily_minutes) * 60_000 {
+        return Ok(Some(Noted::MinutesSpent {
+            used: talked / 60_000,
+        }));
+    }
+    let mut sql = Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
+    sql.bind(row.tenant.clone()).push(", ").bind(day(now));
+    sql.push(
+        ", 1, 0) ON CONFLICT (tenant, day) DO UPDATE SET calls = outbound_days.calls + 1 \
+         WHERE outbound_days.calls < ",
+    );
+    sql.bind(i64::from(limits.daily_calls))
+        .push(" RETURNING calls");
+    if number(writing, sql).await?.is_none() {
+        let used = number(writing, of_day("calls")).await?.unwrap_or(0);
+        return Ok(Some(Noted::CallsSpent { used }));
+    }
+    Ok(None)
+}
+
+fn insert(new: &NewRow) -> Sql {
+    let mut sql = Sql::new(
+        "INSERT INTO outbound (call, tenant, idempotency_key, body_hash, api_key, pending, \
+         campaign, to_number, from_number, request, state, created_at, holder, held_until) \
+         VALUES ",
+    );
+    sql.rows(&[new], |fields, new| {
+        let row = &new.row;
+        let terms = serde_json::to_string(&row.terms).expect("texts always serialize");
+        fields
+            .push(row.call.to_string())
+            .push(row.tenant.clone())
+            .push(new.key.clone())
+            .push(row.body_hash.clone())
+            .push(new.api_key.clone())
+            .push(row.pending.as_str().to_owned())
+            .push(row.campaign.clone())
+            .push(row.to.clone())
+            .push(row.from.clone())
+            .push(terms)
+            .push(row.stage.as_str())
+            .push(row.created_at)
+            .push(new.holder.clone())
+            .push(row.created_at + HELD_MS);
+    });
+    sql.push(" ON CONFLICT (tenant, idempotency_key) DO NOTHING");
+    sql
+}
+
+/// Returns the statement for a call's record.
+fn record(row: &Row, caller: &KeptNumber, called: &KeptNumber) -> Sql {
+    let mut sql = Sql::new(
+        "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, \
+         caller, caller_shown, called, called_shown, state, rank, metadata, rang_at) VALUES ",
+    );
+    sql.rows(&[row], |fields, row| {
+        fields
+            .push(row.call.to_string())
+            .push(row.pending.as_str().to_owned())
+            .push(row.pending.carrier().as_str())
+            .push(Direction::Outbound.as_str())
+            .push(row.tenant.clone())
+            .push(row.campaign.clone())
+            .push(caller.found_by.clone())
+            .push(caller.shown.clone())
+            .push(called.found_by.clone())
+            .push(called.shown.clone())
+            .push(State::Queued.as_str())
+            .push(State::Queued.rank())
+            .push(serde_json::Value::from(row.terms.metadata.clone()).to_string())
+            .push(row.created_at);
+    });
+    sql
 }
 
 async fn give_day_back(writing: &mut Writing, tenant: &str, at: i64) -> Result<(), sqlx::Error> {

@@ -309,3 +309,76 @@ async fn nobody_is_called_who_may_not_be() {
     assert!(house.twilio.calls().is_empty());
     house.close().await;
 }
+
+/// Puts a call into the database as a replica left it that has died.
+async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
+    let gateway = house.running.gateway();
+    let pending = crate::call::CarrierCallId::pending(crate::call::Carrier::Twilio);
+    let now = place::now();
+    let body = to(number);
+    let row = rows::Row {
+        call: crate::call::CallId::of(&pending),
+        tenant: "default".to_owned(),
+        body_hash: String::new(),
+        pending,
+        carrier_call: None,
+        campaign: "default".to_owned(),
+        agent: Some(crate::campaign::Name::default_name()),
+        to: number.to_owned(),
+        from: "+972722234567".to_owned(),
+        terms: Request::read(&body).unwrap().terms,
+        stage,
+        created_at: now - rows::HELD_MS,
+        dialed_at: None,
+        rings_until: None,
+    };
+    let new = rows::NewRow {
+        row: row.clone(),
+        key: number.to_owned(),
+        api_key: "key".to_owned(),
+        holder: "a-dead-one".to_owned(),
+        to: number.parse().unwrap(),
+        from: "+972722234567".parse().unwrap(),
+    };
+    let limits = rows::Limits {
+        per_destination: 3,
+        daily_calls: 100,
+        daily_minutes: 100,
+    };
+    let records = &gateway.records;
+    let noted = rows::note(&records.database, new, limits, &records.numbers).await;
+    assert!(matches!(noted.unwrap(), rows::Noted::New));
+    let step = rows::Move {
+        agent: row.agent.clone(),
+        dialed_at: Some(now),
+        rings_until: Some(now + 6_000),
+        ..rows::Move::new(
+            row.call,
+            &[Stage::Reserving, Stage::Queued, Stage::Dialing],
+            stage,
+        )
+    };
+    assert!(rows::advance(&records.database, step).await.unwrap());
+    row
+}
+
+#[tokio::test]
+async fn what_a_dead_replica_has_not_asked_for_is_asked_for_and_the_rest_is_looked_for() {
+    let house = House::open(&[]).await;
+    let queued = leave(&house, Stage::Queued, "+972502345671").await;
+    let dialing = leave(&house, Stage::Dialing, "+972502345672").await;
+    let reserving = leave(&house, Stage::Reserving, "+972502345673").await;
+    assert_eq!(house.over(&queued.call.to_string()).await.0, "ended");
+    let ended = house.over(&dialing.call.to_string()).await;
+    assert_eq!(ended, ("failed".to_owned(), "not_placed".to_owned()));
+    let calls = house.twilio.calls();
+    assert_eq!(calls.len(), 1, "only what was not asked for");
+    assert_eq!(calls[0].to, "+972502345671");
+    let gateway = house.running.gateway();
+    let gone = async || {
+        let found = rows::find(&gateway.records.database, reserving.call).await;
+        found.unwrap().is_none()
+    };
+    house.until(gone).await;
+    house.close().await;
+}

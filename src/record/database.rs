@@ -195,7 +195,8 @@ impl Database {
         &self,
         work: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
     ) -> Result<T, DatabaseError> {
-        let work = async move { timeout(ANSWER_WITHIN, work).await };
+        // Queries' futures are large, and nested in those of whoever asks.
+        let work = Box::pin(timeout(ANSWER_WITHIN, work));
         match self.tasks.spawn_on(work, &self.runtime).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(DatabaseError::TooSlow),

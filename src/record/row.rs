@@ -4,7 +4,7 @@
 //! fill in what is blank, and change nothing else.
 
 use crate::{
-    call::{CallId, CarrierCallId, EndReason},
+    call::{Blame, CallId, CarrierCallId, EndReason},
     recent::Millis,
     record::{Arrival, Direction, Fact, What},
 };
@@ -127,18 +127,24 @@ impl CallRow {
             // Another replica goes on with it.
             Fact::Happened(What::Ended(EndReason::TakenOver)) => {}
             Fact::Happened(What::Ended(reason)) => {
-                let state = match reason {
-                    EndReason::Busy
-                    | EndReason::NoAnswer
-                    | EndReason::Canceled
-                    | EndReason::NotPlaced => State::Failed,
-                    _ => State::Ended,
+                let state = if reason.is_unanswered() {
+                    State::Failed
+                } else {
+                    State::Ended
                 };
                 if self.come_to(state) {
                     self.reason = Some(reason.as_str().to_owned());
                     self.blame = Some(reason.blame().as_str());
                     self.ended_at = Some(at);
                 }
+            }
+            Fact::Lost(arrival) => {
+                if self.come_to(State::InstanceLost) {
+                    self.reason = Some(State::InstanceLost.as_str().to_owned());
+                    self.blame = Some(Blame::Callgate.as_str());
+                    self.ended_at = Some(at);
+                }
+                self.arrival.get_or_insert_with(|| arrival.clone());
             }
             Fact::Talked(lasted) => {
                 let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);

@@ -176,8 +176,9 @@ impl CapacityMetrics {
         self.without_store.inc();
     }
 
-    pub fn renewed(&self, lapsed: u32, lost: usize, over_cap: u32) {
-        self.lapsed.inc_by(lapsed.into());
+    pub fn renewed(&self, lapsed: usize, lost: usize, over_cap: u32) {
+        self.lapsed
+            .inc_by(u64::try_from(lapsed).unwrap_or(u64::MAX));
         self.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
         self.over_cap.inc_by(over_cap.into());
     }

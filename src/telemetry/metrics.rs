@@ -8,7 +8,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, slow};
+use crate::telemetry::{
+    AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, RecordMetrics, slow,
+};
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
@@ -31,6 +33,7 @@ pub struct Metrics {
     pub agents: AgentMetrics,
     pub capacity: CapacityMetrics,
     pub offers: OfferMetrics,
+    pub records: RecordMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +91,7 @@ impl Metrics {
             agents: AgentMetrics::default(),
             capacity: CapacityMetrics::new(),
             offers: OfferMetrics::default(),
+            records: RecordMetrics::default(),
         };
         metrics.register();
         metrics
@@ -162,6 +166,7 @@ impl Metrics {
             self.agent_failures.clone(),
         );
         self.offers.register(r);
+        self.records.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);

@@ -135,7 +135,8 @@ impl TestGateway {
             let found = found.map(|(_, value)| (*value).to_owned());
             found.or_else(|| (name == "DATABASE_URL").then(|| database.url().to_owned()))
         });
-        let running = Gateway::start(config.unwrap()).await.unwrap();
+        // Tests start many at once, and a start is a lot for one stack.
+        let running = Box::pin(Gateway::start(config.unwrap())).await.unwrap();
         Self {
             carrier: Carrier::new(running.address()),
             steps: follow(&running),

@@ -1,6 +1,16 @@
 //! What the database keeps of whole calls.
 
-use crate::gateway::{TestGateway, eventually};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    carrier::{call_sid, ringing},
+    database::Database,
+    gateway::{TestGateway, eventually},
+    process::Program,
+    redis::Redis,
+};
 
 const CALLS: &str = "SELECT carrier_call, direction, tenant, campaign, agent, caller_shown, \
                      called_shown, state, reason, blame, scope FROM calls ORDER BY rang_at, call";
@@ -34,4 +44,49 @@ async fn answered_and_refused_calls_are_recorded() {
         (&"ok".into(), &0.into())
     );
     gateway.finish().await;
+}
+
+/// What a replica knew of its calls dies with it, but for what it had committed and what the store
+/// of slots keeps: others close all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
+    let redis = Redis::start().await;
+    let (database, url) = (Database::new(), redis.url());
+    let settings = [
+        ("REDIS_URL", url.as_str()),
+        ("DATABASE_URL", database.url()),
+        ("TICKET_SECRET", "a-secret-that-signs-tickets"),
+        ("TELEPHONY_SEMAPHORE_TTL_SEC", "15"),
+    ];
+    let survivor = Program::start(&settings).await;
+    let mut victim = Program::start(&settings).await;
+    let talking = call_sid();
+    let line = victim.call(&talking).await;
+    let connected = "SELECT state FROM calls";
+    eventually(async || database.ask(connected).await == ["connected"]).await;
+    // Of this one nothing is committed yet.
+    let unwritten = call_sid();
+    let fields = ringing(&unwritten);
+    let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
+    answer.await.twiml();
+    victim.signal("-KILL");
+    victim.ended().await;
+    drop(line);
+    let ends = "SELECT carrier_call, state, reason, blame, tenant FROM calls ORDER BY rang_at";
+    let expected = [&talking, &unwritten]
+        .map(|sid| format!("{sid} instance_lost instance_lost callgate default"));
+    let closed = async {
+        while !{
+            let ends = database.ask(ends).await;
+            expected.iter().all(|end| ends.contains(end))
+        } {
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let closed = timeout(Duration::from_secs(60), closed).await;
+    assert!(closed.is_ok(), "{:?}", database.ask(ends).await);
+    let told = "SELECT kind, COUNT(*) FROM events GROUP BY kind ORDER BY kind";
+    let told = database.ask(told).await;
+    assert!(told.contains(&"call.ended 2".to_owned()), "{told:?}");
+    survivor.terminate();
 }

@@ -179,7 +179,7 @@ async fn all_replicas_are_replaced_one_after_another_and_no_call_is_cut() {
             moved.hang_up().await;
             another.hang_up().await;
         };
-        drained(Box::pin(async { tokio::join!(old.drain(pending()), told) })).await;
+        drained(async { tokio::join!(old.drain(pending()), told) }).await;
         old.is_gone().await;
     }
     let calls = [successors[0].ring().await, successors[1].ring().await];

@@ -148,6 +148,8 @@ async fn a_store_that_evicts_keys_stops_a_start_in_production() {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = PRODUCTION.to_vec();
     settings.push(("REDIS_URL", &url));
+    // Nobody is there, which holds up no start.
+    settings.push(("DATABASE_URL", "postgres://127.0.0.1:9/records"));
     let output = drained(command(&settings, &directory).output())
         .await
         .unwrap();

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
+use redis::Cmd;
+
 use crate::{
     admission::{
         Kept, Lease, Reason, Refusal,
         redis::{RedisStore, SCRIPTS, StoreError, keys},
         scope::{Room, Scope},
+        state::Orphan,
         store::{
             Acquired, Adopted, Arrival, Choices, Ending, PickUp, PickedUp, Rebound, Released,
             Request,
@@ -281,6 +284,23 @@ impl RedisStore {
             "ENDED" => PickedUp::Ended,
             _ => return Err(StoreError::Garbled("pick_up")),
         })
+    }
+
+    /// Returns what is kept of a call that has neither a lease nor a replica that lives.
+    pub async fn left_by_its_replica(
+        &self,
+        call: &CarrierCallId,
+    ) -> Result<Option<Orphan>, StoreError> {
+        let keys = &self.inner.keys;
+        let state = self.state(call).await?;
+        let Some(orphan) = state.and_then(|state| Orphan::read(&state)) else {
+            return Ok(None);
+        };
+        let records = [keys.owner(call.as_str()), keys.ended(call.as_str())];
+        let known: u32 = self.ask(&Cmd::exists(&records)).await?;
+        let beat = Cmd::zscore(&keys.replicas, &orphan.replica);
+        let beat: Option<f64> = self.ask(&beat).await?;
+        Ok((known == 0 && beat.is_none()).then_some(orphan))
     }
 
     pub async fn ended(&self, call: &CarrierCallId) -> Result<Option<EndReason>, StoreError> {

@@ -52,7 +52,7 @@ impl RedisStore {
             let part = self.renew_part(&part).await?;
             puts_up_gate = false;
             renewed = Renewed {
-                lapsed: renewed.lapsed + part.lapsed,
+                lapsed: [renewed.lapsed, part.lapsed].concat(),
                 used: [renewed.used, part.used].concat(),
                 news: [renewed.news, part.news].concat(),
                 ..part
@@ -112,7 +112,10 @@ impl RedisStore {
         let mut reply = self.call(StoreOperation::Renew, script, patience).await?;
         let (now, gated) = (reply.number()?, reply.number::<u8>()? == 1);
         let (replicas, siblings, places) = (reply.number()?, reply.number()?, reply.number()?);
-        let lapsed = reply.number()?;
+        let lapsed = reply.texts()?.into_iter().map(CarrierCallId::try_from);
+        let lapsed = lapsed.collect::<Result<Vec<_>, _>>();
+        let mut lapsed = lapsed.map_err(|_| StoreError::Garbled("renew"))?;
+        lapsed.sort();
         let counts: Vec<u32> = reply.numbers()?;
         let counted = [Scope::Setup].into_iter().chain(scopes);
         let mut news = Vec::new();

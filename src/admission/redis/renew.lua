@@ -109,4 +109,4 @@ for i = 1, #free, 2 do
     places = places + room
   end
 end
-return {now, call('EXISTS', KEYS[2]), replicas, siblings, places, #lapsed, used, news}
+return {now, call('EXISTS', KEYS[2]), replicas, siblings, places, lapsed, used, news}

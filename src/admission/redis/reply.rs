@@ -25,6 +25,10 @@ impl Reply {
         self.read("numbers")
     }
 
+    pub fn texts(&mut self) -> Result<Vec<String>, StoreError> {
+        self.read("texts")
+    }
+
     pub fn replies(&mut self) -> Result<Vec<Self>, StoreError> {
         let entries: Vec<Vec<Value>> = self.read("entries")?;
         Ok(entries.into_iter().map(Self::new).collect())

@@ -173,7 +173,7 @@ impl RedisStore {
         self.end(call, &ending).await
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let mut link = self.inner.link.connected()?;
         let value = bounded(BUDGET.max(PATIENCE), link.command(command)).await?;
         redis::from_redis_value(value).map_err(|_| StoreError::Garbled("a table"))

@@ -220,7 +220,7 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
             }
             Fact::Used(used) => usage.push((entry, used)),
             // The row says it all; what was refused is a step with its counts.
-            Fact::Arrived(_) | Fact::Talked(_) => {}
+            Fact::Arrived(_) | Fact::Lost(_) | Fact::Talked(_) => {}
         }
     }
     let mut statements = Vec::new();

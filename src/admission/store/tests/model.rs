@@ -51,7 +51,7 @@ pub struct Model {
     replicas: Vec<(String, Millis, Option<u32>)>,
     /// When what is in a scope goes as a whole.
     horizons: Vec<(Scope, Millis)>,
-    lapsed: u32,
+    lapsed: Vec<CarrierCallId>,
     dials: Vec<Dial>,
     /// Agent, how many, until when they count.
     tokens: Vec<(Name, u32, Millis)>,
@@ -322,7 +322,10 @@ impl Model {
         let used = renewal.scopes.iter();
         let mut renewed = Renewed {
             replicas: 1,
-            lapsed: std::mem::take(&mut self.lapsed),
+            lapsed: {
+                self.lapsed.sort();
+                std::mem::take(&mut self.lapsed)
+            },
             used: used
                 .map(|scope| (scope.clone(), self.count(scope)))
                 .collect(),
@@ -541,8 +544,11 @@ impl Model {
     /// Sweeps up what has lapsed; returns how many slots that frees and how many are held.
     pub fn sweep(&mut self) -> (u32, u32) {
         self.reap();
-        let lapsed = std::mem::take(&mut self.lapsed);
-        (lapsed, self.count(&Scope::Global))
+        let lapsed = std::mem::take(&mut self.lapsed).len();
+        (
+            u32::try_from(lapsed).unwrap_or(u32::MAX),
+            self.count(&Scope::Global),
+        )
     }
 
     pub fn reason(&self, call: &CarrierCallId) -> Option<EndReason> {
@@ -669,7 +675,9 @@ impl Model {
             self.rows.drain(..).partition(|row| row.lapses_at <= now);
         self.rows = live;
         for row in lapsed {
-            self.lapsed += u32::from(row.scopes.contains(&Scope::Global));
+            if row.scopes.contains(&Scope::Global) {
+                self.lapsed.push(row.call.clone());
+            }
             if row.scopes.contains(&Scope::Setup) {
                 self.set_up(false);
             }
