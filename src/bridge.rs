@@ -78,17 +78,34 @@ impl Line {
     }
 }
 
+/// Why a bridge has ended, and what is left of it.
+pub struct Parted {
+    pub reason: EndReason,
+    /// Whether only its socket has: the session has not heard of it.
+    pub may_go_on: bool,
+    pub session: Session,
+    pub agent: AgentSeat,
+    pub orders: Orders,
+    pub line: Line,
+}
+
 impl Bridge<'_> {
-    /// Bridges the call until one side ends it. Returns why, and the agent that is to be told.
-    pub async fn run(mut self) -> (EndReason, Option<AgentSocket>) {
+    /// Bridges the call until one side ends it, or its socket is lost where there may be another.
+    pub async fn run(mut self) -> Parted {
         let began = Instant::now() - self.carrier.now();
         let mut due = self.deadline();
         let mut timer = pin!(sleep_until(began + due));
-        let reason = loop {
+        let (reason, may_go_on) = loop {
             let input = std::future::poll_fn(|cx| self.poll_input(cx, due, timer.as_mut())).await;
+            if let Input::End(lost @ (EndReason::CarrierLost | EndReason::CarrierUnresponsive)) =
+                input
+                && self.carrier.may_be_replaced()
+            {
+                break (lost, true);
+            }
             let at = self.carrier.now();
             if let Some(reason) = self.take(at, input) {
-                break reason;
+                break (reason, false);
             }
             let next = self.deadline();
             // Most inputs only move deadlines away: the timer then fires once for nothing, which
@@ -98,17 +115,16 @@ impl Bridge<'_> {
                 timer.as_mut().reset(began + due);
             }
         };
-        let agent = match self.agent {
-            AgentSeat::Taken(agent) => {
-                let dropped = agent.dropped() + self.carrier.dropped();
-                self.metrics.frames_dropped(dropped);
-                self.metrics.garbled_by_agent(agent.garbled());
-                Some(*agent)
-            }
-            AgentSeat::Awaited(_) | AgentSeat::Left => None,
-        };
+        self.metrics.frames_dropped(self.carrier.dropped());
         self.metrics.garbled_by_carrier(self.carrier.garbled());
-        (reason, agent)
+        Parted {
+            reason,
+            may_go_on,
+            session: self.session,
+            agent: self.agent,
+            orders: self.orders,
+            line: self.line,
+        }
     }
 
     fn poll_input(

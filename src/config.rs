@@ -3,7 +3,9 @@
 mod acs;
 mod agent;
 mod caps;
+mod events;
 mod file;
+mod guard;
 mod outbound;
 mod reader;
 mod records;
@@ -21,12 +23,16 @@ use url::Url;
 
 use crate::{
     config::reader::{Environment, Reader},
+    guard::GuardRules,
     language::Language,
 };
 
-pub use acs::{AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, SocketToken};
+pub use acs::{
+    AcsApi, AcsAudio, AcsCredentials, AcsSettings, EventGridApplication, NotInService, SocketToken,
+};
 pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
+pub use events::EventSettings;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use outbound::OutboundSettings;
 pub use reader::ConfigError;
@@ -72,7 +78,11 @@ pub struct Config {
     pub store: StoreSettings,
     pub records: RecordSettings,
     pub refusal: RefusalSettings,
-    pub outbound: OutboundSettings,
+    pub outbound: Box<OutboundSettings>,
+    pub events: EventSettings,
+    /// `GUARD_PORTS`, `GUARD_ALLOW`, `EGRESS_PROXY`: where requests may go whose addresses tenants
+    /// choose. Default: to public addresses, port 443, without a proxy.
+    pub guard: GuardRules,
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
@@ -118,6 +128,7 @@ impl Config {
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
         let api = ApiSettings::load(&read, production, &twilio);
+        let guard = guard::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
             listen,
@@ -139,7 +150,9 @@ impl Config {
             voice_live,
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, &api),
-            outbound: OutboundSettings::load(&read, &api),
+            outbound: Box::new(OutboundSettings::load(&read, &api)),
+            events: EventSettings::load(&read, &guard),
+            guard,
             twilio,
             web: WebSettings::load(&read, production),
             ticket_secret: ticket_secret(&read, production, sealing),
@@ -151,6 +164,10 @@ impl Config {
         if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {
             let rule = "not beside CALLGATE_CONFIG: put the numbers into that file";
             read.mistake("TWILIO_NUMBERS", None, rule);
+        }
+        if config.campaigns.is_some() && config.events.endpoint.is_some() {
+            let rule = "not beside CALLGATE_CONFIG: put endpoints into that file";
+            read.mistake("EVENTS_URL", None, rule);
         }
         let warnings = read.finish()?;
         Ok(Self { warnings, ..config })
@@ -170,6 +187,8 @@ impl Config {
             caps: self.caps.clone(),
             agent: self.agent.clone(),
             voice_live: self.voice_live.clone(),
+            guard: self.guard.clone(),
+            endpoints: self.events.endpoints(),
         }
     }
 }

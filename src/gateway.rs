@@ -24,18 +24,22 @@ use std::{
 
 use actix_web::{dev::ServerHandle, web};
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError},
+    admission::{Admission, Ended, Flaw, Readiness, Reason, StoreError, ToFree},
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
+    bridge::call::LostCalls,
     call::{CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
-    config::{Config, FileError, Inherited, OperatorSettings, TwilioSettings, WebSettings},
+    config::{
+        Config, FileError, Inherited, OperatorSettings, RecordSettings, TwilioSettings, WebSettings,
+    },
     connections::ConnectionManager,
+    event::{Addressees, Deliveries, Endpoints, Schedule},
     gateway::{
         book::{Draft, DraftError},
         browser::WebSeats,
@@ -44,17 +48,18 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
     },
+    guard::GuardRules,
     language::Language,
     outbound::{self, Outbound},
-    record::{DatabaseError, Nobody, Records, Step, Timeline, What},
+    record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
     transcode,
 };
 
-pub use acs::{Acs, Errand};
+pub use acs::{Acs, Errand, Settled};
 pub use book::CampaignBook;
-pub use browser::{WebPass, make_token};
+pub use browser::{NoPass, WebPass, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use urls::PublicUrls;
@@ -74,10 +79,12 @@ pub struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) admission: Admission,
     pub(crate) connections: Arc<ConnectionManager>,
+    pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Box<Outbound>,
+    pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
     /// How long a message may be that a refused caller leaves.
@@ -131,6 +138,8 @@ pub enum StartError {
     Certificates(#[source] io::Error),
     #[error("no certificates to trust the carrier by")]
     Carrier(#[source] reqwest::Error),
+    #[error("no certificates to trust tenants' endpoints by")]
+    Events(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -148,6 +157,7 @@ impl StartError {
             | Self::Campaigns(_)
             | Self::Certificates(_)
             | Self::Carrier(_)
+            | Self::Events(_)
             | Self::Store(_)
             | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
@@ -197,12 +207,19 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
+        let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
         // What a database's futures hold is a lot for the stack of whoever awaits them.
-        let opening = Records::open(&config.records, Arc::new(Nobody), admission.replica());
-        let records = Box::pin(opening).await.map_err(StartError::Records)?;
+        let (records, deliveries) = Box::pin(keep_records(
+            &config.records,
+            (&config.guard, config.events.schedule),
+            campaigns.endpoints(),
+            &metrics,
+            admission.replica(),
+        ))
+        .await?;
         let gateway = web::Data::new(Self {
             public,
-            campaigns: CampaignBook::new(file, inherited, agents, draft, parrot),
+            campaigns,
             twilio: config.twilio,
             acs,
             prompts,
@@ -213,10 +230,12 @@ impl Gateway {
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
+            lost: LostCalls::default(),
             farewells: Farewells::new(),
             timeline: records.timeline(),
             outbound,
             records,
+            deliveries,
             metrics,
             longest_call: config.longest_call,
             longest_message: config.refusal.longest_message,
@@ -240,11 +259,7 @@ impl Gateway {
         let (handle, server) = serve(&gateway, listener, workers)?;
         let supervisor = TaskTracker::new();
         let stop = CancellationToken::new();
-        supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
-        supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
-        supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
-        supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
-        supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
+        supervise(&supervisor, &gateway, to_free, &stop);
         Ok(Running {
             gateway,
             address,
@@ -460,6 +475,22 @@ impl Running {
     }
 }
 
+/// Opens the records of `replica`, and begins to tell endpoints of them.
+async fn keep_records(
+    settings: &RecordSettings,
+    (rules, schedule): (&GuardRules, Schedule),
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: &Metrics,
+    replica: &str,
+) -> Result<(Records, Deliveries), StartError> {
+    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
+    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = records.map_err(StartError::Records)?;
+    let metrics = metrics.events.clone();
+    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
+    Ok((records, deliveries.map_err(StartError::Events)?))
+}
+
 /// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
 /// environment makes.
 async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
@@ -473,6 +504,20 @@ async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, Dr
         .offering(refusal.when_full, refusal.acs_when_full.clone())
         .with_budgets([budget]);
     Draft::without_file(only, inherited)
+}
+
+/// Starts the tasks that go on until `stop`.
+fn supervise(
+    tasks: &TaskTracker,
+    gateway: &web::Data<Gateway>,
+    to_free: ToFree,
+    stop: &CancellationToken,
+) {
+    tasks.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+    tasks.spawn(keep_slots(gateway.clone(), stop.clone()));
+    tasks.spawn(settle_debts(gateway.clone(), stop.clone()));
+    tasks.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    tasks.spawn(outbound::look_after(gateway.clone(), stop.clone()));
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

@@ -14,6 +14,7 @@ mod bridge;
 mod campaign;
 mod carrier;
 mod connections;
+mod event;
 mod media;
 mod operator;
 mod outbound;
@@ -34,6 +35,8 @@ mod webhook;
 mod call;
 mod chunk;
 mod entra;
+#[cfg_attr(not(test), expect(dead_code, reason = "tools read answers, too"))]
+mod guard;
 mod language;
 #[cfg(test)]
 mod loopback;
@@ -50,6 +53,7 @@ pub use agent::parrot;
 pub use call::EndReason;
 pub use check::{Finding, Level, check};
 pub use config::{Config, ConfigError, FileError, LogFormat};
+pub use event::{EventsError, EventsOptions, run as events};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};

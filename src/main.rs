@@ -4,7 +4,8 @@ use std::{future::Future, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use callgate::{
-    Config, Gateway, Level, Running, SimulateOptions, SlotsError, SlotsOptions, demo,
+    Config, EventsError, EventsOptions, Gateway, Level, Running, SimulateOptions, SlotsError,
+    SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     Simulate(Box<SimulateOptions>),
     /// Look at the slots that replicas share, and take one back
     Slots(SlotsOptions),
+    /// Look at events that endpoints were not told, and send them again
+    Events(EventsOptions),
     /// Serve the built-in agent, which says back what it hears, as OpenAI's agents speak, or as
     /// Azure Voice Live's do to a client that asks for /voice-live/realtime
     Parrot(ParrotOptions),
@@ -66,6 +69,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Demo => Box::pin(try_out()).await,
             Command::Simulate(options) => simulate(*options).await,
             Command::Slots(options) => slots(options).await,
+            Command::Events(options) => events(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
     })
@@ -79,6 +83,21 @@ async fn slots(options: SlotsOptions) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ (SlotsError::Config(_) | SlotsError::Campaigns(_) | SlotsError::InMemory)) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn events(options: EventsOptions) -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    match callgate::events(options, setting).await {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}"); // Whoever reads it may have left.
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ EventsError::Config(_)) => {
             eprintln!("callgate: {error}");
             Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
         }

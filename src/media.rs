@@ -39,6 +39,10 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_PATIENCE: Duration = Duration::from_secs(20);
 /// How much audio waits for a socket that takes none; the oldest is dropped beyond it.
 const MOST_WAITING: Duration = Duration::from_secs(2);
+/// How many bytes of what is not audio may wait for a socket that takes none, with so many for each
+/// message beside its own: the words of a long answer are a few thousand.
+const MOST_BESIDE: usize = 1 << 20;
+const BESIDE_EACH: usize = 256;
 /// How long a socket may take none.
 const BLOCKED_FOR: Duration = Duration::from_secs(10);
 /// How far ahead of its time a sentence of ours is sent, in pieces of this length.
@@ -59,6 +63,8 @@ pub struct MediaSocket {
     began: Instant,
     outbox: VecDeque<Outgoing>,
     waiting: Duration,
+    /// What waits beside audio, as [`MOST_BESIDE`] counts it.
+    beside: usize,
     dropped: u64,
     blocked_since: Option<Duration>,
     ping_at: Duration,
@@ -72,6 +78,21 @@ struct Outgoing {
     message: Message,
     /// How long it plays; nothing for what is not audio.
     duration: Duration,
+}
+
+impl Outgoing {
+    /// Returns what it weighs beside audio, which is bounded by how long it plays.
+    fn beside(&self) -> usize {
+        if !self.duration.is_zero() {
+            return 0;
+        }
+        let length = match &self.message {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+            Message::Continuation(_) | Message::Close(_) | Message::Nop => 0,
+        };
+        length + BESIDE_EACH
+    }
 }
 
 impl MediaSocket {
@@ -90,6 +111,7 @@ impl MediaSocket {
             began: Instant::now(),
             outbox: VecDeque::new(),
             waiting: Duration::ZERO,
+            beside: 0,
             dropped: 0,
             blocked_since: None,
             ping_at: PING_EVERY,
@@ -103,6 +125,29 @@ impl MediaSocket {
     /// Returns the time since the socket opened, the time of all its deadlines.
     pub fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// Returns when the time of its deadlines began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Goes on with a call whose time began before this socket opened.
+    pub fn take_over(&mut self, began: Instant) {
+        let before = self.began.saturating_duration_since(began);
+        self.began = began;
+        for at in [
+            &mut self.ping_at,
+            &mut self.alive_at,
+            &mut self.controls_since,
+        ] {
+            *at += before;
+        }
+    }
+
+    /// Tells whether the carrier may bring a call's media again once this socket is lost.
+    pub fn may_be_replaced(&self) -> bool {
+        matches!(self.dialect, Dialect::Acs(_))
     }
 
     /// Returns how the carrier's audio is encoded, both ways.
@@ -252,6 +297,7 @@ impl MediaSocket {
         self.outbox
             .retain(|outgoing| dialect.outlives_clear(&outgoing.message));
         self.waiting = Duration::ZERO;
+        self.beside = self.outbox.iter().map(Outgoing::beside).sum();
         let message = self.dialect.clear();
         self.put_some(message, Duration::ZERO);
     }
@@ -273,8 +319,10 @@ impl MediaSocket {
     }
 
     fn put(&mut self, message: Message, duration: Duration) {
+        let outgoing = Outgoing { message, duration };
         self.waiting += duration;
-        self.outbox.push_back(Outgoing { message, duration });
+        self.beside += outgoing.beside();
+        self.outbox.push_back(outgoing);
         // Audio that comes late is worth less than audio that comes now.
         while self.waiting > MOST_WAITING
             && let Some(at) = self.outbox.iter().position(|it| !it.duration.is_zero())
@@ -300,7 +348,7 @@ impl MediaSocket {
                 Poll::Ready(Err(_)) => return Poll::Ready(EndReason::CarrierLost),
                 Poll::Pending => {
                     let since = *self.blocked_since.get_or_insert(at);
-                    if since + BLOCKED_FOR <= at {
+                    if since + BLOCKED_FOR <= at || self.beside > MOST_BESIDE {
                         return Poll::Ready(EndReason::CarrierBlocked);
                     }
                     return Poll::Pending;
@@ -310,6 +358,7 @@ impl MediaSocket {
                 break;
             };
             self.waiting = self.waiting.saturating_sub(next.duration);
+            self.beside = self.beside.saturating_sub(next.beside());
             if Pin::new(&mut self.sender).start_send(next.message).is_err() {
                 return Poll::Ready(EndReason::CarrierLost);
             }
@@ -409,3 +458,6 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::TooLong => CloseCode::Normal,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ const PURPOSE: &str = "outbound";
 
 /// What placing calls needs beside the rest of the gateway.
 pub struct Outbound {
-    settings: OutboundSettings,
+    settings: Box<OutboundSettings>,
     /// `None` where the settings to ask Twilio for calls are not there.
     twilio: Option<TwilioApi>,
     pace: Arc<Pace>,
@@ -110,16 +110,16 @@ pub struct Marker {
 impl Outbound {
     /// # Errors
     /// If there is no TLS to be had.
-    pub fn new(settings: OutboundSettings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: Box<OutboundSettings>) -> Result<Box<Self>, reqwest::Error> {
         let twilio = settings.twilio.as_ref().ok().cloned();
         let twilio = twilio.map(|api| TwilioApi::new(api, Patience::default()));
-        Ok(Self {
+        Ok(Box::new(Self {
             twilio: twilio.transpose()?,
             pace: Arc::new(Pace::new(settings.per_second, settings.longest_wait)),
             by_key: Mutex::new(Window::new(settings.per_key, Duration::from_secs(60))),
             settings,
             started: Instant::now(),
-        })
+        }))
     }
 
     /// Notes that an API key asks for a call.

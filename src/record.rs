@@ -13,7 +13,7 @@ mod writer;
 
 #[cfg(test)]
 #[path = "../tests/it/postgres_server.rs"]
-mod postgres_server;
+pub mod postgres_server;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +38,7 @@ use crate::{
     session::Speaker,
 };
 
-pub use database::{Database, DatabaseError, Fields, Sql, Writing};
+pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
 pub use number::{KeptNumber, Numbers};
 pub use row::{OVER, State};
 pub use writer::{Recorder, Standing, Told};
@@ -159,9 +159,11 @@ pub struct Records {
 }
 
 /// Nobody is told of events.
+#[cfg(test)]
 #[derive(Debug)]
 pub struct Nobody;
 
+#[cfg(test)]
 impl Told for Nobody {
     fn deliveries(&self, _: &str, _: &str, _: &str, _: Millis) -> Vec<Sql> {
         Vec::new()

@@ -5,7 +5,7 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     guard::{GuardContext, fn_guard},
-    http::Method,
+    http::{Method, header},
     middleware::Next,
     web::{self, Data, ServiceConfig, get, post},
 };
@@ -66,7 +66,9 @@ pub fn table(routes: &mut ServiceConfig) {
 
 fn browsers_may_call(context: &GuardContext<'_>) -> bool {
     let gateway = context.app_data::<Data<Gateway>>();
-    gateway.is_some_and(|gateway| gateway.web.open)
+    let host = context.head().headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    gateway.is_some_and(|gateway| gateway.web.open && gateway.knows_host(host))
 }
 
 /// Counts each request by the pattern of its route.

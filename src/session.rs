@@ -211,6 +211,11 @@ impl Session {
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
+    /// Goes on with another stream of the carrier's.
+    pub fn begin_anew(&mut self) {
+        self.hearing.begin_anew();
+    }
+
     /// Tells whether the agent should be read: not while too much of its audio waits.
     pub fn wants_agent(&self) -> bool {
         self.playback.has_room()

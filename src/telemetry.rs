@@ -2,6 +2,7 @@
 
 mod calls;
 mod capacity;
+mod events;
 mod metrics;
 mod offers;
 mod records;
@@ -14,6 +15,7 @@ use crate::config::LogFormat;
 
 pub use calls::{AgentMetrics, CallMetrics};
 pub use capacity::{CapacityMetrics, StoreOperation};
+pub use events::EventMetrics;
 pub use metrics::Metrics;
 pub use offers::OfferMetrics;
 pub use records::RecordMetrics;

@@ -7,8 +7,8 @@ use crate::{
         ledger::Media,
         rooms,
         scope::Scope,
-        state::CallState,
-        store::{Adopted, Arrival, NONCE_KEPT, Request},
+        state::{CallState, Phase},
+        store::{Adopted, Arrival, NONCE_KEPT, Request, Store},
         ticket::{Ticket, TicketError},
     },
     call::CarrierCallId,
@@ -31,6 +31,35 @@ impl Admission {
     /// If it is not ours.
     pub fn call_of(&self, ticket: &str) -> Result<CarrierCallId, TicketError> {
         Ok(self.tickets.open(ticket)?.carrier_call)
+    }
+
+    /// Returns how far a call has come, at whichever replica; `None` where nobody can tell.
+    pub async fn phase(&self, carrier_call: &CarrierCallId) -> Option<Phase> {
+        if self.has_ended(carrier_call) {
+            return Some(Phase::Ended);
+        }
+        let (here, trouble) = {
+            let book = self.book();
+            let here = book.ledger.media_of(carrier_call);
+            (here, book.outage.trouble())
+        };
+        match (here, &self.store) {
+            (Some(Media::Here), _) => Some(Phase::Live),
+            (Some(Media::Rings { .. } | Media::Awaited { .. }), Store::Memory(_)) => {
+                Some(Phase::Ringing)
+            }
+            (None, Store::Memory(_)) => None,
+            // What the store has noted may be of before.
+            (_, Store::Redis(_)) if trouble.is_some() => None,
+            (_, Store::Redis(store)) => {
+                let state = store.state(carrier_call).await;
+                let state = state.unwrap_or_else(|error| {
+                    self.failed(&error);
+                    None
+                });
+                Phase::noted(&state?)
+            }
+        }
     }
 
     /// Hands the call that `ticket` admitted to the media socket that brings it.

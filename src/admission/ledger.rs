@@ -82,6 +82,11 @@ impl Ledger {
         self.calls.contains_key(call)
     }
 
+    /// Returns whether the media of a call is here that holds a slot through this replica.
+    pub fn media_of(&self, call: &CarrierCallId) -> Option<Media> {
+        self.calls.get(call).map(|entry| entry.media)
+    }
+
     pub fn get_mut(&mut self, call: &CarrierCallId) -> Option<&mut Entry> {
         self.calls.get_mut(call)
     }

@@ -4,6 +4,7 @@
 //! Invariant: a panic in a call ends that call only, and its slot comes back.
 
 pub mod acs;
+mod lost;
 pub mod twilio;
 pub mod web;
 
@@ -11,11 +12,11 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, web as extract};
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::{
     admission::{ClaimError, Claimed},
-    bridge::{AgentSeat, Bridge, Line},
+    bridge::{AgentSeat, Bridge, Line, Parted, call::lost::Life},
     call::{CarrierCallId, EndReason},
     campaign::Campaign,
     connections::Place,
@@ -25,6 +26,8 @@ use crate::{
     record::What,
     session::{Session, Terms},
 };
+
+pub use lost::LostCalls;
 
 /// How long a socket stays open for the store to note how its call has ended.
 const NOTED_WITHIN: Duration = Duration::from_millis(100);
@@ -131,14 +134,42 @@ async fn carry(
         tracing::warn!(%error, "refused a media socket's ticket");
     })?;
     let (call, campaign) = (taken.call.clone(), Arc::clone(&taken.campaign));
-    let bridged = AssertUnwindSafe(bridge(gateway, socket, taken)).catch_unwind();
-    let (is_back, reason) = if let Ok((place, reason)) = bridged.await {
-        (place.leave(reason), reason)
-    } else {
-        tracing::error!("a call panicked: this is a bug in callgate");
-        (None, EndReason::Panicked)
+    Ok(see_out(gateway, &call, campaign, bridge(gateway, socket, taken)).await)
+}
+
+/// Goes on with a call that has lost its socket before.
+async fn carry_on(
+    gateway: &extract::Data<Gateway>,
+    socket: &mut MediaSocket,
+    mut life: Box<Life>,
+) -> Over {
+    tracing::info!("another media socket carries on");
+    socket.take_over(life.began);
+    life.session.begin_anew();
+    let (call, campaign) = (life.call.clone(), Arc::clone(&life.campaign));
+    see_out(gateway, &call, campaign, live(gateway, socket, life)).await
+}
+
+/// Sees a bridged call to its end; returns once its slot is on the way back, or another socket
+/// carries it on.
+async fn see_out(
+    gateway: &extract::Data<Gateway>,
+    call: &CarrierCallId,
+    campaign: Arc<Campaign>,
+    bridged: impl Future<Output = Option<(Place, EndReason)>>,
+) -> Over {
+    let (is_back, reason) = match AssertUnwindSafe(bridged).catch_unwind().await {
+        Ok(Some((place, reason))) => (place.leave(reason), reason),
+        Ok(None) => {
+            let reason = EndReason::TakenOver;
+            return Over { reason, campaign };
+        }
+        Err(_) => {
+            tracing::error!("a call panicked: this is a bug in callgate");
+            (None, EndReason::Panicked)
+        }
     };
-    gateway.ended(&call, reason);
+    gateway.ended(call, reason);
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
@@ -148,14 +179,15 @@ async fn carry(
         // Once the socket closes, the carrier may ask any replica what the caller hears now.
         let _ = timeout(NOTED_WITHIN, is_back).await;
     }
-    Ok(Over { reason, campaign })
+    Over { reason, campaign }
 }
 
+/// Bridges a call that was claimed; returns how it has ended, unless another socket has it.
 async fn bridge(
     gateway: &extract::Data<Gateway>,
     socket: &mut MediaSocket,
     taken: Taken,
-) -> (Place, EndReason) {
+) -> Option<(Place, EndReason)> {
     let Taken {
         call,
         campaign,
@@ -176,12 +208,11 @@ async fn bridge(
         noted,
         socket.encoding(),
     );
-    let id = place.id();
     let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
-        return (place, EndReason::CarrierEnded);
+        return Some((place, EndReason::CarrierEnded));
     }
     #[cfg(test)]
     assert!(call.as_str() != "CApanic", "a test wants it");
@@ -192,25 +223,90 @@ async fn bridge(
         greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
-    let bridge = Bridge {
-        call: &call,
-        connection: id,
-        caller: &caller,
+    let life = Life {
         agent_name: agent.kind().title(),
         session: Session::new(socket.now(), terms),
-        carrier: socket,
         agent: AgentSeat::Awaited(arriving),
+        line: Line::default(),
+        began: socket.began(),
+        call,
+        campaign,
+        caller,
+        place,
+        orders,
+    };
+    live(gateway, socket, Box::new(life)).await
+}
+
+/// Runs a call over its socket. One that loses it waits for another, where there may be one.
+async fn live(
+    gateway: &extract::Data<Gateway>,
+    socket: &mut MediaSocket,
+    life: Box<Life>,
+) -> Option<(Place, EndReason)> {
+    let Life {
+        call,
+        campaign,
+        caller,
+        agent_name,
+        place,
+        orders,
+        session,
+        agent,
+        line,
+        began,
+    } = *life;
+    let bridge = Bridge {
+        call: &call,
+        connection: place.id(),
+        caller: &caller,
+        agent_name,
+        session,
+        carrier: socket,
+        agent,
         orders,
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
-        line: Line::default(),
+        line,
     };
-    let began = Instant::now();
-    let (reason, agent) = bridge.run().await;
-    gateway.timeline.talked(&call, began.elapsed());
-    if let Some(agent) = agent {
-        // The caller does not wait while the agent is told goodbye.
+    let Parted {
+        reason,
+        may_go_on,
+        session,
+        agent,
+        orders,
+        line,
+    } = bridge.run().await;
+    if !may_go_on {
+        gateway.timeline.talked(&call, began.elapsed());
+        dismiss(gateway, agent);
+        return Some((place, reason));
+    }
+    tracing::warn!(reason = reason.as_str(), "a call has lost its media socket");
+    let life = Box::new(Life {
+        call,
+        campaign,
+        caller,
+        agent_name,
+        place,
+        orders,
+        session,
+        agent,
+        line,
+        began,
+    });
+    let (life, reason) = gateway.lost.keep(life, reason).await?;
+    gateway.timeline.talked(&life.call, life.began.elapsed());
+    dismiss(gateway, life.agent);
+    Some((life.place, reason))
+}
+
+/// Tells the agent of a call goodbye, for which nobody waits.
+fn dismiss(gateway: &extract::Data<Gateway>, agent: AgentSeat) {
+    if let AgentSeat::Taken(agent) = agent {
+        let metrics = &gateway.metrics.calls;
+        metrics.frames_dropped(agent.dropped());
+        metrics.garbled_by_agent(agent.garbled());
         gateway.calls().spawn_local(agent.close());
     }
-    (place, reason)
 }

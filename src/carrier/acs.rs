@@ -17,9 +17,10 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use url::Url;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::{
     call::{CarrierCallId, NameError},
@@ -72,38 +73,45 @@ impl CallAutomation {
         })
     }
 
-    /// Answers a call that rings; it is connected once an event says so.
+    /// Answers a call that rings `since` then; it is connected once an event says so.
     ///
     /// # Errors
     /// If it is not answered by the deadline, or nobody knows.
     pub async fn answer(
         &self,
         answer: &Answer<'_>,
+        since: Timestamp,
         deadline: Instant,
     ) -> Result<Connecting, AcsError> {
-        let operation = self.once(":answer", Some(answer));
+        let operation = self.alike(":answer", Some(answer), since);
         connecting(&self.transport.ask(&operation, deadline).await?)
     }
 
-    /// Rejects a call that rings.
+    /// Rejects a call that rings `since` then.
     ///
     /// # Errors
     /// If it is not rejected by the deadline, or nobody knows.
-    pub async fn reject(&self, reject: &Reject<'_>, deadline: Instant) -> Result<(), AcsError> {
-        let operation = self.once(":reject", Some(reject));
+    pub async fn reject(
+        &self,
+        reject: &Reject<'_>,
+        since: Timestamp,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.alike(":reject", Some(reject), since);
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 
-    /// Sends a call that rings to another number.
+    /// Sends a call that rings `since` then to another number.
     ///
     /// # Errors
     /// If it is not sent there by the deadline, or nobody knows.
     pub async fn redirect(
         &self,
         redirect: &Redirect<'_>,
+        since: Timestamp,
         deadline: Instant,
     ) -> Result<(), AcsError> {
-        let operation = self.once(":redirect", Some(redirect));
+        let operation = self.alike(":redirect", Some(redirect), since);
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 
@@ -124,16 +132,18 @@ impl CallAutomation {
         connecting(&self.transport.ask(&operation, deadline).await?)
     }
 
-    /// Ends a call for everybody in it. One that has ended already is as well.
+    /// Ends a call for everybody in it, which is wanted `since` then. One that has ended already is
+    /// as well.
     ///
     /// # Errors
     /// If it is not ended by the deadline, or nobody knows.
     pub async fn hang_up(
         &self,
         call: &CallConnectionId,
+        since: Timestamp,
         deadline: Instant,
     ) -> Result<(), AcsError> {
-        let operation = self.once(&format!("/{call}:terminate"), None::<&()>);
+        let operation = self.alike(&format!("/{call}:terminate"), None::<&()>, since);
         match self.transport.ask(&operation, deadline).await {
             Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(()),
             ended => ended.map(drop),
@@ -178,6 +188,21 @@ impl CallAutomation {
         Operation {
             repeatability: Some(known_by),
             ..self.operation(path, body)
+        }
+    }
+
+    /// Returns an operation that ACS does once, whichever replicas ask for it: who asks for the same
+    /// `since` the same time asks by the same id.
+    fn alike(&self, path: &str, body: Option<&impl Serialize>, since: Timestamp) -> Operation {
+        let operation = self.operation(path, body);
+        let since = http_date(since);
+        let asked = Sha256::new().chain_update(format!("{} {since}\n", operation.url));
+        let asked: [u8; 32] = asked.chain_update(&operation.body).finalize().into();
+        let (id, _) = asked.split_first_chunk().expect("half of it is enough");
+        let id = Builder::from_random_bytes(*id).into_uuid();
+        Operation {
+            repeatability: Some((id.to_string(), since)),
+            ..operation
         }
     }
 

@@ -46,6 +46,8 @@ pub struct AcsSettings {
     pub audio: AcsAudio,
     /// `ACS_WS_JWT`: `required` or `if_present`. Default `required` in production.
     pub socket_token: SocketToken,
+    /// `ACS_NOT_IN_SERVICE`: `ignore` or `say`. Default `ignore`.
+    pub not_in_service: NotInService,
     /// `ACS_OPENID_URL`: where the keys of ACS's tokens are named.
     pub openid: Url,
     /// `ENTRA_LOGIN_URL`. Default `https://login.microsoftonline.com`.
@@ -66,6 +68,15 @@ pub enum SocketToken {
     Required,
     /// One that comes is checked.
     IfPresent,
+}
+
+/// What becomes of a call to a number that no campaign has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotInService {
+    /// It rings on: another gateway of the same resource may answer it.
+    Ignore,
+    /// It is answered, told so and hung up.
+    Say,
 }
 
 /// How Event Grid proves itself. It signs nothing.
@@ -103,6 +114,9 @@ impl AcsSettings {
                 } else {
                     SocketToken::IfPresent
                 }),
+            not_in_service: read
+                .parsed("ACS_NOT_IN_SERVICE", "ignore or say")
+                .unwrap_or(NotInService::Ignore),
             openid: vendor::url(
                 read,
                 "ACS_OPENID_URL",
@@ -206,6 +220,18 @@ impl FromStr for AcsAudio {
             .into_iter()
             .find(|known| known.as_str().eq_ignore_ascii_case(text));
         known.ok_or(())
+    }
+}
+
+impl FromStr for NotInService {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "ignore" => Ok(Self::Ignore),
+            "say" => Ok(Self::Say),
+            _ => Err(()),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod agents;
 mod campaigns;
+mod endpoints;
+mod secret;
 mod table;
 mod voice_live;
 
@@ -22,8 +24,13 @@ use crate::{
     campaign::{AcsRefusal, Campaigns, Name, WhenFull},
     config::{
         AgentSettings, Caps, VoiceLiveAccess,
-        file::table::{Notes, Table},
+        file::{
+            secret::Beside,
+            table::{Notes, Table},
+        },
     },
+    event::Endpoints,
+    guard::GuardRules,
     language::Language,
 };
 
@@ -46,6 +53,8 @@ pub struct CampaignFile {
     pub campaigns: Campaigns,
     /// The agents beside the environment's.
     pub agents: BTreeMap<Name, AgentSettings>,
+    /// Who is told of the calls of each tenant.
+    pub endpoints: Endpoints,
     /// What is odd about it, for the log.
     pub warnings: Vec<String>,
     /// The files that it names: what they hold counts as its own.
@@ -64,6 +73,9 @@ pub struct Inherited {
     pub caps: Caps,
     pub agent: AgentSettings,
     pub voice_live: VoiceLiveAccess,
+    pub guard: GuardRules,
+    /// Who is told of calls where there is no campaign file.
+    pub endpoints: Endpoints,
 }
 
 /// Why a campaign file cannot be used: everything that is wrong with it.
@@ -112,22 +124,28 @@ impl CampaignFile {
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let root = Table::root(&notes, document.get_ref());
-        let agents = agents::read(&root, inherited, folder);
-        let campaigns = campaigns::read(&root, inherited, &agents.settings);
+        let mut files = Vec::new();
+        let mut beside = Beside {
+            folder,
+            files: &mut files,
+        };
+        let agents = agents::read(&root, inherited, &mut beside);
+        let (campaigns, endpoints) = campaigns::read(&root, inherited, &agents, &mut beside);
         root.finish();
         if !notes.mistakes.borrow().is_empty() {
-            return Err(error(notes, text, path, agents.beside));
+            return Err(error(notes, text, path, files));
         }
         let mut warnings = notes.warnings.take();
         warnings.sort();
         let warnings = warnings.into_iter();
         Ok(Self {
             campaigns,
-            agents: agents.settings,
+            agents,
+            endpoints,
             warnings: warnings
                 .map(|(at, what)| told(path, text, at, &what))
                 .collect(),
-            beside: agents.beside,
+            beside: files,
         })
     }
 }

@@ -55,6 +55,12 @@ fn one_failed_start_names_every_bad_setting() {
         ("OPS_TOKEN", "short"),
         ("TWILIO_ACCOUNT_SID", "12"),
         ("TWILIO_SHARED_KEYS", "secret-without-id"),
+        ("EVENTS_URL", "https://user:secret@hooks.example.com/"),
+        ("EVENTS_SECRET", "whsec_c2VjcmV0"),
+        ("EVENTS_RETRY_SECONDS", "5, soon"),
+        ("GUARD_PORTS", "8443,0"),
+        ("GUARD_ALLOW", "localhost"),
+        ("EGRESS_PROXY", "proxy:3128"),
         ("OPENAI_API_KEY_FILE", "/nonexistent/key"),
         ("REDIS_URL", "redis://operator:secret@not an address"),
         ("REDIS_KEY_PREFIX", "two words"),
@@ -65,7 +71,7 @@ fn one_failed_start_names_every_bad_setting() {
     .unwrap_err()
     .to_string();
     insta::assert_snapshot!(error, @r#"
-    21 settings are wrong:
+    27 settings are wrong:
       PRODUCTION="perhaps": 1 or 0
       LISTEN="everywhere": an address and a port, such as 127.0.0.1:5050
       REDIS_KEY_PREFIX="two words": at most 64 letters, digits and { } : _ - .
@@ -74,6 +80,9 @@ fn one_failed_start_names_every_bad_setting() {
       EXPECTED_REPLICAS="0": a whole number from 1 to 1000
       TWILIO_SHARED_KEYS: pairs of a key's id and its secret: webhooks_sharedkey_…=secret
       TWILIO_ACCOUNT_SID="12": AC and 32 hexadecimal digits, as the console shows it
+      GUARD_PORTS="0": ports, with commas
+      GUARD_ALLOW="localhost": hosts with a port, or ranges of addresses, with commas: localhost:9000,127.0.0.0/8
+      EGRESS_PROXY="proxy:3128": an http address of nothing but a host and a port, such as http://proxy:3128
       PUBLIC_URL="voice.example.com": the https address that carriers reach us at, without a query
       DEFAULT_LANGUAGE="Hebrew, please": a language tag, such as he-IL
       DRAIN_SECONDS="-3": a whole number from 0 to 86400
@@ -86,6 +95,9 @@ fn one_failed_start_names_every_bad_setting() {
       CALLS_CAPACITY_LOG_LEVEL="LOUD": DEBUG, INFO, WARNING or ERROR
       CALLS_OVER_CAPACITY_BEHAVIOR="hang up": reject, voicemail or whatsapp
       VOICEMAIL_MAX_SECONDS="4": a whole number from 5 to 3600
+      EVENTS_SECRET: whsec_ and the base64 of 24 to 64 bytes: whsec_$(openssl rand -base64 32)
+      EVENTS_URL: has a user or a password: it takes https://, a public host, and port 443
+      EVENTS_RETRY_SECONDS="5, soon": at most 50 pauses between tries, in whole seconds up to 604800, with commas
       OPS_TOKEN: too short: at least 16 characters, best from a generator
     "#);
     assert!(!error.contains("short\"") && !error.contains("secret-without-id"));
@@ -379,6 +391,55 @@ fn secrets_come_from_files_too_and_never_show() {
     for secret in ["token-one", "sk-very-secret", "an-operators"] {
         assert!(!shown.contains(secret));
     }
+}
+
+#[test]
+fn without_a_file_the_default_tenant_may_have_one_endpoint() {
+    const SECRETS: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, \
+                           whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let endpoint = [
+        ("EVENTS_URL", "https://hooks.example.com/a?token=hidden"),
+        ("EVENTS_SECRET", SECRETS),
+    ];
+    let config = production(&endpoint).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hidden") && !shown.contains("MfKQ"));
+    let endpoints = config.inherited().endpoints;
+    let own = &endpoints[&crate::campaign::Name::default_name()];
+    assert_eq!(own.len(), 1);
+    assert!(own[0].kinds.iter().all(|kind| !kind.is_transcript()));
+    assert_eq!(own[0].kinds.len(), 4);
+    let told_all = [&endpoint[..], &[("EVENTS_TRANSCRIPTS", "1")]].concat();
+    let told_all = load(&told_all).unwrap().events.endpoint.unwrap();
+    assert_eq!(told_all.kinds.len(), 5);
+    assert!(load(&[]).unwrap().inherited().endpoints.is_empty());
+    for (settings, told) in [
+        (&endpoint[..1], "EVENTS_SECRET: not set"),
+        (&endpoint[1..], "EVENTS_URL: not set"),
+        (
+            &[endpoint[0], endpoint[1], ("CALLGATE_CONFIG", "a.toml")],
+            "EVENTS_URL: not beside CALLGATE_CONFIG",
+        ),
+        (
+            &[("EVENTS_URL", "http://10.0.0.1/"), endpoint[1]],
+            "EVENTS_URL=\"http://10.0.0.1/\": not an https address",
+        ),
+    ] {
+        let error = load(settings).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn our_own_network_is_for_tests_alone() {
+    let settings = [
+        ("GUARD_ALLOW", "localhost:9000,127.0.0.0/8"),
+        ("EVENTS_URL", "http://localhost:9000/events"),
+        ("EVENTS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ];
+    assert!(load(&settings).unwrap().events.endpoint.is_some());
+    let error = production(&settings).unwrap_err().to_string();
+    assert!(error.contains("GUARD_ALLOW=\"localhost:9000,127.0.0.0/8\": not in production"));
 }
 
 /// Is read where logging starts, not by [`Config`].

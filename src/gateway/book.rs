@@ -13,7 +13,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     task::{JoinError, spawn_blocking},
     time::{MissedTickBehavior, interval},
 };
@@ -27,6 +27,7 @@ use crate::{
     },
     campaign::{Campaigns, Name},
     config::{AgentKind, AgentSettings, CampaignFile, FileError, Inherited, read_file},
+    event::Endpoints,
     telemetry::AgentMetrics,
 };
 
@@ -42,6 +43,7 @@ pub struct CampaignBook {
     inherited: Inherited,
     metrics: AgentMetrics,
     edition: RwLock<Edition>,
+    endpoints: watch::Sender<Arc<Endpoints>>,
     upkeep: Mutex<Upkeep>,
 }
 
@@ -69,6 +71,7 @@ struct Print {
 pub struct Draft {
     campaigns: Campaigns,
     agents: BTreeMap<Name, AgentSettings>,
+    endpoints: Endpoints,
     trust: Trust,
     warnings: Vec<String>,
     beside: Vec<PathBuf>,
@@ -98,6 +101,7 @@ impl Draft {
         let alone = CampaignFile {
             campaigns,
             agents: BTreeMap::new(),
+            endpoints: inherited.endpoints.clone(),
             warnings: Vec::new(),
             beside: Vec::new(),
         };
@@ -131,6 +135,7 @@ impl Draft {
             },
             campaigns: read.campaigns,
             agents: read.agents,
+            endpoints: read.endpoints,
             warnings: read.warnings,
             beside: read.beside,
         })
@@ -181,6 +186,7 @@ impl CampaignBook {
             inherited,
             metrics,
             edition: RwLock::new(edition),
+            endpoints: watch::Sender::new(Arc::new(draft.endpoints)),
             upkeep: Mutex::new(upkeep),
         }
     }
@@ -193,6 +199,11 @@ impl CampaignBook {
     /// Returns the agents in force.
     pub fn agents(&self) -> Arc<Agents> {
         self.edition().agents
+    }
+
+    /// Returns the endpoints in force, and what tells of others.
+    pub fn endpoints(&self) -> watch::Receiver<Arc<Endpoints>> {
+        self.endpoints.subscribe()
     }
 
     pub fn has_file(&self) -> bool {
@@ -289,9 +300,11 @@ impl CampaignBook {
             changed = difference.changed,
             campaigns = edition.campaigns.all().count(),
             agents = edition.agents.all().count(),
+            endpoints = draft.endpoints.values().map(Vec::len).sum::<usize>(),
             "the campaign file is taken over"
         );
         *self.edition.write().unwrap_or_else(PoisonError::into_inner) = edition;
+        self.endpoints.send_replace(Arc::new(draft.endpoints));
     }
 
     fn edition(&self) -> Edition {

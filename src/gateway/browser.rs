@@ -10,6 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, http
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use url::{Host, Url};
 
 use crate::{
     call::CarrierCallId,
@@ -46,10 +47,21 @@ pub enum NoBrowser {
     Closed,
     #[error("the page is from another origin")]
     OtherOrigin,
+    #[error("without tokens this is called by PUBLIC_URL's host or by loopback only")]
+    OtherHost,
     #[error("this address has too many browser calls")]
     TooMany,
     #[error("there is no campaign of this name")]
     NoCampaign,
+}
+
+/// Why a browser's call is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPass {
+    #[error("the token is missing, used or expired")]
+    Token,
+    #[error("there is no campaign of this name")]
+    Campaign,
 }
 
 /// What a token says: its call, and so that it is good once.
@@ -102,6 +114,9 @@ impl Gateway {
             return Err(NoBrowser::Closed);
         }
         let header = |name| request.headers().get(name).and_then(|it| it.to_str().ok());
+        if !self.knows_host(header(header::HOST)) {
+            return Err(NoBrowser::OtherHost);
+        }
         let Some(origin) = header(header::ORIGIN) else {
             // No browser leaves it out; what is none needs no protection from other sites.
             return Ok(());
@@ -118,25 +133,44 @@ impl Gateway {
         }
     }
 
-    /// Returns the call that a token is for, or, where none is needed, a new one. `None` where the
-    /// token is missing or not good.
-    pub(crate) fn web_pass(&self, token: Option<&str>, campaign: Option<&str>) -> Option<WebPass> {
-        if let Some(token) = token {
-            let token: Token = self.seal.open(PURPOSE, token)?;
-            if token.until < Timestamp::now().as_second() {
-                return None;
-            }
-            let call = CarrierCallId::try_from(token.call).ok()?;
-            let campaign = self.campaigns.current().named(&token.campaign)?;
-            return Some(WebPass { call, campaign });
-        }
+    /// Tells whether a browser may call us by this host. Where a call takes no token, a site could
+    /// have its own name lead to us, and its page be of the same origin then.
+    pub(crate) fn knows_host(&self, host: Option<&str>) -> bool {
         if self.web.needs_token {
-            return None;
+            return true;
         }
-        Some(WebPass {
-            call: CarrierCallId::of_browser(),
-            campaign: self.web_campaign(campaign)?,
-        })
+        let url = host.and_then(|host| Url::parse(&format!("http://{host}")).ok());
+        match url.as_ref().and_then(Url::host) {
+            Some(Host::Ipv4(address)) if address.is_loopback() => true,
+            Some(Host::Ipv6(address)) if address.is_loopback() => true,
+            Some(Host::Domain("localhost")) => true,
+            host => host.is_some() && host == self.public.base.host(),
+        }
+    }
+
+    /// Returns the call that a token is for, or, where none is needed, a new one.
+    ///
+    /// # Errors
+    /// If the token is missing or not good, or nothing has the campaign's name.
+    pub(crate) fn web_pass(
+        &self,
+        token: Option<&str>,
+        campaign: Option<&str>,
+    ) -> Result<WebPass, NoPass> {
+        let (call, campaign) = match token {
+            Some(token) => {
+                let token: Option<Token> = self.seal.open(PURPOSE, token);
+                let now = Timestamp::now().as_second();
+                let token = token.filter(|token| now <= token.until);
+                let token = token.ok_or(NoPass::Token)?;
+                let call = CarrierCallId::try_from(token.call).map_err(|_| NoPass::Token)?;
+                (call, self.web_campaign(Some(&token.campaign)))
+            }
+            None if self.web.needs_token => return Err(NoPass::Token),
+            None => (CarrierCallId::of_browser(), self.web_campaign(campaign)),
+        };
+        let campaign = campaign.ok_or(NoPass::Campaign)?;
+        Ok(WebPass { call, campaign })
     }
 
     fn web_campaign(&self, name: Option<&str>) -> Option<Arc<Campaign>> {
@@ -202,7 +236,7 @@ impl Drop for WebSeat {
 impl ResponseError for NoBrowser {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Closed | Self::OtherOrigin => StatusCode::FORBIDDEN,
+            Self::Closed | Self::OtherOrigin | Self::OtherHost => StatusCode::FORBIDDEN,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCampaign => StatusCode::NOT_FOUND,
         }

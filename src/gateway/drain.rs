@@ -83,6 +83,7 @@ impl Running {
         self.supervisor.close();
         self.supervisor.wait().await;
         self.gateway.campaigns.close().await;
+        self.gateway.deliveries.close().await;
         let replica = self.gateway.admission.replica();
         Box::pin(self.gateway.records.close(replica)).await;
         tracing::info!("stopped");

@@ -71,6 +71,7 @@ pub async fn keep_slots(gateway: web::Data<Gateway>, stop: CancellationToken) {
             gateway.look_after(&upkeep);
             gateway.report_agents().await;
             gateway.dismiss_forgotten_agents();
+            gateway.end_silent_calls();
             let is_away = gateway.admission.trouble() == Some(Trouble::Away);
             if before == Some(Trouble::Away) && !is_away {
                 gateway.look_at_store().await; // It may be another server by now.
@@ -140,7 +141,7 @@ impl Gateway {
         for call in &upkeep.never_came {
             self.dismiss_agent(call);
             self.ended(call, EndReason::NoMedia);
-            self.hang_up_acs(call);
+            self.end_silent(call);
         }
         for call in &upkeep.gone_elsewhere {
             self.dismiss_agent(call);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
-use crate::{gateway::Gateway, operator::Operator};
+use crate::{event::Standing, gateway::Gateway, operator::Operator};
 
 /// `GET /health`: counts only, for everybody.
 pub async fn summary(gateway: web::Data<Gateway>) -> HttpResponse {
@@ -36,6 +36,7 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
     let siblings = gateway.admission.siblings();
     let trouble = gateway.admission.trouble();
     let records = gateway.records.standing();
+    let events = gateway.deliveries.standing();
     let scopes = gateway
         .admission
         .usage(&gateway.campaigns.current())
@@ -78,6 +79,7 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
             "failing": records.failing,
             "failing_for_s": records.failing_for.map(|lasted| lasted.as_secs()),
         },
+        "events": events.iter().map(Standing::shown).collect::<Vec<_>>(),
         "replica": gateway.admission.replica(),
         "replicas": siblings.replicas.max(1),
         "scopes": scopes,

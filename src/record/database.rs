@@ -70,6 +70,17 @@ pub struct Sql {
     bound: usize,
 }
 
+impl Kind {
+    /// Returns which database the settings name.
+    pub fn of(settings: &RecordSettings) -> Self {
+        if settings.is_sqlite() {
+            Self::Sqlite
+        } else {
+            Self::Postgres
+        }
+    }
+}
+
 impl Database {
     /// Prepares to use the database that the settings name; nothing is connected yet.
     ///
@@ -77,11 +88,7 @@ impl Database {
     /// If the address is none, or there is no thread to be had.
     pub fn open(settings: &RecordSettings) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
-        let kind = if settings.is_sqlite() {
-            Kind::Sqlite
-        } else {
-            Kind::Postgres
-        };
+        let kind = Kind::of(settings);
         let url = with_mode(kind, settings.url.expose_secret());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -61,6 +61,11 @@ impl Hearing {
         self.fed_at = self.fed_at.max(at);
     }
 
+    /// Goes on with a stream that counts from its own beginning.
+    pub fn begin_anew(&mut self) {
+        self.until = None;
+    }
+
     /// Returns when silence will be due.
     pub fn fill_at(&self) -> Option<Duration> {
         self.until.map(|_| self.fed_at + FILL_AFTER)

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    AgentMetrics, CallMetrics, CapacityMetrics, OfferMetrics, RecordMetrics, slow,
+    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics, slow,
 };
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
@@ -34,6 +34,7 @@ pub struct Metrics {
     pub capacity: CapacityMetrics,
     pub offers: OfferMetrics,
     pub records: RecordMetrics,
+    pub events: EventMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +93,7 @@ impl Metrics {
             capacity: CapacityMetrics::new(),
             offers: OfferMetrics::default(),
             records: RecordMetrics::default(),
+            events: EventMetrics::default(),
         };
         metrics.register();
         metrics
@@ -167,6 +169,7 @@ impl Metrics {
         );
         self.offers.register(r);
         self.records.register(r);
+        self.events.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);

@@ -13,7 +13,7 @@ pub mod token;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use url::form_urlencoded;
@@ -23,7 +23,7 @@ use crate::{
     answer::prompts::Prompt,
     call::{CarrierCallId, EndReason},
     campaign::Campaign,
-    gateway::{Acs, Errand, Gateway},
+    gateway::{Acs, Errand, Gateway, Settled},
     operator::{bearer, same},
     webhook::{
         WebhookError,
@@ -104,11 +104,13 @@ pub async fn incoming(
         }
     }
     let has_calls = !calls.is_empty();
-    let ringing = stream::iter(calls).for_each_concurrent(AT_ONCE, |call| rings(&gateway, *call));
-    ringing.await;
+    let ringing = stream::iter(calls).map(|call| rings(&gateway, *call));
+    let decided: Vec<Option<Settled>> = ringing.buffer_unordered(AT_ONCE).collect().await;
     if has_calls {
         gateway.metrics.answered_webhook(began.elapsed());
     }
+    // Until then another replica is to hear of these calls, should this one die.
+    join_all(decided.into_iter().flatten()).await;
     match code {
         Some(code) => HttpResponse::Ok()
             .content_type("application/json")
@@ -117,43 +119,45 @@ pub async fn incoming(
     }
 }
 
-/// Decides about a call that rings, and sets going what ACS is told. Event Grid does not wait for
-/// that: it would send a call again that has stopped to ring.
-async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) {
+/// Decides about a call that rings, and sets going what ACS is told; returns what completes once
+/// that is settled, well within the 30 s that Event Grid waits.
+async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) -> Option<Settled> {
     gateway.metrics.webhook("incoming_call");
     let age = incoming.age(Timestamp::now());
     if age > RINGS_FOR {
         gateway.metrics.webhook("acs_late");
         let (event, seconds) = (&incoming.event, age.as_secs());
         tracing::warn!(event, seconds, "an event of a call that rings no more");
-        return;
+        return None;
     }
     let campaigns = gateway.campaigns.current();
     let Some(campaign) = campaigns.answering(&incoming.to) else {
-        // Another gateway may answer that number of the same resource.
         gateway.metrics.webhook("acs_not_ours");
         tracing::info!(called = %incoming.to, "a call to a number that no campaign has");
-        return;
+        return gateway.not_in_service_acs(incoming, campaigns.default_campaign());
     };
-    let Some(acs) = &gateway.acs else { return };
+    let acs = gateway.acs.as_ref()?;
     let (call, caller) = (&incoming.call, &incoming.from);
     let encoding = acs.audio.encoding();
     let decision = gateway.admit(call, caller, &incoming.to, &campaign, encoding);
     match decision.await {
-        Decision::Admit {
-            ticket,
-            first: true,
-            ..
-        } => gateway.answer_acs(incoming, &campaign, &ticket),
-        Decision::Refuse {
-            refusal,
-            first: true,
-        } => {
-            let answer = gateway.refuse(call, caller, &campaign, refusal.reason, true);
-            gateway.refuse_acs(incoming, &campaign, &answer);
-        }
-        Decision::Admit { .. } | Decision::Refuse { .. } | Decision::Ended => {
+        Decision::Admit { first: false, .. } | Decision::Refuse { first: false, .. }
+            if !gateway.is_unanswered(call).await =>
+        {
             gateway.metrics.webhook("acs_repeated");
+            None
+        }
+        Decision::Ended => {
+            gateway.metrics.webhook("acs_repeated");
+            None
+        }
+        // Again, if it is not the first: whoever was may have died before ACS heard of it.
+        Decision::Admit { ticket, first, .. } => {
+            Some(gateway.answer_acs(incoming, &campaign, &ticket, first))
+        }
+        Decision::Refuse { refusal, first } => {
+            let answer = gateway.refuse(call, caller, &campaign, refusal.reason, first);
+            Some(gateway.refuse_acs(incoming, &campaign, &answer))
         }
     }
 }
@@ -240,6 +244,9 @@ async fn became(
             }
         }
         (Kind::Connected | Kind::MediaStreamingStarted(_), Errand::Talk) => {
+            if let Some(connection) = &connection {
+                gateway.watch_silence(call, connection, campaign);
+            }
             gateway.end_unwanted(call).await;
         }
         (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {

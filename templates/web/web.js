@@ -447,6 +447,7 @@ const CLOSE_CODES = {
   1001: ["failed", "agentGone"],
   1013: ["failed", "draining"],
   4401: ["failed", "refused"],
+  4404: ["failed", "unknown"],
   4429: ["busy", null],
 };
 
@@ -492,6 +493,7 @@ const TEXTS = {
     agentGone: "The agent is gone. Please try again.",
     draining: "The service is being updated. Please try again in a moment.",
     refused: "This link has expired or was already used. Please ask for a new one.",
+    unknown: "There is nobody to call by this name. Please check the link.",
     lost: "The connection was lost. Please check your network and try again.",
     unreachable: "The service does not answer. Please try again later.",
     denied: "The microphone is blocked. Allow it in this site's settings, next to the address, then try again.",
@@ -522,6 +524,7 @@ const TEXTS = {
     agentGone: "הקשר עם הנציג נותק. אפשר לנסות שוב.",
     draining: "השירות מתעדכן. אפשר לנסות שוב בעוד רגע.",
     refused: "תוקף הקישור פג או שכבר נעשה בו שימוש. יש לבקש קישור חדש.",
+    unknown: "אין למי להתקשר בשם הזה. יש לבדוק את הקישור.",
     lost: "החיבור נותק. יש לבדוק את הרשת ולנסות שוב.",
     unreachable: "השירות אינו עונה. אפשר לנסות שוב מאוחר יותר.",
     denied: "המיקרופון חסום. יש לאשר אותו בהגדרות האתר, ליד שורת הכתובת, ולנסות שוב.",

@@ -64,13 +64,10 @@ impl AcsHouse {
         );
         all.push(("AGENT_VAD_SILENCE_MS", "200"));
         let gateway = TestGateway::with_parrot(parrot, &all).await;
-        let here = format!("http://{}", gateway.carrier.address);
-        let public = PUBLIC_URL.parse().unwrap();
-        let reach = Reach::new(&here.parse().unwrap(), Some(&public));
         Self {
+            reach: way_to(&gateway),
             gateway,
             acs,
-            reach: Arc::new(reach),
         }
     }
 
@@ -124,36 +121,22 @@ impl AcsHouse {
         url: &str,
         headers: &[(&'static str, String)],
     ) -> Result<Socket, u16> {
-        let uri = url.replace("wss://", "ws://").parse().unwrap();
-        let mut request = ClientRequestBuilder::new(uri);
-        for (name, value) in headers {
-            request = request.with_header(*name, value);
-        }
-        let tcp = TcpStream::connect(self.gateway.carrier.address).await;
-        match client_async(request, tcp.unwrap()).await {
-            Ok((socket, _)) => Ok(socket),
-            Err(Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("{error}"),
-        }
+        upgrade(&self.gateway, url, headers).await
     }
 
     /// Begins a request to the path of Event Grid's, with its secret.
     pub fn event_grid(&self) -> RequestBuilder {
-        let [.., (_, secret)] = self.acs.environment();
-        let path = format!("/acs/incomingcall?secret={secret}");
-        self.gateway.carrier.post(&path)
+        event_grid(&self.gateway, &self.acs)
     }
 
     /// Begins a callback for an answered call.
     pub fn callback(&self, answered: &Answered) -> RequestBuilder {
-        let path = answered.callback.strip_prefix(PUBLIC_URL).unwrap();
-        self.gateway.carrier.post(path)
+        callback(&self.gateway, answered)
     }
 
     /// Waits until something is seen of a call.
     pub async fn until(&self, call: &FakeCall, wanted: impl Fn(&Deed) -> bool) {
-        let seen = self.acs.until(call.correlation(), wanted);
-        timeout(GUARD, seen).await.expect("it was seen in time");
+        until_seen(&self.acs, call, wanted).await;
     }
 
     /// Waits until a call has ended, and its slot is back.
@@ -174,6 +157,54 @@ impl AcsHouse {
         self.gateway.finish().await;
         self.acs.stop().await;
     }
+}
+
+/// Begins a request to a gateway's path of Event Grid's, with its secret.
+pub fn event_grid(gateway: &TestGateway, acs: &FakeAcs) -> RequestBuilder {
+    let [.., (_, secret)] = acs.environment();
+    let path = format!("/acs/incomingcall?secret={secret}");
+    gateway.carrier.post(&path)
+}
+
+/// Begins a callback to a gateway for an answered call.
+pub fn callback(gateway: &TestGateway, answered: &Answered) -> RequestBuilder {
+    let path = answered.callback.strip_prefix(PUBLIC_URL).unwrap();
+    gateway.carrier.post(path)
+}
+
+/// Opens a media socket at a gateway.
+///
+/// # Errors
+/// With the status if the upgrade is refused.
+pub async fn upgrade(
+    gateway: &TestGateway,
+    url: &str,
+    headers: &[(&'static str, String)],
+) -> Result<Socket, u16> {
+    let uri = url.replace("wss://", "ws://").parse().unwrap();
+    let mut request = ClientRequestBuilder::new(uri);
+    for (name, value) in headers {
+        request = request.with_header(*name, value);
+    }
+    let tcp = TcpStream::connect(gateway.carrier.address).await;
+    match client_async(request, tcp.unwrap()).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Waits until something is seen of a call.
+pub async fn until_seen(acs: &FakeAcs, call: &FakeCall, wanted: impl Fn(&Deed) -> bool) {
+    let seen = acs.until(call.correlation(), wanted);
+    timeout(GUARD, seen).await.expect("it was seen in time");
+}
+
+/// Returns the way on which a fake ACS reaches a gateway.
+pub fn way_to(gateway: &TestGateway) -> Arc<Reach> {
+    let here = format!("http://{}", gateway.carrier.address);
+    let public = PUBLIC_URL.parse().unwrap();
+    Arc::new(Reach::new(&here.parse().unwrap(), Some(&public)))
 }
 
 /// Waits until a call is answered.

@@ -9,7 +9,7 @@ use callgate::{
 use crate::{
     acs::{AcsHouse, answered, event, media_url, status},
     audio::{loudness, share_of},
-    pcm::{FRAME, syllables},
+    pcm::{FRAME, PcmLine, Tongue, syllables},
 };
 
 /// How long the parrot's tune is.
@@ -103,6 +103,42 @@ async fn a_lost_media_socket_ends_its_call_by_rest() {
     house.until(&call.call, says).await;
     house.until(&call.call, |deed| *deed == Deed::HungUp).await;
     assert_eq!(house.count(&call.call, &Deed::HungUp), 1);
+    drop(call.call);
+    house.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_goes_on_with_another_socket_once_it_has_lost_its_first() {
+    let house = AcsHouse::start().await;
+    let call = house.connected().await;
+    call.line.until_played(FRAME).await;
+    drop(call.line);
+    let socket = house.open(&call.call, &call.answered).await.unwrap();
+    let line = PcmLine::over(socket, Tongue::Acs);
+    line.until_played(30 * FRAME).await;
+    // What the caller says is heard, and what was said before is not said again.
+    line.speak(syllables(1_100.0, 50));
+    let said = line.until(|heard| heard.stops.first().copied()).await;
+    line.until_played(said + 40 * FRAME).await;
+    let share = share_of(1_100.0, &line.played(said + 5 * FRAME));
+    assert!(share > 0.7, "{share}");
+    assert_eq!(house.gateway.active_calls().await, 1);
+    let deeds = house.acs.saw(call.call.correlation());
+    let ended = |deed: &Deed| matches!(deed, Deed::Plays(_) | Deed::HungUp);
+    assert!(!deeds.iter().any(ended), "{deeds:?}");
+    line.close();
+    assert_eq!(house.ended(&call.call).await, EndReason::CallerHungUp);
+    drop(call.call);
+    house.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_another_socket_ends_when_its_carrier_says_so() {
+    let house = AcsHouse::start().await;
+    let call = house.connected().await;
+    drop(call.line);
+    call.call.leave();
+    assert_eq!(house.ended(&call.call).await, EndReason::CarrierEnded);
     drop(call.call);
     house.finish().await;
 }

@@ -44,6 +44,21 @@ async fn a_campaign_may_have_another_number_ring() {
     assert_eq!(deed, Deed::Redirected("+97233333333".into()));
 }
 
+#[tokio::test]
+async fn who_dials_a_number_of_no_campaign_may_be_told_so() {
+    let numbers = ("TWILIO_NUMBERS", "+97299999999");
+    let settings = [numbers, ("ACS_NOT_IN_SERVICE", "say")];
+    let house = AcsHouse::with(FakeAcsOptions::on_a_free_port(), &settings).await;
+    let call = house.ring().await;
+    let says =
+        |deed: &Deed| matches!(deed, Deed::Plays(file) if file.ends_with("/not_in_service.wav"));
+    house.until(&call, says).await;
+    house.until(&call, |deed| *deed == Deed::HungUp).await;
+    assert_eq!(house.gateway.active_calls().await, 0);
+    drop(call);
+    house.finish().await;
+}
+
 /// Returns what is done to a caller for whom there is no room.
 async fn refused_with(way: &str) -> Deed {
     let folder = tempfile::tempdir().unwrap();

@@ -17,6 +17,9 @@ mod database;
 mod gateway;
 mod https;
 mod line;
+#[expect(dead_code, reason = "another test binary needs the rest")]
+#[path = "../../src/loopback.rs"]
+mod loopback;
 mod pcm;
 mod postgres_server;
 mod redis;
@@ -28,6 +31,7 @@ mod acs_calls;
 mod acs_events;
 mod acs_proofs;
 mod acs_refused;
+mod acs_replicas;
 mod agent_faults;
 mod browser;
 mod budgets;
@@ -37,6 +41,7 @@ mod check;
 mod conversation;
 mod deadlines;
 mod draining;
+mod events;
 mod leases;
 mod media_socket;
 mod operations;

@@ -86,6 +86,53 @@ async fn a_page_of_another_site_is_refused() {
     gateway.finish().await;
 }
 
+/// A site whose own name leads here has pages of the same origin, and needs no token.
+#[tokio::test]
+async fn without_tokens_no_page_is_served_nor_heard_under_a_name_of_others() {
+    let gateway = start(&[]).await;
+    let port = gateway.carrier.address.port();
+    let table = [
+        (format!("127.0.0.1:{port}"), true),
+        (format!("localhost:{port}"), true),
+        (format!("[::1]:{port}"), true),
+        ("voice.example.com".to_owned(), true),
+        (format!("evil.example:{port}"), false),
+        ("voice.example.com.evil.example".to_owned(), false),
+        ("192.0.2.1".to_owned(), false),
+        (String::new(), false),
+    ];
+    for (host, is_ours) in table {
+        let origin = format!("http://{host}");
+        let uri = format!("ws://{host}/web/ws");
+        let uri = uri
+            .parse()
+            .unwrap_or_else(|_| "ws://x/web/ws".parse().unwrap());
+        let request = ClientRequestBuilder::new(uri).with_header("Origin", origin);
+        let tcp = TcpStream::connect(gateway.carrier.address).await.unwrap();
+        let opened = client_async(request, tcp).await;
+        assert_eq!(opened.is_ok(), is_ours, "{host}");
+        if let Ok((socket, _)) = opened {
+            PcmLine::over(socket, Tongue::Web).close();
+            ended(&gateway).await;
+        }
+        for path in ["/", "/web/web.js"] {
+            let page = gateway.carrier.get(path).header("Host", &host);
+            let status = page.send().await.unwrap().status();
+            assert_eq!(status.is_success(), is_ours, "{host}{path}: {status}");
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_campaign_that_there_is_not_is_said_to_be_none() {
+    let gateway = start(&[]).await;
+    let socket = open(&gateway, "/web/ws?campaign=sales", Some(PUBLIC_URL)).await;
+    let line = PcmLine::over(socket.unwrap(), Tongue::Web);
+    assert_eq!(line.closed().await, 4404);
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn in_production_a_call_takes_a_token_and_a_token_is_good_once() {
     let settings = [

@@ -6,7 +6,7 @@ use tracing::Instrument;
 use crate::{
     admission::ClaimError,
     answer::prompts::Prompt,
-    bridge::call::{Over, carry, span, take_place},
+    bridge::call::{Over, carry, carry_on, span, take_place},
     call::{Carrier, CarrierCallId, EndReason},
     carrier::acs::CallConnectionId,
     config::SocketToken,
@@ -91,6 +91,12 @@ async fn serve(
     call: CarrierCallId,
     ticket: String,
 ) {
+    if let Some(life) = gateway.lost.take(&call, &gateway.connections).await {
+        drop(place); // The call has one, which its lost socket has left to it.
+        let over = carry_on(&gateway, &mut socket, life).await;
+        let reason = part(&gateway, &mut socket, &call, over).await;
+        return socket.close(reason).await;
+    }
     let reason = match carry(&gateway, &mut socket, place, call.clone(), &ticket).await {
         Err(error) => {
             match error {

@@ -13,7 +13,7 @@ use crate::{
     call::{CallerId, EndReason},
     campaign::Campaign,
     connections::Place,
-    gateway::{Gateway, WebPass},
+    gateway::{Gateway, NoPass, WebPass},
     media::{
         MediaSocket,
         dialect::Dialect,
@@ -24,6 +24,7 @@ use crate::{
 /// What the page understands beside the codes of WebSocket itself.
 const NO_ROOM: CloseCode = CloseCode::Other(4429);
 const NO_PASS: CloseCode = CloseCode::Other(4401);
+const NO_CAMPAIGN: CloseCode = CloseCode::Other(4404);
 
 /// What the page asks for.
 #[derive(Deserialize)]
@@ -41,10 +42,16 @@ pub async fn media(
 ) -> Result<HttpResponse, actix_web::Error> {
     gateway.check_browser(&request)?;
     let Wish { campaign, token } = wish.into_inner();
-    let Some(pass) = gateway.web_pass(token.as_deref(), campaign.as_deref()) else {
-        gateway.metrics.unsigned();
-        let why = "the token is missing, used or expired";
-        return turn_away(&request, body, NO_PASS, why).await;
+    let pass = match gateway.web_pass(token.as_deref(), campaign.as_deref()) {
+        Ok(pass) => pass,
+        Err(why) => {
+            let code = match why {
+                NoPass::Token => NO_PASS,
+                NoPass::Campaign => NO_CAMPAIGN,
+            };
+            gateway.metrics.unsigned();
+            return turn_away(&request, body, code, &why.to_string()).await;
+        }
     };
     let Ok(seat) = gateway.web_seat(&request) else {
         let why = "this address has too many browser calls";

@@ -51,6 +51,11 @@ impl Problem {
         }
     }
 
+    /// Tells whether something is being played to the call already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self.subcode, Some(8500 | 8583))
+    }
+
     /// Tells whether there is no call any more to be acted on.
     pub fn is_gone(&self) -> bool {
         let not_found = self.status == 404 && self.subcode == Some(8522);

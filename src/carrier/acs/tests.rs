@@ -72,7 +72,14 @@ impl Ringing {
 }
 
 async fn answered(acs: &CallAutomation, deadline: Instant) -> Result<Connecting, AcsError> {
-    acs.answer(&Ringing::new().answer(), deadline).await
+    acs.answer(&Ringing::new().answer(), since(30), deadline)
+        .await
+}
+
+/// The time since which a call rings, by its second.
+fn since(second: i8) -> Timestamp {
+    let since = format!("2026-01-06T10:20:{second}Z");
+    since.parse().unwrap()
 }
 
 /// Checks that a request is signed as it came over the wire.
@@ -126,12 +133,12 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
     let context = &ringing.context;
     let call = "1b005580-1f2e".parse().unwrap();
     let reason = RejectReason::Busy;
-    acs.reject(&Reject { context, reason }, in_time())
+    acs.reject(&Reject { context, reason }, since(30), in_time())
         .await
         .unwrap();
     let redirect = Redirect { context, to: &to };
-    acs.redirect(&redirect, in_time()).await.unwrap();
-    acs.hang_up(&call, in_time()).await.unwrap();
+    acs.redirect(&redirect, since(30), in_time()).await.unwrap();
+    acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
         from: &from,
@@ -200,6 +207,47 @@ async fn what_acs_knows_again_is_asked_for_again_under_the_same_id() {
 }
 
 #[tokio::test]
+async fn whoever_answers_the_same_call_the_same_way_is_known_by_the_same_id() {
+    let server = Loopback::start(|_, _| Reply::Answer(200, PROPERTIES.to_owned())).await;
+    let ringing = Ringing::new();
+    let other_ticket = "wss://gw.example.com/acs/ws/another".parse().unwrap();
+    let other = Answer {
+        media: Some(Media {
+            socket: &other_ticket,
+            ..ringing.media()
+        }),
+        ..ringing.answer()
+    };
+    let answers = [
+        (ringing.answer(), 30),
+        (ringing.answer(), 30),
+        (ringing.answer(), 31),
+        (other, 30),
+    ];
+    for (answer, second) in answers {
+        let replica = client(&server);
+        let answered = replica.answer(&answer, since(second), in_time());
+        answered.await.unwrap();
+    }
+    let id = |request: &Request| {
+        let id = request.header("repeatability-request-id");
+        id.unwrap().to_owned()
+    };
+    let requests = server.requests();
+    let ids: Vec<_> = requests.iter().map(id).collect();
+    let [one, again, later, another] = &ids[..] else {
+        panic!("four requests: {ids:?}")
+    };
+    assert_eq!(one, again);
+    assert!(
+        one != later && one != another && later != another,
+        "{ids:?}"
+    );
+    let first_sent = requests[0].header("repeatability-first-sent");
+    assert_eq!(first_sent, Some("Tue, 06 Jan 2026 10:20:30 GMT"));
+}
+
+#[tokio::test]
 async fn what_may_have_been_done_is_not_asked_for_again() {
     let file = "https://gw.example.com/busy.wav".parse().unwrap();
     let play = Play {
@@ -233,7 +281,7 @@ async fn a_call_that_is_gone_has_been_hung_up() {
         let body = format!(r#"{{"error":{{"code":"{code}","message":"of +14255550123"}}}}"#);
         let server = Loopback::start(move |_, _| Reply::Answer(status, body.clone())).await;
         let (acs, call) = (client(&server), "1b005580".parse().unwrap());
-        let hung_up = acs.hang_up(&call, in_time()).await;
+        let hung_up = acs.hang_up(&call, since(30), in_time()).await;
         assert_eq!(hung_up.is_ok(), is_hung_up, "{status} {code}");
         if let Err(error) = hung_up {
             assert_eq!(error.problem().unwrap().subcode, code.parse().ok());

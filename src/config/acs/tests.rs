@@ -211,6 +211,7 @@ fn each_mistake_is_named_and_no_secret_shown() {
         ),
         ("ACS_AUDIO_FORMAT", "mulaw", "pcm24KMono or pcm16KMono"),
         ("ACS_WS_JWT", "no", "required or if_present"),
+        ("ACS_NOT_IN_SERVICE", "reject", "ignore or say"),
         (
             "ACS_OPENID_URL",
             "https://example.com/keys",

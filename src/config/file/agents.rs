@@ -1,10 +1,6 @@
 //! The agents of a campaign file: what one leaves out is as in the environment.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
@@ -19,6 +15,7 @@ use crate::{
         },
         file::{
             Inherited, MOST_AGENTS, read as read_file,
+            secret::Beside,
             table::{Entry, Table},
         },
         shown,
@@ -27,31 +24,23 @@ use crate::{
 
 /// The longest name of a model or a voice, path or address, in bytes.
 pub(super) const LONGEST_NAME: usize = 1_024;
-/// The longest key, in bytes.
-const LONGEST_KEY: u64 = 16 << 10;
-
-pub struct Agents {
-    pub settings: BTreeMap<Name, AgentSettings>,
-    /// The files that keys and certificates come from.
-    pub beside: Vec<PathBuf>,
-}
 
 /// One agent, as far as it has been read.
-pub(super) struct Reading<'a> {
+pub(super) struct Reading<'a, 'b> {
     pub(super) table: &'a Table<'a>,
     environment: &'a AgentSettings,
     pub(super) voice_live: &'a VoiceLiveAccess,
     pub(super) kind: AgentKind,
     pub(super) production: bool,
-    folder: &'a Path,
-    beside: &'a mut Vec<PathBuf>,
+    beside: &'a mut Beside<'b>,
 }
 
-pub fn read(root: &Table<'_>, inherited: &Inherited, folder: &Path) -> Agents {
-    let mut agents = Agents {
-        settings: BTreeMap::new(),
-        beside: Vec::new(),
-    };
+pub fn read(
+    root: &Table<'_>,
+    inherited: &Inherited,
+    beside: &mut Beside<'_>,
+) -> BTreeMap<Name, AgentSettings> {
+    let mut agents = BTreeMap::new();
     for (name, table) in root.named("agents", MOST_AGENTS) {
         if name == Name::default_name() {
             table.mistake("the environment's agent is called so: choose another name");
@@ -70,16 +59,15 @@ pub fn read(root: &Table<'_>, inherited: &Inherited, folder: &Path) -> Agents {
             voice_live: &inherited.voice_live,
             kind: kind.unwrap_or(inherited.agent.kind),
             production: inherited.production,
-            folder,
-            beside: &mut agents.beside,
+            beside,
         };
-        agents.settings.insert(name, reading.settings());
+        agents.insert(name, reading.settings());
         table.finish();
     }
     agents
 }
 
-impl Reading<'_> {
+impl Reading<'_, '_> {
     fn settings(mut self) -> AgentSettings {
         let environment = self.environment;
         AgentSettings {
@@ -216,33 +204,8 @@ impl Reading<'_> {
         for entry in inline.iter().chain(&file) {
             self.refuse_for_a_parrot(entry);
         }
-        match (inline, file) {
-            (Some(_), Some(file)) => {
-                file.remark(&format!("there is {key} too: leave one of them out"));
-                None
-            }
-            (Some(inline), None) => {
-                let text = inline.text(LONGEST_TEXT)?;
-                checked(&inline, text)
-            }
-            (None, Some(file)) => {
-                let path = self.folder.join(file.text(LONGEST_NAME)?);
-                let text = read_file(&path, LONGEST_KEY).map(String::from_utf8);
-                self.beside.push(path);
-                match text {
-                    Ok(Ok(text)) => checked(&file, text.trim()),
-                    Ok(Err(_)) => {
-                        file.remark("the file is no text");
-                        None
-                    }
-                    Err(error) => {
-                        file.remark(&format!("a readable file: {error}"));
-                        None
-                    }
-                }
-            }
-            (None, None) => None,
-        }
+        let (entry, text) = self.beside.secret(self.table, key, file_key)?;
+        checked(&entry, &text)
     }
 
     fn environments_key(&self) -> Option<SecretString> {
@@ -260,11 +223,11 @@ impl Reading<'_> {
 
     fn extra_ca(&mut self) -> Option<PathBuf> {
         let entry = self.table.entry("ca_file")?;
-        let path = self.folder.join(entry.text(LONGEST_NAME)?);
+        let path = self.beside.folder.join(entry.text(LONGEST_NAME)?);
         if let Err(error) = read_file(&path, 1 << 20) {
             entry.mistake(&format!("a readable file: {error}"));
         }
-        self.beside.push(path.clone());
+        self.beside.files.push(path.clone());
         Some(path)
     }
 

@@ -12,9 +12,12 @@ use crate::{
         AgentSettings,
         file::{
             Inherited, MOST_CAMPAIGNS, MOST_GROUPS, MOST_NUMBERS, MOST_RESERVES, MOST_TENANTS,
+            endpoints,
+            secret::Beside,
             table::{Entry, Table},
         },
     },
+    event::Endpoints,
 };
 
 /// A campaign's cap where neither the file nor the environment has one.
@@ -53,7 +56,8 @@ pub fn read(
     root: &Table<'_>,
     inherited: &Inherited,
     agents: &BTreeMap<Name, AgentSettings>,
-) -> Campaigns {
+    beside: &mut Beside<'_>,
+) -> (Campaigns, Endpoints) {
     let default = root.entry("default_campaign");
     let mut reading = Reading {
         inherited,
@@ -71,8 +75,11 @@ pub fn read(
         reading.groups.insert(name.clone(), group);
     }
     let tenants = root.named("tenants", MOST_TENANTS);
+    let mut endpoints = Endpoints::new();
     for (name, table) in &tenants {
         let tenant = reading.tenant(table);
+        let told = endpoints::read(table, inherited, beside);
+        endpoints.insert(name.clone(), told);
         reading.tenants.insert(name.clone(), tenant);
     }
     let tables = root.named("campaigns", MOST_CAMPAIGNS);
@@ -101,9 +108,10 @@ pub fn read(
     let texts = inherited.language.clone();
     let budgets = agents.iter();
     let budgets = budgets.map(|(name, agent)| (name.clone(), agent.budget));
-    Campaigns::several(campaigns, reading.default.as_ref(), texts)
+    let campaigns = Campaigns::several(campaigns, reading.default.as_ref(), texts)
         .with_budgets(budgets)
-        .with_budgets([(Name::default_name(), inherited.agent.budget)])
+        .with_budgets([(Name::default_name(), inherited.agent.budget)]);
+    (campaigns, endpoints)
 }
 
 impl Reading<'_> {

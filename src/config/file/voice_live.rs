@@ -31,7 +31,7 @@ const KEYS: [&str; 10] = [
     "auto_truncate",
 ];
 
-impl Reading<'_> {
+impl Reading<'_, '_> {
     /// Returns where the agent listens, as `entry` or the environment says.
     pub(super) fn voice_live_url(&self, entry: Option<&Entry<'_>>) -> Url {
         let Some(entry) = entry else {

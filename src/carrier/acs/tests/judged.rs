@@ -69,7 +69,7 @@ async fn answers(acs: &CallAutomation) -> Asked {
             media: audio.map(|audio| Media { socket, audio }),
             ..ringing.answer()
         };
-        acs.answer(&answer, in_time()).await.unwrap();
+        acs.answer(&answer, since(30), in_time()).await.unwrap();
         let given = json!({
             "context": ringing.context.expose_secret(),
             "callback": ringing.callback.as_str(),
@@ -86,9 +86,9 @@ async fn refusals(acs: &CallAutomation) -> Asked {
     let (context, to) = (&SecretString::from("eyJ-canary"), number("+14255550199"));
     let reason = RejectReason::Busy;
     let reject = Reject { context, reason };
-    acs.reject(&reject, in_time()).await.unwrap();
+    acs.reject(&reject, since(30), in_time()).await.unwrap();
     let redirect = Redirect { context, to: &to };
-    acs.redirect(&redirect, in_time()).await.unwrap();
+    acs.redirect(&redirect, since(30), in_time()).await.unwrap();
     let context = context.expose_secret();
     vec![
         ("reject", json!({"context": context, "reason": "busy"})),
@@ -100,7 +100,7 @@ async fn of_running_calls(acs: &CallAutomation) -> Asked {
     let call = "1b005580-1f2e".parse().unwrap();
     let (from, to) = (number("+14255550123"), number("+14255550199"));
     let file = "https://gw.example.com/busy.wav?k=a%20b".parse().unwrap();
-    acs.hang_up(&call, in_time()).await.unwrap();
+    acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
         from: &from,

@@ -1,0 +1,21 @@
+//! What tenants are told of their calls: events, signed and sent to the endpoints of each.
+//!
+//! Invariant: an event that was committed is delivered, or is listed as dead; nothing is lost.
+//! Invariant: a secret that signs is shown nowhere.
+
+mod command;
+mod delivery;
+mod endpoint;
+mod outbox;
+mod schedule;
+mod signature;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{EventsError, EventsOptions, run};
+pub use delivery::Deliveries;
+pub use endpoint::{Endpoint, Endpoints, EventKind, KINDS};
+pub use outbox::{Addressees, Standing};
+pub use schedule::{Cause, Fate, Outcome, Schedule, pause_asked_for};
+pub use signature::{NotASecret, SigningSecrets};

@@ -1,0 +1,164 @@
+//! `callgate events`: what tenants were not told, for an operator at a terminal.
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    campaign::Name,
+    config::{Config, ConfigError},
+    event::outbox::{Cursor, DeadLetter, Outbox},
+    record::{Database, DatabaseError},
+};
+
+/// What to do with events; `DATABASE_URL` and the other settings are the gateway's.
+#[derive(Debug, Args)]
+pub struct EventsOptions {
+    #[command(subcommand)]
+    command: Option<EventsCommand>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum EventsCommand {
+    /// List the deliveries that are dead, the latest first (the default)
+    List {
+        /// Only those of this tenant
+        #[arg(long)]
+        tenant: Option<Name>,
+        /// How many, 200 at most
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Those after a list that ended with this
+        #[arg(long)]
+        after: Option<Cursor>,
+    },
+    /// Count what waits and what is dead, for each endpoint
+    Count,
+    /// Send an event again, to the endpoints for which it is dead
+    Resend {
+        /// The event, such as evt_…
+        event: String,
+        /// To this endpoint, even if it was delivered there
+        #[arg(long)]
+        endpoint: Option<Name>,
+    },
+    /// Send every dead event of an endpoint again
+    ResendAll { tenant: Name, endpoint: Name },
+}
+
+/// Why nothing can be said of events.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the records cannot be looked at (DATABASE_URL)")]
+    Database(#[from] DatabaseError),
+    #[error("no delivery of {0} is dead; --endpoint sends it to an endpoint that has it already")]
+    NotFound(String),
+}
+
+/// Does what was asked; returns what to print.
+///
+/// # Errors
+/// If the settings are wrong, the database does not answer, or there is no such event.
+pub async fn run(
+    options: EventsOptions,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<String, EventsError> {
+    let config = Config::load(environment)?;
+    let database = Database::open(&config.records)?;
+    database.migrate().await?;
+    let outbox = Outbox::new(database.clone());
+    let done = act(&outbox, options.command).await;
+    database.close().await;
+    let (text, json) = done?;
+    Ok(if options.json { json.to_string() } else { text })
+}
+
+async fn act(
+    outbox: &Outbox,
+    command: Option<EventsCommand>,
+) -> Result<(String, Value), EventsError> {
+    let command = command.unwrap_or(EventsCommand::List {
+        tenant: None,
+        limit: 50,
+        after: None,
+    });
+    match command {
+        EventsCommand::List {
+            tenant,
+            limit,
+            after,
+        } => Ok(list(
+            &outbox.list_dead(tenant.as_ref(), after, limit).await?,
+        )),
+        EventsCommand::Count => count(outbox).await,
+        EventsCommand::Resend { event, endpoint } => {
+            match outbox.resend(None, &event, endpoint.as_ref()).await? {
+                0 => Err(EventsError::NotFound(event)),
+                sent => Ok(resent(&format!("{event} is sent again"), sent)),
+            }
+        }
+        EventsCommand::ResendAll { tenant, endpoint } => {
+            let sent = outbox.resend_all(&tenant, &endpoint).await?;
+            Ok(resent("what was dead is sent again", sent))
+        }
+    }
+}
+
+fn list(letters: &[DeadLetter]) -> (String, Value) {
+    let mut table = table(&[
+        "event", "kind", "tenant", "endpoint", "tries", "died", "answer",
+    ]);
+    for letter in letters {
+        let status = letter.last_status.map(|status| status.to_string());
+        let answer = status.or_else(|| letter.last_error.clone());
+        let died_at = Timestamp::from_millisecond(letter.died_at);
+        table.add_row([
+            letter.event.clone(),
+            letter.kind.clone(),
+            letter.tenant.clone(),
+            letter.endpoint.clone(),
+            letter.tries.to_string(),
+            died_at.map_or_else(|_| "-".to_owned(), |at| format!("{at:.0}")),
+            answer.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    let next = letters.last().map(|last| last.cursor().to_string());
+    let text = format!("{table}\n{} dead", letters.len());
+    (text, json!({"dead": letters, "after": next}))
+}
+
+async fn count(outbox: &Outbox) -> Result<(String, Value), EventsError> {
+    let mut table = table(&["tenant", "endpoint", "waiting", "oldest", "dead"]);
+    let mut places = Vec::new();
+    for one in outbox.standing().await? {
+        table.add_row([
+            one.tenant.clone(),
+            one.endpoint.clone(),
+            one.waiting.to_string(),
+            format!("{} s", one.oldest.as_secs()),
+            one.dead.to_string(),
+        ]);
+        places.push(one.shown());
+    }
+    Ok((table.to_string(), json!({"endpoints": places})))
+}
+
+fn resent(what: &str, sent: u64) -> (String, Value) {
+    (
+        format!("{what}: {sent} deliveries"),
+        json!({"resent": sent}),
+    )
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    table
+}

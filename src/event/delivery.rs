@@ -1,0 +1,215 @@
+//! Sends what is due: a worker for each endpoint, so that one bad receiver delays nobody else.
+//!
+//! Invariant: what is sent was committed before, and is sent until it is settled.
+//! Invariant: what is under way when the process ends is settled within moments, or sent again.
+
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    event::{
+        Endpoints, Schedule,
+        delivery::worker::Worker,
+        outbox::{Outbox, Place, Standing},
+    },
+    guard::{GuardRules, GuardedClient},
+    record::Database,
+    telemetry::EventMetrics,
+};
+
+/// How often the database is asked what is due.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it is asked how deliveries stand, which means counting them.
+const COUNT: Duration = Duration::from_secs(10);
+
+/// What sends events, until it is closed.
+#[derive(Debug)]
+pub struct Deliveries {
+    standing: Arc<Mutex<Vec<Standing>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What wakes and ends workers.
+struct Dispatcher {
+    outbox: Outbox,
+    database: Database,
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    client: GuardedClient,
+    schedule: Arc<Schedule>,
+    metrics: EventMetrics,
+    standing: Arc<Mutex<Vec<Standing>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    workers: BTreeMap<Place, Handle>,
+}
+
+struct Handle {
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl Deliveries {
+    /// Begins to send what is due to the endpoints in force, on the database's thread.
+    ///
+    /// # Errors
+    /// If there is no TLS to be had, or the proxy is none.
+    pub fn start(
+        database: &Database,
+        endpoints: watch::Receiver<Arc<Endpoints>>,
+        rules: &GuardRules,
+        schedule: Schedule,
+        metrics: EventMetrics,
+    ) -> Result<Self, reqwest::Error> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let standing = Arc::default();
+        let dispatcher = Dispatcher {
+            outbox: Outbox::new(database.clone()),
+            database: database.clone(),
+            endpoints,
+            client: GuardedClient::new(rules)?,
+            schedule: Arc::new(schedule),
+            metrics,
+            standing: Arc::clone(&standing),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            workers: BTreeMap::new(),
+        };
+        database.spawn(tasks.track_future(dispatcher.run()));
+        Ok(Self {
+            standing,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Returns how deliveries stood when they were counted last.
+    pub fn standing(&self) -> Vec<Standing> {
+        let standing = self.standing.lock();
+        standing.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Claims nothing more, and waits a moment for what is under way.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        // Each task bounds its own end.
+        self.tasks.wait().await;
+    }
+}
+
+impl Handle {
+    fn works(&self) -> bool {
+        Arc::strong_count(&self.wake) > 1
+    }
+}
+
+impl Dispatcher {
+    async fn run(mut self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut counted: Option<Instant> = None;
+        let stop = self.stop.clone();
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            self.employ();
+            let look = async {
+                if counted.is_none_or(|at| COUNT <= at.elapsed()) {
+                    counted = Some(Instant::now());
+                    self.count().await;
+                }
+                self.wake().await;
+            };
+            if stop.run_until_cancelled(look).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Gives each endpoint in force a worker, and sends home those of the others.
+    fn employ(&mut self) {
+        let endpoints = Arc::clone(&self.endpoints.borrow_and_update());
+        let places = endpoints.iter().flat_map(|(tenant, own)| {
+            own.iter().map(|endpoint| Place {
+                tenant: tenant.clone(),
+                endpoint: endpoint.name.clone(),
+            })
+        });
+        let mut idle = std::mem::take(&mut self.workers);
+        for place in places {
+            // One that has panicked is replaced.
+            let handle = idle.remove(&place).filter(Handle::works);
+            let handle = handle.unwrap_or_else(|| self.hire(place.clone()));
+            self.workers.insert(place, handle);
+        }
+        for handle in idle.values() {
+            handle.stop.cancel();
+        }
+    }
+
+    fn hire(&self, place: Place) -> Handle {
+        let (wake, stop) = (Arc::new(Notify::new()), self.stop.child_token());
+        let worker = Worker {
+            place,
+            outbox: self.outbox.clone(),
+            endpoints: self.endpoints.clone(),
+            client: self.client.clone(),
+            schedule: Arc::clone(&self.schedule),
+            metrics: self.metrics.clone(),
+            wake: Arc::clone(&wake),
+        };
+        let working = self.tasks.track_future(worker.run(stop.clone()));
+        self.database.spawn(working);
+        Handle { wake, stop }
+    }
+
+    async fn wake(&self) {
+        if self.workers.is_empty() {
+            return;
+        }
+        let places: Vec<_> = self.workers.keys().cloned().collect();
+        match self.outbox.due(&places).await {
+            Ok(due) => {
+                let due = due.iter().filter_map(|place| self.workers.get(place));
+                due.for_each(|handle| handle.wake.notify_one());
+            }
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::debug!(error, "nobody knows which events are due");
+            }
+        }
+    }
+
+    async fn count(&self) {
+        match self.outbox.standing().await {
+            Ok(standing) => {
+                let in_force = standing.iter().filter(|one| {
+                    let mut places = self.workers.keys();
+                    places.any(|it| {
+                        it.tenant.as_str() == one.tenant && it.endpoint.as_str() == one.endpoint
+                    })
+                });
+                self.metrics.stand(in_force.map(|one| {
+                    let labels = (one.tenant.as_str(), one.endpoint.as_str());
+                    (labels, one.waiting, one.oldest, one.dead)
+                }));
+                *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+            }
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::debug!(error, "nobody could count the events that wait");
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What is on its way, as the database has it: noted with each event, claimed by whoever sends it,
+//! settled by what came of it.
+//!
+//! Invariant: a delivery exists from its event's commit on, and ends as delivered or dead.
+//! Invariant: no two replicas send a delivery at the same time on purpose. A claim is a lease: who
+//! has let it lapse settles nothing.
+//! Invariant: the database's clock is the only one that is asked.
+
+mod dead;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use sqlx::Row;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    campaign::Name,
+    event::{Endpoints, Fate},
+    recent::Millis,
+    record::{Database, DatabaseError, DatabaseKind, Sql, Told, Writing},
+};
+
+pub use dead::{Cursor, DeadLetter};
+
+/// How long a claim lasts: longer than a try may take, and what it takes to settle it.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// How many endpoints are asked about at once: two values each, within what a statement takes.
+const ENDPOINTS_AT_ONCE: usize = 1_000;
+
+/// Notes to whom an event goes, in the transaction that writes it.
+#[derive(Debug)]
+pub struct Addressees {
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    now: &'static str,
+}
+
+/// The deliveries of a database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    database: Database,
+    now: &'static str,
+}
+
+/// An endpoint of a tenant's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub tenant: Name,
+    pub endpoint: Name,
+}
+
+/// A delivery that is ours to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    pub event: String,
+    pub lease: String,
+    /// The tries before this one.
+    pub tries: usize,
+    pub body: String,
+}
+
+/// What came of a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    pub event: String,
+    pub lease: String,
+    pub status: Option<u16>,
+    pub error: Option<&'static str>,
+    pub fate: Fate,
+}
+
+/// How an endpoint's deliveries stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub tenant: String,
+    pub endpoint: String,
+    pub waiting: u64,
+    /// How long ago the oldest that waits was made.
+    pub oldest: Duration,
+    pub dead: u64,
+}
+
+impl Standing {
+    /// Returns it as JSON has it.
+    pub fn shown(&self) -> Value {
+        json!({
+            "tenant": self.tenant,
+            "endpoint": self.endpoint,
+            "waiting": self.waiting,
+            "oldest_s": self.oldest.as_secs(),
+            "dead": self.dead,
+        })
+    }
+}
+
+impl Addressees {
+    /// Addresses events to the endpoints in force.
+    pub fn new(endpoints: watch::Receiver<Arc<Endpoints>>, kind: DatabaseKind) -> Self {
+        Self {
+            endpoints,
+            now: clock(kind),
+        }
+    }
+}
+
+impl Told for Addressees {
+    fn deliveries(&self, event: &str, tenant: &str, kind: &str, _: Millis) -> Vec<Sql> {
+        let endpoints = self.endpoints.borrow();
+        let own = tenant
+            .parse()
+            .ok()
+            .and_then(|name: Name| endpoints.get(&name));
+        let told = own.into_iter().flatten().filter(|endpoint| {
+            let mut kinds = endpoint.kinds.iter();
+            kinds.any(|asked| asked.as_str() == kind)
+        });
+        told.map(|endpoint| {
+            let mut sql = Sql::new(
+                "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries) \
+                 VALUES (",
+            );
+            sql.bind(event.to_owned()).push(", ");
+            sql.bind(tenant.to_owned()).push(", ");
+            sql.bind(endpoint.name.to_string()).push(", 'waiting', ");
+            sql.push(self.now).push(", ").push(self.now);
+            sql.push(", 0) ON CONFLICT DO NOTHING");
+            sql
+        })
+        .collect()
+    }
+}
+
+impl Outbox {
+    pub fn new(database: Database) -> Self {
+        Self {
+            now: clock(database.kind()),
+            database,
+        }
+    }
+
+    /// Returns those of `places` for which something is due.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn due(&self, places: &[Place]) -> Result<Vec<Place>, DatabaseError> {
+        let mut due = Vec::new();
+        for some in places.chunks(ENDPOINTS_AT_ONCE) {
+            // An index answers for each of them, however many deliveries wait there.
+            let mut sql = Sql::new("SELECT column1, column2 FROM (VALUES ");
+            sql.rows(some, |fields, place| {
+                fields
+                    .push(place.tenant.to_string())
+                    .push(place.endpoint.to_string());
+            });
+            sql.push(
+                ") AS asked WHERE EXISTS (SELECT 1 FROM deliveries WHERE tenant = column1 \
+                 AND endpoint = column2 AND state = 'waiting' AND due_at <= ",
+            );
+            sql.push(self.now).push(")");
+            let read = self
+                .database
+                .read(move |pool| async move { sql.read(&pool).await });
+            for row in read.await? {
+                let name = |column| row.try_get::<String, _>(column)?.parse().map_err(decode);
+                due.push(Place {
+                    tenant: name(0)?,
+                    endpoint: name(1)?,
+                });
+            }
+        }
+        Ok(due)
+    }
+
+    /// Settles tries and claims up to `room` deliveries of one endpoint that are due, the oldest
+    /// first, in one transaction.
+    ///
+    /// # Errors
+    /// If the database does not answer. Then either all of it was done or nothing: settling again
+    /// does no harm, and claims lapse.
+    pub async fn turn(
+        &self,
+        place: &Place,
+        settled: Vec<Settled>,
+        room: usize,
+    ) -> Result<Vec<Claimed>, DatabaseError> {
+        let (outbox, place) = (self.clone(), place.clone());
+        let turn = self.database.write(move |writing| {
+            Box::pin(async move {
+                for one in &settled {
+                    outbox.settle(&place, one).execute(writing).await?;
+                }
+                if room == 0 {
+                    return Ok(Vec::new());
+                }
+                outbox.claim(writing, &place, room).await
+            })
+        });
+        turn.await
+    }
+
+    fn settle(&self, place: &Place, settled: &Settled) -> Sql {
+        let mut sql =
+            Sql::new("UPDATE deliveries SET lease = NULL, tries = tries + 1, last_status = ");
+        sql.bind(settled.status.map(i64::from));
+        sql.push(", last_error = ").bind(settled.error);
+        match settled.fate {
+            Fate::Delivered => sql
+                .push(", state = 'delivered', ended_at = ")
+                .push(self.now),
+            Fate::Again { after } => {
+                sql.push(", due_at = ").push(self.now);
+                sql.push(" + ").bind(millis(after))
+            }
+            Fate::Dead(_) => sql.push(", state = 'dead', ended_at = ").push(self.now),
+        };
+        sql.push(" WHERE event = ").bind(settled.event.clone());
+        sql.push(" AND endpoint = ")
+            .bind(place.endpoint.to_string());
+        sql.push(" AND lease = ").bind(settled.lease.clone());
+        sql
+    }
+
+    async fn claim(
+        &self,
+        writing: &mut Writing,
+        place: &Place,
+        room: usize,
+    ) -> Result<Vec<Claimed>, sqlx::Error> {
+        let lease = Uuid::new_v4().to_string();
+        // Looked up once: a subquery with a limit may be run again for each row, and lock more.
+        let mut sql = Sql::new(
+            "WITH due AS MATERIALIZED (SELECT event, endpoint FROM deliveries WHERE tenant = ",
+        );
+        sql.bind(place.tenant.to_string()).push(" AND endpoint = ");
+        sql.bind(place.endpoint.to_string());
+        sql.push(" AND state = 'waiting' AND due_at <= ");
+        sql.push(self.now).push(" ORDER BY due_at LIMIT ");
+        sql.bind(i64::try_from(room).unwrap_or(i64::MAX));
+        // Replicas that claim at the same time would wait for each other, to find nothing left.
+        if self.database.kind() == DatabaseKind::Postgres {
+            sql.push(" FOR UPDATE SKIP LOCKED");
+        }
+        sql.push(") UPDATE deliveries SET lease = ")
+            .bind(lease.clone());
+        sql.push(", due_at = ").push(self.now);
+        sql.push(" + ").bind(millis(LEASE));
+        sql.push(" WHERE (event, endpoint) IN (SELECT event, endpoint FROM due) ");
+        sql.push("AND state = 'waiting' AND due_at <= ")
+            .push(self.now);
+        sql.push(" RETURNING event, tries");
+        let mut claimed = Vec::new();
+        for row in sql.fetch_all(writing).await? {
+            let event: String = row.try_get(0)?;
+            let tries: i64 = row.try_get(1)?;
+            claimed.push(Claimed {
+                lease: lease.clone(),
+                tries: usize::try_from(tries).unwrap_or(usize::MAX),
+                body: body_of(writing, &event).await?,
+                event,
+            });
+        }
+        Ok(claimed)
+    }
+
+    /// Returns how the deliveries of every endpoint stand that has any which are not delivered.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn standing(&self) -> Result<Vec<Standing>, DatabaseError> {
+        let mut sql = Sql::new("SELECT tenant, endpoint, state, COUNT(*), ");
+        sql.push(self.now);
+        sql.push(
+            " - MIN(made_at) FROM deliveries WHERE state <> 'delivered' \
+             GROUP BY tenant, endpoint, state",
+        );
+        let read = self
+            .database
+            .read(move |pool| async move { sql.read(&pool).await });
+        let mut standing: BTreeMap<(String, String), Standing> = BTreeMap::new();
+        for row in read.await? {
+            let (tenant, endpoint): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let place = standing.entry((tenant.clone(), endpoint.clone()));
+            let place = place.or_insert_with(|| Standing {
+                tenant,
+                endpoint,
+                waiting: 0,
+                oldest: Duration::ZERO,
+                dead: 0,
+            });
+            let count = u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default();
+            if row.try_get::<String, _>(2)? == "dead" {
+                place.dead = count;
+            } else {
+                let age = u64::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default();
+                (place.waiting, place.oldest) = (count, Duration::from_millis(age));
+            }
+        }
+        Ok(standing.into_values().collect())
+    }
+}
+
+async fn body_of(writing: &mut Writing, event: &str) -> Result<String, sqlx::Error> {
+    let mut sql = Sql::new("SELECT body FROM events WHERE event = ");
+    sql.bind(event.to_owned());
+    let rows = sql.fetch_all(writing).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    row.try_get(0)
+}
+
+/// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks differ.
+fn clock(kind: DatabaseKind) -> &'static str {
+    match kind {
+        DatabaseKind::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+        DatabaseKind::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

@@ -1,0 +1,442 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use reqwest::header::{HeaderMap, HeaderName};
+use standardwebhooks::Webhook;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    delivery::Deliveries,
+    outbox::{Addressees, Outbox, Place, Settled},
+    *,
+};
+use crate::{
+    campaign::Name,
+    config::{Config, EventSettings, RecordSettings},
+    guard::GuardRules,
+    loopback::{Loopback, Reply, Request},
+    record::{Database, DatabaseKind, Sql, Told, postgres_server::PostgresServer},
+    telemetry::EventMetrics,
+};
+
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A database with the endpoints of the tenant `acme`.
+struct Post {
+    settings: RecordSettings,
+    database: Database,
+    outbox: Outbox,
+    endpoints: watch::Sender<Arc<Endpoints>>,
+    addressees: Arc<Addressees>,
+}
+
+impl Post {
+    async fn open(url: &str) -> Self {
+        let settings = Config::load(|name| (name == "DATABASE_URL").then(|| url.to_owned()));
+        let settings = settings.unwrap().records;
+        let database = Database::open(&settings).unwrap();
+        database.migrate().await.unwrap();
+        let endpoints = watch::Sender::new(Arc::default());
+        let kind = DatabaseKind::of(&settings);
+        Self {
+            outbox: Outbox::new(database.clone()),
+            addressees: Arc::new(Addressees::new(endpoints.subscribe(), kind)),
+            settings,
+            database,
+            endpoints,
+        }
+    }
+
+    /// Puts these endpoints in force, by name, server and kinds; without kinds they get every one.
+    fn tell(&self, told: &[(&str, &Loopback, &[EventKind])]) {
+        let own = told.iter().map(|(name, server, kinds)| Endpoint {
+            name: name.parse().unwrap(),
+            url: rules().url(&server.url("/events")).unwrap(),
+            secrets: SigningSecrets::read([SECRET]).unwrap(),
+            kinds: if kinds.is_empty() {
+                KINDS.to_vec()
+            } else {
+                kinds.to_vec()
+            },
+        });
+        let all = Endpoints::from([(name("acme"), own.collect())]);
+        self.endpoints.send_replace(Arc::new(all));
+    }
+
+    /// Sends as one replica does.
+    fn replica(&self, pauses: &[u64]) -> Deliveries {
+        let pauses = pauses.iter().copied().map(Duration::from_secs);
+        Deliveries::start(
+            &self.database,
+            self.endpoints.subscribe(),
+            &rules(),
+            Schedule::new(pauses.collect()),
+            EventMetrics::default(),
+        )
+        .unwrap()
+    }
+
+    /// Writes events of `acme`, as the records' writer does.
+    async fn write(&self, kind: EventKind, events: &[&str]) {
+        let addressees = Arc::clone(&self.addressees);
+        let events: Vec<String> = events.iter().map(|event| (*event).to_owned()).collect();
+        let written = self.database.write(move |writing| {
+            Box::pin(async move {
+                for event in events {
+                    let mut sql = Sql::new(
+                        "INSERT INTO events (event, tenant, kind, call, at, body) VALUES (",
+                    );
+                    sql.bind(event.clone()).push(", 'acme', ");
+                    sql.bind(kind.as_str()).push(", NULL, 1, ");
+                    sql.bind(format!(r#"{{"type":"{}","id":"{event}"}}"#, kind.as_str()));
+                    sql.push(")");
+                    sql.execute(writing).await?;
+                    for delivery in addressees.deliveries(&event, "acme", kind.as_str(), 1) {
+                        delivery.execute(writing).await?;
+                    }
+                }
+                Ok(())
+            })
+        });
+        written.await.unwrap();
+    }
+
+    /// Waits until nothing waits any more.
+    async fn done(&self) {
+        let done = async {
+            while self
+                .standing()
+                .await
+                .iter()
+                .any(|(_, waiting, _)| *waiting > 0)
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, done).await.unwrap();
+    }
+
+    /// Returns what waits and what is dead, by endpoint.
+    async fn standing(&self) -> Vec<(String, u64, u64)> {
+        let standing = self.outbox.standing().await.unwrap().into_iter();
+        standing
+            .map(|one| (one.endpoint, one.waiting, one.dead))
+            .collect()
+    }
+
+    /// Makes everything due that waits, and every lease lapse.
+    async fn pass_time(&self) {
+        let sql = Sql::new("UPDATE deliveries SET due_at = 0 WHERE state = 'waiting'");
+        let written = self
+            .database
+            .write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+        written.await.unwrap();
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn rules() -> GuardRules {
+    GuardRules {
+        exceptions: vec!["127.0.0.0/8".parse().unwrap()],
+        ..GuardRules::default()
+    }
+}
+
+/// Runs a story over both databases.
+async fn over_both(story: impl AsyncFn(&Post)) {
+    let server = PostgresServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
+    for url in [sqlite, server.database("records")] {
+        let post = Post::open(&url).await;
+        story(&post).await;
+        post.database.close().await;
+    }
+}
+
+async fn sink(answer: impl FnMut(usize, &Request) -> u16 + Send + 'static) -> Loopback {
+    let mut answer = answer;
+    Loopback::start(move |n, request| Reply::Answer(answer(n, request), String::new())).await
+}
+
+/// Returns the ids that a server was sent, and checks what they are signed with.
+fn received(server: &Loopback) -> Vec<String> {
+    let requests = server.requests().into_iter();
+    let ids = requests.map(|request| {
+        let mut headers = HeaderMap::new();
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            let value = request.header(name).unwrap().parse().unwrap();
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let webhook = Webhook::new(SECRET).unwrap();
+        webhook.verify(request.body.as_bytes(), &headers).unwrap();
+        assert_eq!(request.line, "POST /events");
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        let id = request.header("webhook-id").unwrap().to_owned();
+        assert!(request.body.ends_with(&format!(r#""id":"{id}"}}"#)));
+        id
+    });
+    ids.collect()
+}
+
+fn counted(ids: Vec<String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for id in ids {
+        *counts.entry(id).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn an_event_goes_once_to_each_endpoint_that_asks_for_it() {
+    over_both(async |post| {
+        let (all, ends) = (sink(|_, _| 204).await, sink(|_, _| 200).await);
+        post.tell(&[("all", &all, &[]), ("ends", &ends, &[EventKind::CallEnded])]);
+        post.write(EventKind::CallStarted, &["evt_1"]).await;
+        post.write(EventKind::CallEnded, &["evt_2"]).await;
+        let replica = post.replica(&[0]);
+        post.done().await;
+        replica.close().await;
+        assert_eq!(
+            counted(received(&all)),
+            BTreeMap::from([("evt_1".into(), 1), ("evt_2".into(), 1)])
+        );
+        assert_eq!(received(&ends), ["evt_2"]);
+        assert_eq!(post.standing().await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_that_fails_is_tried_until_it_is_dead_and_can_be_sent_again() {
+    over_both(async |post| {
+        let well = Arc::new(Mutex::new(false));
+        let is_well = Arc::clone(&well);
+        let server = sink(move |_, _| if *is_well.lock().unwrap() { 200 } else { 500 }).await;
+        post.tell(&[("crm", &server, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1", "evt_2"]).await;
+        let replica = post.replica(&[0, 0, 0]);
+        post.done().await;
+        let tries = counted(received(&server));
+        assert_eq!(
+            tries,
+            BTreeMap::from([("evt_1".into(), 4), ("evt_2".into(), 4)])
+        );
+        let first = post
+            .outbox
+            .list_dead(Some(&name("acme")), None, 1)
+            .await
+            .unwrap();
+        let rest = Some(first[0].cursor().to_string().parse().unwrap());
+        let rest = post.outbox.list_dead(None, rest, 200).await.unwrap();
+        assert_eq!((first.len(), rest.len()), (1, 1));
+        assert_ne!(first[0].event, rest[0].event);
+        assert_eq!((first[0].tries, first[0].last_status), (4, Some(500)));
+        let others = post
+            .outbox
+            .list_dead(Some(&name("other")), None, 1)
+            .await
+            .unwrap();
+        assert_eq!(others, []);
+
+        *well.lock().unwrap() = true;
+        let resend = |tenant, endpoint| {
+            let outbox = post.outbox.clone();
+            let (tenant, endpoint) = (name(tenant), Some(name(endpoint)));
+            async move {
+                outbox
+                    .resend(Some(&tenant), "evt_1", endpoint.as_ref())
+                    .await
+                    .unwrap()
+            }
+        };
+        assert_eq!(resend("other", "crm").await, 0, "another tenant's");
+        assert_eq!(resend("acme", "none").await, 0);
+        assert_eq!(resend("acme", "crm").await, 1);
+        post.done().await;
+        assert_eq!(post.standing().await, [("crm".to_owned(), 0, 1)]);
+        assert_eq!(resend("acme", "crm").await, 1, "though it is delivered");
+        let all = post.outbox.resend_all(&name("acme"), &name("crm")).await;
+        assert_eq!(all.unwrap(), 1);
+        post.done().await;
+        replica.close().await;
+        assert_eq!(post.standing().await, []);
+        let tries = counted(received(&server));
+        assert_eq!(
+            tries,
+            BTreeMap::from([("evt_1".into(), 6), ("evt_2".into(), 5)])
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_asked_once() {
+    over_both(async |post| {
+        let server = sink(|_, _| 410).await;
+        post.tell(&[("crm", &server, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1"]).await;
+        let replica = post.replica(&[0, 0, 0]);
+        post.done().await;
+        replica.close().await;
+        assert_eq!(received(&server), ["evt_1"]);
+        let dead = post.outbox.list_dead(None, None, 10).await.unwrap();
+        assert_eq!((dead[0].tries, dead[0].last_status), (1, Some(410)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_share_the_outbox_and_send_nothing_twice() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        let events: Vec<String> = (0..300).map(|number| format!("evt_{number}")).collect();
+        let events: Vec<&str> = events.iter().map(String::as_str).collect();
+        post.write(EventKind::CallEnded, &events).await;
+        let others = Post::open(secrecy::ExposeSecret::expose_secret(&post.settings.url)).await;
+        others.tell(&[("crm", &server, &[])]);
+        let replicas = [post.replica(&[0]), post.replica(&[0]), others.replica(&[0])];
+        post.done().await;
+        for replica in replicas {
+            replica.close().await;
+        }
+        others.database.close().await;
+        let counts = counted(received(&server));
+        assert_eq!(counts.len(), 300);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lease_that_has_lapsed_is_anothers_and_its_owner_settles_nothing() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1"]).await;
+        let place = Place {
+            tenant: name("acme"),
+            endpoint: name("crm"),
+        };
+        let claim = async || post.outbox.turn(&place, Vec::new(), 8).await.unwrap();
+        let first = claim().await;
+        assert_eq!(first.len(), 1);
+        assert_eq!(claim().await, [], "it is leased");
+        assert_eq!(
+            post.outbox.due(std::slice::from_ref(&place)).await.unwrap(),
+            []
+        );
+        post.pass_time().await;
+        assert_eq!(
+            post.outbox.due(std::slice::from_ref(&place)).await.unwrap(),
+            std::slice::from_ref(&place)
+        );
+        let second = claim().await;
+        assert_eq!(second.len(), 1);
+        let dead = |lease: &str| Settled {
+            event: "evt_1".to_owned(),
+            lease: lease.to_owned(),
+            status: None,
+            error: Some("too_slow"),
+            fate: Fate::Dead(Cause::Exhausted),
+        };
+        let settle = async |lease: &str| {
+            post.outbox
+                .turn(&place, vec![dead(lease)], 0)
+                .await
+                .unwrap();
+        };
+        settle(&first[0].lease).await;
+        assert_eq!(post.standing().await, [("crm".to_owned(), 1, 0)]);
+        settle(&second[0].lease).await;
+        assert_eq!(post.standing().await, [("crm".to_owned(), 0, 1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_delays_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let post = Post::open(&format!("sqlite://{}/a.db", folder.path().display())).await;
+    let (well, hanging) = (
+        sink(|_, _| 200).await,
+        Loopback::start(|_, _| Reply::Hang).await,
+    );
+    post.tell(&[("hanging", &hanging, &[]), ("well", &well, &[])]);
+    let events: Vec<String> = (0..50).map(|number| format!("evt_{number}")).collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    post.write(EventKind::CallEnded, &events).await;
+    let replica = post.replica(&[0]);
+    let delivered = async {
+        while well.requests().len() < 50 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A single try of the one that hangs may take ten seconds.
+    timeout(Duration::from_secs(8), delivered).await.unwrap();
+    assert!(
+        (1..=8).contains(&hanging.requests().len()),
+        "the tries at once are bounded"
+    );
+
+    let began = Instant::now();
+    replica.close().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        post.standing().await,
+        [("hanging".to_owned(), 50, 0)],
+        "nothing is lost"
+    );
+    post.database.close().await;
+}
+
+#[tokio::test]
+async fn what_a_replica_leaves_another_sends_and_endpoints_may_change_meanwhile() {
+    over_both(async |post| {
+        let (before, after) = (
+            Loopback::start(|_, _| Reply::Hang).await,
+            sink(|_, _| 200).await,
+        );
+        post.tell(&[("crm", &before, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1"]).await;
+        let first = post.replica(&[0]);
+        while before.requests().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        first.close().await;
+        post.tell(&[("crm", &after, &[])]);
+        post.pass_time().await;
+        let second = post.replica(&[0]);
+        post.done().await;
+        assert_eq!(received(&after), ["evt_1"]);
+        // Without an endpoint in force its deliveries wait, until there is one again.
+        post.tell(&[]);
+        sleep(Duration::from_millis(600)).await;
+        post.tell(&[("crm", &after, &[])]);
+        post.write(EventKind::CallEnded, &["evt_2"]).await;
+        post.done().await;
+        second.close().await;
+        assert_eq!(received(&after), ["evt_1", "evt_2"]);
+    })
+    .await;
+}
+
+#[test]
+fn without_settings_nobody_is_told() {
+    assert!(EventSettings::default().endpoints().is_empty());
+}

@@ -1,0 +1,242 @@
+//! The one client for requests to addresses that tenants choose: receivers of events, and tools.
+//!
+//! Invariant: no connection is opened to an address that is not public, whatever a name led to a
+//! moment before: the filter sits in the resolver that connecting uses.
+//! Invariant: an answer costs no more than its asker allows, in time and in bytes.
+
+mod range;
+mod url;
+
+use std::{error::Error, io, net::IpAddr, net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Client, Method, Response, StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
+    redirect,
+};
+use tokio::net::lookup_host;
+
+pub use self::url::{GuardRules, GuardedUrl};
+
+/// How long connecting may take, within what the whole request may.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection without a request is kept, and how many to one host.
+const IDLE: Duration = Duration::from_secs(15);
+const MOST_IDLE: usize = 4;
+
+/// Sends requests to URLs that the rules let pass. It follows no redirects.
+#[derive(Debug, Clone)]
+pub struct GuardedClient(Client);
+
+/// What one request may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the first look at the name to the last byte of the answer.
+    pub patience: Duration,
+    /// How much of an answer's body is read, in bytes.
+    pub longest_answer: usize,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The body, as far as it was read.
+    pub body: Bytes,
+    /// Whether that is all of it: not if it was longer than allowed, came too slowly or broke off.
+    pub is_whole: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("the host has no address that is public")]
+    Blocked,
+    #[error("the host cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("no answer came in time")]
+    TooSlow,
+    #[error("the connection broke off before an answer")]
+    BrokenOff(#[source] reqwest::Error),
+}
+
+/// Finds the addresses of names, and keeps back those that nothing may be sent to.
+struct Filter<L> {
+    rules: GuardRules,
+    lookup: L,
+}
+
+/// That a name has addresses, and none that is public.
+#[derive(Debug, thiserror::Error)]
+#[error("every address is blocked")]
+struct EveryAddressIsBlocked;
+
+impl GuardedClient {
+    /// # Errors
+    /// If there is no TLS to be had, or the proxy is none.
+    pub fn new(rules: &GuardRules) -> Result<Self, reqwest::Error> {
+        Self::looking_up(rules, system_lookup)
+    }
+
+    fn looking_up<L, F>(rules: &GuardRules, lookup: L) -> Result<Self, reqwest::Error>
+    where
+        L: Fn(String) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = io::Result<Vec<IpAddr>>> + Send,
+    {
+        // Fails if another part of the process installed it already, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .https_only(rules.exceptions.is_empty())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MOST_IDLE)
+            .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")));
+        let client = match &rules.proxy {
+            // The proxy finds the addresses, and is itself mostly one of our own network.
+            Some(proxy) => client.proxy(reqwest::Proxy::all(proxy.clone())?),
+            None => client.no_proxy().dns_resolver(Filter {
+                rules: rules.clone(),
+                lookup,
+            }),
+        };
+        client.build().map(Self)
+    }
+
+    /// # Errors
+    /// If there is no answer, not even the beginning of one.
+    pub async fn get(
+        &self,
+        url: &GuardedUrl,
+        headers: HeaderMap,
+        limits: Limits,
+    ) -> Result<Answer, GuardError> {
+        self.ask(Method::GET, url, headers, Bytes::new(), limits)
+            .await
+    }
+
+    /// Cancel-safe as far as anything sent can be: the receiver may have read it.
+    ///
+    /// # Errors
+    /// If there is no answer, not even the beginning of one.
+    pub async fn post(
+        &self,
+        url: &GuardedUrl,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Answer, GuardError> {
+        self.ask(Method::POST, url, headers, body, limits).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: &GuardedUrl,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Answer, GuardError> {
+        let request = self.0.request(method, url.reveal().clone());
+        let request = request.headers(headers).timeout(limits.patience).body(body);
+        let mut response = request.send().await.map_err(GuardError::of)?;
+        let (body, is_whole) = read(&mut response, limits.longest_answer).await;
+        Ok(Answer {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+            is_whole,
+        })
+    }
+}
+
+impl GuardError {
+    fn of(error: reqwest::Error) -> Self {
+        let error = error.without_url(); // Its path may be a secret.
+        if is_blocked(&error) {
+            Self::Blocked
+        } else if error.is_timeout() {
+            Self::TooSlow
+        } else if error.is_connect() {
+            Self::Unreachable(error)
+        } else {
+            Self::BrokenOff(error)
+        }
+    }
+
+    /// Returns the name that metrics and rows have for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Unreachable(_) => "unreachable",
+            Self::TooSlow => "too_slow",
+            Self::BrokenOff(_) => "broken_off",
+        }
+    }
+}
+
+impl<L, F> Resolve for Filter<L>
+where
+    L: Fn(String) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<Vec<IpAddr>>> + Send,
+{
+    fn resolve(&self, name: Name) -> Resolving {
+        let (rules, lookup) = (self.rules.clone(), self.lookup.clone());
+        Box::pin(async move {
+            let name = name.as_str();
+            let found = lookup(name.to_owned()).await?;
+            let had_any = !found.is_empty();
+            let passed: Vec<_> = found
+                .into_iter()
+                .filter(|address| rules.lets_pass(name, *address))
+                .map(|address| SocketAddr::new(address, 0)) // The URL's port takes its place.
+                .collect();
+            if had_any && passed.is_empty() {
+                return Err(EveryAddressIsBlocked.into());
+            }
+            Ok(Box::new(passed.into_iter()) as Addrs)
+        })
+    }
+}
+
+async fn system_lookup(name: String) -> io::Result<Vec<IpAddr>> {
+    let found = lookup_host((name, 0)).await?;
+    Ok(found.map(|address| address.ip()).collect())
+}
+
+fn is_blocked(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if error.is::<EveryAddressIsBlocked>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Reads a body as far as it may be read, and tells whether that was all of it.
+async fn read(response: &mut Response, longest: usize) -> (Bytes, bool) {
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(part)) => {
+                let room = longest - body.len();
+                body.extend_from_slice(&part[..part.len().min(room)]);
+                if part.len() > room {
+                    return (body.freeze(), false);
+                }
+            }
+            Ok(None) => return (body.freeze(), true),
+            Err(_) => return (body.freeze(), false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
