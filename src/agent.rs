@@ -37,6 +37,7 @@ use crate::{
     chunk::Encoding,
     config::{AgentKind, AgentSettings, EntraSettings},
     entra::{self, Entra, EntraError},
+    outbound::Overrides,
     session::{Answered, Input},
     spending::Tokens,
     telemetry::AgentMetrics,
@@ -264,6 +265,26 @@ impl Agents {
 impl Agent {
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Returns the same agent as it is in one call. What it goes through counts for all of its calls.
+    pub fn overridden(&self, overrides: &Overrides) -> Self {
+        let mut settings = self.settings.clone();
+        if let Some(instructions) = &overrides.instructions {
+            settings.instructions.clone_from(instructions);
+        }
+        settings.voice = overrides.voice.clone().or(settings.voice);
+        settings.greeting = overrides.greeting.clone().or(settings.greeting);
+        Self {
+            name: self.name.clone(),
+            settings,
+            url: self.url.clone(),
+            tls: Arc::clone(&self.tls),
+            entra: self.entra.clone(),
+            breaker: Arc::clone(&self.breaker),
+            tokens: Arc::clone(&self.tokens),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Tells whether it is asked to speak first.

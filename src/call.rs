@@ -71,6 +71,18 @@ pub enum EndReason {
     CarrierGarbled,
     /// The carrier did not take our answer to a call that rang.
     AnswerFailed,
+    /// Whom we called talks with somebody else.
+    Busy,
+    /// Nobody has picked up the call that we placed.
+    NoAnswer,
+    /// The call that we placed was ended before anybody picked it up.
+    Canceled,
+    /// The carrier has not placed the call that we asked for.
+    NotPlaced,
+    /// A machine has picked up the call that we placed.
+    MachineAnswered,
+    /// Whoever had placed the call wanted it to end.
+    Requested,
     /// The carrier could not bring the call's media.
     StreamFailed,
     AgentUnreachable,
@@ -165,16 +177,31 @@ impl CarrierCallId {
         Self(format!("web-{}", Uuid::new_v4()))
     }
 
+    /// Names a call that we place, until its carrier has a name for it.
+    pub fn pending(carrier: Carrier) -> Self {
+        let name = Uuid::new_v4();
+        match carrier {
+            Carrier::Twilio => Self(format!("out-{name}")),
+            Carrier::Acs => Self(format!("acs-{name}")),
+            Carrier::Web => Self(format!("web-{name}")),
+        }
+    }
+
+    /// Tells whether it is such a name.
+    pub fn is_pending(&self) -> bool {
+        self.0.starts_with("out-") || self.0.starts_with("acs-")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Tells who has brought the call, by the shape of its name: Twilio's are `CA` and digits, and
-    /// ACS's are GUIDs, which have hyphens.
+    /// ACS's are GUIDs, which have hyphens; or by the name that we have given it.
     pub fn carrier(&self) -> Carrier {
         if self.0.starts_with("web-") {
             Carrier::Web
-        } else if self.0.contains('-') {
+        } else if self.0.contains('-') && !self.0.starts_with("out-") {
             Carrier::Acs
         } else {
             Carrier::Twilio
@@ -318,7 +345,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 33] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -328,6 +355,12 @@ impl EndReason {
         Self::CarrierBlocked,
         Self::CarrierGarbled,
         Self::AnswerFailed,
+        Self::Busy,
+        Self::NoAnswer,
+        Self::Canceled,
+        Self::NotPlaced,
+        Self::MachineAnswered,
+        Self::Requested,
         Self::StreamFailed,
         Self::AgentUnreachable,
         Self::AgentRefused,
@@ -360,6 +393,14 @@ impl EndReason {
         self.facts().2
     }
 
+    /// Tells whether nobody has picked up the call, which we placed or could not place.
+    pub fn is_unanswered(self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::NoAnswer | Self::Canceled | Self::NotPlaced
+        )
+    }
+
     fn facts(self) -> (&'static str, Blame, Farewell) {
         use Blame::{Agent, Caller, Callgate, Carrier, Operator};
         use Farewell::{Apology, Goodbye, HangUp, Transfer};
@@ -373,6 +414,12 @@ impl EndReason {
             Self::CarrierBlocked => ("carrier_blocked", Carrier, Apology),
             Self::CarrierGarbled => ("carrier_garbled", Carrier, Apology),
             Self::AnswerFailed => ("answer_failed", Carrier, HangUp),
+            Self::Busy => ("busy", Caller, HangUp),
+            Self::NoAnswer => ("no_answer", Caller, HangUp),
+            Self::Canceled => ("canceled", Operator, HangUp),
+            Self::NotPlaced => ("not_placed", Carrier, HangUp),
+            Self::MachineAnswered => ("machine_answered", Caller, HangUp),
+            Self::Requested => ("requested", Operator, HangUp),
             Self::StreamFailed => ("stream_failed", Carrier, Apology),
             Self::AgentUnreachable => ("agent_unreachable", Agent, Apology),
             Self::AgentRefused => ("agent_refused", Agent, Apology),
@@ -482,5 +529,10 @@ mod tests {
             Carrier::Acs
         );
         assert_eq!(CarrierCallId::of_browser().carrier(), Carrier::Web);
+        for placed in [Carrier::Twilio, Carrier::Acs] {
+            let pending = CarrierCallId::pending(placed);
+            assert_eq!(pending.carrier(), placed);
+            assert!(pending.is_pending());
+        }
     }
 }

@@ -61,6 +61,10 @@ pub struct TenantCaps {
     pub max_calls: Option<u32>,
     /// Slots that no other tenant can take.
     pub reserved: u32,
+    /// Calls that we place for it within a day, and their minutes; `None` where the environment's
+    /// count.
+    pub daily_calls: Option<u32>,
+    pub daily_minutes: Option<u32>,
 }
 
 /// What all calls together may ask of an agent; `None` where nothing bounds it.

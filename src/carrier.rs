@@ -4,7 +4,7 @@
 //! Invariant: what may have been done already is never asked for again.
 
 pub mod acs;
-mod twilio;
+pub mod twilio;
 mod whatsapp;
 
 use std::fmt;

@@ -6,6 +6,7 @@ mod caps;
 mod events;
 mod file;
 mod guard;
+mod outbound;
 mod reader;
 mod records;
 mod refusal;
@@ -34,6 +35,7 @@ pub use agent::{AgentKind, AgentSettings, Detector};
 pub use caps::Caps;
 pub use events::EventSettings;
 pub use file::{CampaignFile, FileError, Inherited, read as read_file};
+pub use outbound::OutboundSettings;
 pub use reader::ConfigError;
 pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
@@ -79,6 +81,7 @@ pub struct Config {
     pub records: RecordSettings,
     pub refusal: RefusalSettings,
     pub tools: ToolSettings,
+    pub outbound: Box<OutboundSettings>,
     pub events: EventSettings,
     /// `GUARD_PORTS`, `GUARD_ALLOW`, `EGRESS_PROXY`: where requests may go whose addresses tenants
     /// choose. Default: to public addresses, port 443, without a proxy.
@@ -127,6 +130,7 @@ impl Config {
         let voice_live = VoiceLiveAccess::load(&read, production, &acs.login);
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
+        let api = ApiSettings::load(&read, production, &twilio);
         let guard = guard::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
@@ -148,7 +152,8 @@ impl Config {
             agent: AgentSettings::load(&read, production, &voice_live),
             voice_live,
             caps: Caps::load(&read, production, &store),
-            refusal: RefusalSettings::load(&read, production, &twilio),
+            refusal: RefusalSettings::load(&read, &api),
+            outbound: Box::new(OutboundSettings::load(&read, &api)),
             tools: ToolSettings::load(&read),
             events: EventSettings::load(&read, &guard),
             guard,

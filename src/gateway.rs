@@ -53,6 +53,7 @@ use crate::{
     },
     guard::{GuardRules, GuardedClient},
     language::Language,
+    outbound::{self, Outbound},
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
@@ -89,6 +90,7 @@ pub struct Gateway {
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
     pub(crate) api: Api,
+    pub(crate) outbound: Box<Outbound>,
     pub(crate) deliveries: Deliveries,
     pub(crate) metrics: Metrics,
     pub(crate) longest_call: Duration,
@@ -205,6 +207,7 @@ impl Gateway {
         let invitations =
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
+        let outbound = Outbound::new(config.outbound).map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
         let guarded = GuardedClient::new(&inherited.guard).map_err(StartError::Carrier)?;
         let mut parrot = None;
@@ -245,6 +248,7 @@ impl Gateway {
             guarded,
             timeline: records.timeline(),
             api: Api::new(records.database.clone()),
+            outbound,
             records,
             deliveries,
             metrics,
@@ -462,6 +466,12 @@ impl Gateway {
 }
 
 impl Running {
+    /// Returns the gateway, for tests of what no route offers.
+    #[cfg(test)]
+    pub(crate) fn gateway(&self) -> &web::Data<Gateway> {
+        &self.gateway
+    }
+
     /// Returns the address that is listened on.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -502,6 +512,7 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
     supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
     supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
+    supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
     (supervisor, stop)
 }
 

@@ -17,6 +17,7 @@ mod connections;
 mod event;
 mod media;
 mod operator;
+mod outbound;
 
 mod api;
 
@@ -62,7 +63,10 @@ pub use event::{EventsError, EventsOptions, run as events};
 pub use gateway::{Gateway, Running, StartError};
 pub use record::{Step, What};
 pub use recording::{Recording, RecordingId};
-pub use simulate::{SimulateOptions, acs as fake_acs, report::Report, run as simulate};
+pub use simulate::{
+    SimulateOptions, acs as fake_acs, report::Report, run as simulate, script::Script,
+    twilio as fake_twilio, voice::Voices,
+};
 pub use slots::{SlotsError, SlotsOptions, run as slots};
 pub use telemetry::log_to_stderr;
 pub use tool::ToolOutcome;

@@ -72,7 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Serve => Box::pin(serve()).await,
             Command::Check(options) => check(&options).await,
-            Command::Demo => try_out().await,
+            Command::Demo => Box::pin(try_out()).await,
             Command::Simulate(options) => simulate(*options).await,
             Command::Slots(options) => slots(options).await,
             Command::Keys(options) => {
@@ -208,7 +208,7 @@ fn read_dotenv() -> anyhow::Result<()> {
 async fn try_out() -> anyhow::Result<ExitCode> {
     let quiet = setting("RUST_LOG").unwrap_or_else(|| "warn".to_owned());
     callgate::log_to_stderr(Some(&quiet), callgate::LogFormat::Text);
-    demo::run(stop_token()?).await?;
+    Box::pin(demo::run(stop_token()?)).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -438,6 +438,12 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::CarrierUnresponsive
         | EndReason::CarrierBlocked
         | EndReason::AnswerFailed
+        | EndReason::Busy
+        | EndReason::NoAnswer
+        | EndReason::Canceled
+        | EndReason::NotPlaced
+        | EndReason::MachineAnswered
+        | EndReason::Requested
         | EndReason::StreamFailed
         | EndReason::AgentUnreachable
         | EndReason::AgentRefused

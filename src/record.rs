@@ -67,6 +67,14 @@ pub struct Step {
 /// What happened to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
+    /// The carrier is asked to place the call.
+    Dialing,
+    /// The carrier may have placed it, or not.
+    Unsure,
+    /// It rings at the other end.
+    Rings,
+    /// Whom we called has picked up.
+    PickedUp,
     Admitted,
     Refused,
     /// The caller, for whom there was no room, has left a message.
@@ -310,6 +318,10 @@ impl What {
     /// Returns what the step is called; `None` where it is kept as something else than a step.
     pub fn name(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Dialing => "dialing",
+            Self::Unsure => "unknown",
+            Self::Rings => "ringing",
+            Self::PickedUp => "picked_up",
             Self::Admitted => "admitted",
             Self::Refused => "refused",
             Self::LeftMessage(_) => "left_message",
@@ -343,7 +355,11 @@ impl What {
                 "recording": recording.id.as_str(),
                 "seconds": recording.duration.as_secs(),
             })),
-            Self::Admitted
+            Self::Dialing
+            | Self::Unsure
+            | Self::Rings
+            | Self::PickedUp
+            | Self::Admitted
             | Self::Refused
             | Self::Connected
             | Self::AgentReady

@@ -25,7 +25,7 @@ use crate::{
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
-        twilio::{self, message, transfer, voicemail},
+        twilio::{self, message, outbound, transfer, voicemail},
     },
 };
 
@@ -62,6 +62,8 @@ pub fn all() -> Vec<Entry> {
         post("/webhook/incoming_call", Carrier, to(twilio::ringing)),
         post("/webhook/call_status", Carrier, to(twilio::status)),
         post("/webhook/stream_ended", Carrier, to(twilio::stream_ended)),
+        post("/webhook/outbound_call/{call}", Carrier, to(outbound::answered)),
+        post("/webhook/outbound_status/{call}", Carrier, to(outbound::status)),
         post("/webhook/voicemail", Carrier, to(voicemail::left)),
         post("/webhook/recording_status", Carrier, to(voicemail::recorded)),
         post("/webhook/message_status", Carrier, to(message::status)),

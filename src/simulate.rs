@@ -22,6 +22,7 @@ pub mod report;
 mod resample;
 pub mod script;
 mod stream;
+pub mod twilio;
 pub mod twiml;
 pub mod voice;
 mod web;
@@ -59,6 +60,7 @@ use self::{
     plan::CallPlan,
     report::Report,
     script::Script,
+    twilio::{Customer, FakeTwilio, FakeTwilioOptions, Talk},
     voice::Voices,
 };
 use crate::{
@@ -108,6 +110,9 @@ pub struct SimulateOptions {
 
     #[command(flatten)]
     pub acs: FakeAcsOptions,
+
+    #[command(flatten)]
+    pub twilio: FakeTwilioOptions,
 
     /// The operator's token, which makes one for each browser's call; production wants it
     #[arg(long, env = "OPS_TOKEN", hide_env_values = true)]
@@ -201,6 +206,9 @@ struct Run {
 /// # Errors
 /// If a file that the options name cannot be used, or the gateway wants no fake ACS.
 pub async fn run(options: SimulateOptions, stop: CancellationToken) -> anyhow::Result<Report> {
+    if options.twilio.listen.is_some() {
+        return answer(options, stop).await;
+    }
     let (ended, mut outcomes) = mpsc::channel(64);
     let began = Instant::now();
     let deadline = options.run_for.map(|long| began + long);
@@ -245,6 +253,57 @@ pub async fn run(options: SimulateOptions, stop: CancellationToken) -> anyhow::R
     Ok(report)
 }
 
+/// Answers the calls that a gateway places, until the time is up or `stop` is cancelled.
+///
+/// # Errors
+/// If a file that the options name cannot be used, or the address.
+async fn answer(options: SimulateOptions, stop: CancellationToken) -> anyhow::Result<Report> {
+    let voices = voices(&options, options.seed.unwrap_or_else(rand::random))?;
+    let (ended, mut outcomes) = mpsc::channel(64);
+    let customer = Customer {
+        gateway: options.url,
+        public: options.public_url,
+        auth_token: options.auth_token,
+        account_sid: options.account_sid,
+    };
+    let talk = Talk {
+        script: options.script,
+        talk_for: options.talk_for,
+        voices: Arc::new(voices),
+    };
+    let twilio = FakeTwilio::start(options.twilio, customer, talk, Some(ended)).await?;
+    eprintln!(
+        "A fake Twilio is at {}. The gateway needs TWILIO_API_BASE={}, and these credentials.",
+        twilio.url(),
+        twilio.url()
+    );
+    let began = Instant::now();
+    let mut report = Report::new();
+    let mut time_is_up = std::pin::pin!(sleep(options.run_for.unwrap_or(LONGEST)));
+    loop {
+        tokio::select! {
+            Some(outcome) = outcomes.recv() => report.add(&outcome),
+            () = &mut time_is_up => break,
+            () = stop.cancelled() => break,
+        }
+    }
+    twilio.stop().await;
+    while let Ok(outcome) = outcomes.try_recv() {
+        report.add(&outcome);
+    }
+    report.finish(began.elapsed(), 0);
+    Ok(report)
+}
+
+fn voices(options: &SimulateOptions, seed: u64) -> anyhow::Result<Voices> {
+    match &options.say {
+        Some(file) => {
+            Voices::from_file(file, seed).with_context(|| format!("cannot say {}", file.display()))
+        }
+        None => Ok(Voices::shipped(seed)),
+    }
+}
+
 impl Run {
     async fn prepare(
         options: SimulateOptions,
@@ -253,11 +312,7 @@ impl Run {
     ) -> anyhow::Result<Self> {
         let seed = options.seed.unwrap_or_else(rand::random);
         let mut rng = StdRng::seed_from_u64(seed);
-        let voices = match &options.say {
-            Some(file) => Voices::from_file(file, seed)
-                .with_context(|| format!("cannot say {}", file.display()))?,
-            None => Voices::shipped(seed),
-        };
+        let voices = voices(&options, seed)?;
         let read = |file: &PathBuf| {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
         };

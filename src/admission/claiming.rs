@@ -45,7 +45,9 @@ impl Admission {
         };
         match (here, &self.store) {
             (Some(Media::Here), _) => Some(Phase::Live),
-            (Some(Media::Awaited { .. }), Store::Memory(_)) => Some(Phase::Ringing),
+            (Some(Media::Rings { .. } | Media::Awaited { .. }), Store::Memory(_)) => {
+                Some(Phase::Ringing)
+            }
             (None, Store::Memory(_)) => None,
             // What the store has noted may be of before.
             (_, Store::Redis(_)) if trouble.is_some() => None,
@@ -76,6 +78,7 @@ impl Admission {
         }
         let agent = campaigns.agent_for(&ticket.agent, campaign).clone();
         let mut rooms = rooms::rooms(campaign, campaigns, &self.caps);
+        rooms.extend(ticket.outbound.then(|| rooms::outbound_room(&self.caps)));
         rooms.extend(rooms::agent_room(&agent, campaigns));
         let scopes = rooms.iter().map(|room| room.scope.clone());
         let scopes: Vec<Scope> = scopes.filter(|scope| scope.counts(true)).collect();

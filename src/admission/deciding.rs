@@ -61,27 +61,17 @@ impl Admission {
             rooms[0].cap = 0;
         }
         let call = CallId::of(carrier_call);
-        let rang_at = self.clock.shared();
-        let askings: Vec<Asking<'_>> = campaign
-            .agents()
-            .map(|agent| {
-                let of_agent = rooms::agent_room(agent, campaigns);
-                let rooms: Vec<Room> = rooms.iter().cloned().chain(of_agent).collect();
-                let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
-                let (of_call, replica) = (carrier_call.clone(), &self.replica);
-                let state = CallState::new(call, of_call, campaign, agent, replica, &scopes);
-                Asking {
-                    carrier_call,
-                    agent,
-                    budget: campaigns.budget_of(agent),
-                    rests: ready.resting.contains(agent),
-                    dials: ready.dials,
-                    rooms,
-                    scopes,
-                    state: state.rang(rang_at, caller),
-                }
-            })
-            .collect();
+        let askings = campaign.agents().map(|agent| {
+            self.asking(
+                (call, carrier_call),
+                caller,
+                (campaign, campaigns),
+                &rooms,
+                agent,
+                ready,
+            )
+        });
+        let askings: Vec<Asking<'_>> = askings.collect();
         let mut unheard = false;
         if self.book().outage.may_ask() {
             match self.acquire(carrier_call, &rooms, &askings).await {
@@ -100,8 +90,35 @@ impl Admission {
         }
     }
 
+    /// Returns what a call asks for with one of its agents.
+    pub(super) fn asking<'a>(
+        &self,
+        (call, carrier_call): (CallId, &'a CarrierCallId),
+        caller: &CallerId,
+        (campaign, campaigns): (&Campaign, &Campaigns),
+        rooms: &[Room],
+        agent: &'a Name,
+        ready: &Readiness,
+    ) -> Asking<'a> {
+        let of_agent = rooms::agent_room(agent, campaigns);
+        let rooms: Vec<Room> = rooms.iter().cloned().chain(of_agent).collect();
+        let scopes: Vec<Scope> = rooms.iter().map(|room| room.scope.clone()).collect();
+        let (of_call, replica) = (carrier_call.clone(), &self.replica);
+        let state = CallState::new(call, of_call, campaign, agent, replica, &scopes);
+        Asking {
+            carrier_call,
+            agent,
+            budget: campaigns.budget_of(agent),
+            rests: ready.resting.contains(agent),
+            dials: ready.dials,
+            rooms,
+            scopes,
+            state: state.rang(self.clock.shared(), caller),
+        }
+    }
+
     /// Asks the store; returns the ticket that goes with each agent as well.
-    async fn acquire(
+    pub(super) async fn acquire(
         &self,
         call: &CarrierCallId,
         rooms: &[Room],
@@ -142,7 +159,7 @@ impl Admission {
 
     /// Returns what this replica has decided about a call already. Whether a call that was
     /// admitted has ended since, at any replica, a shared store knows better.
-    fn decided(&self, call: &CarrierCallId, closed: Option<Reason>) -> Option<Decision> {
+    pub(super) fn decided(&self, call: &CarrierCallId, closed: Option<Reason>) -> Option<Decision> {
         let kept = {
             let book = self.book();
             let now = self.clock.local();
@@ -159,7 +176,7 @@ impl Admission {
         Some(self.repeated(call, kept))
     }
 
-    fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
+    pub(super) fn repeated(&self, call: &CarrierCallId, kept: Kept) -> Decision {
         match kept {
             Kept::Refused(refusal) => Decision::Refuse {
                 refusal,
@@ -178,7 +195,7 @@ impl Admission {
         }
     }
 
-    fn already_over(call: &CarrierCallId) -> Decision {
+    pub(super) fn already_over(call: &CarrierCallId) -> Decision {
         tracing::info!(carrier_call.id = %call, "an ended call's webhook came again");
         Decision::Ended
     }
@@ -220,7 +237,13 @@ impl Admission {
         }
     }
 
-    fn admitted(&self, asking: &Asking<'_>, ticket: String, epoch: u64, active: u32) -> Decision {
+    pub(super) fn admitted(
+        &self,
+        asking: &Asking<'_>,
+        ticket: String,
+        epoch: u64,
+        active: u32,
+    ) -> Decision {
         let (call, cap) = (asking.carrier_call, self.caps.global);
         let degraded = if asking.state.degraded {
             " degraded=true"
@@ -243,7 +266,7 @@ impl Admission {
         }
     }
 
-    fn refused(&self, call: &CarrierCallId, refusal: Refusal) -> Decision {
+    pub(super) fn refused(&self, call: &CarrierCallId, refusal: Refusal) -> Decision {
         let Refusal {
             reason,
             scope,
@@ -284,13 +307,19 @@ impl Admission {
         }
     }
 
-    fn remember(&self, book: &mut Book, call: &CarrierCallId, ticket: &str) {
+    pub(super) fn remember(&self, book: &mut Book, call: &CarrierCallId, ticket: &str) {
         let kept = Kept::Admitted(ticket.to_owned());
         let now = self.clock.local();
         book.decisions.put(now, millis(SETUP), call.clone(), kept);
     }
 
-    fn enter_waiting(&self, book: &mut Book, asking: &Asking<'_>, ticket: &str, epoch: u64) {
+    pub(super) fn enter_waiting(
+        &self,
+        book: &mut Book,
+        asking: &Asking<'_>,
+        ticket: &str,
+        epoch: u64,
+    ) {
         let now = self.clock.local();
         let until = now + millis(SETUP);
         let (call, state) = (asking.carrier_call, asking.state.clone());
@@ -307,7 +336,7 @@ impl Admission {
         }
     }
 
-    fn ticket(&self, asking: &Asking<'_>, degraded: bool) -> String {
+    pub(super) fn ticket(&self, asking: &Asking<'_>, degraded: bool) -> String {
         self.tickets.sign(&Ticket {
             call: asking.state.call_id,
             carrier_call: asking.carrier_call.clone(),
@@ -317,6 +346,7 @@ impl Admission {
             expires_at: self.clock.shared() + millis(SETUP),
             nonce: format!("{:032x}", rand::random::<u128>()),
             degraded,
+            outbound: asking.scopes.contains(&Scope::Outbound),
         })
     }
 }

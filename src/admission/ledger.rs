@@ -37,6 +37,10 @@ pub struct Entry {
 /// Whether a call's media is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
+    /// It cannot come before somebody picks up the call, which we placed. It rings until then at most.
+    Rings {
+        until: Millis,
+    },
     /// It may come, until then.
     Awaited {
         until: Millis,
@@ -106,6 +110,19 @@ impl Ledger {
         if same { self.remove(call) } else { None }
     }
 
+    /// Gives a call that we placed the name that its carrier has for it.
+    pub fn rename(&mut self, pending: &CarrierCallId, call: &CarrierCallId) {
+        if let Some(mut entry) = self.calls.remove(pending) {
+            entry.state.carrier_call_id = call.clone();
+            entry.told = None;
+            self.calls.insert(call.clone(), entry);
+        }
+    }
+
+    pub fn get(&self, call: &CarrierCallId) -> Option<&Entry> {
+        self.calls.get(call)
+    }
+
     /// Removes a call whose media has not come.
     pub fn remove_waiting(&mut self, call: &CarrierCallId) -> Option<Entry> {
         let waits = self.calls.get(call).is_some_and(Entry::waits);
@@ -115,7 +132,7 @@ impl Ledger {
     /// Removes the calls whose media has not come in time.
     pub fn take_lapsed(&mut self, now: Millis) -> Vec<(CarrierCallId, Entry)> {
         let lapsed = self.calls.iter().filter(|(_, entry)| match entry.media {
-            Media::Awaited { until } => until <= now,
+            Media::Rings { until } | Media::Awaited { until } => until <= now,
             Media::Here => false,
         });
         let lapsed: Vec<_> = lapsed.map(|(call, _)| call.clone()).collect();
@@ -153,8 +170,12 @@ impl Ledger {
 }
 
 impl Entry {
+    /// Tells whether its media is not here.
     pub fn waits(&self) -> bool {
-        matches!(self.media, Media::Awaited { .. })
+        match self.media {
+            Media::Rings { .. } | Media::Awaited { .. } => true,
+            Media::Here => false,
+        }
     }
 
     /// The store forgets what it was told, and calls can be longer than that.
@@ -170,6 +191,7 @@ impl Entry {
             },
             scopes: self.scopes.clone(),
             lasts: match self.media {
+                Media::Rings { until } => until.saturating_sub(now).clamp(1, lease),
                 Media::Awaited { until } => until.saturating_sub(now).max(1),
                 Media::Here => lease,
             },

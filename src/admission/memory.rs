@@ -15,8 +15,8 @@ use crate::{
         scope::{Room, Scope},
         store::{
             Acquired, Adopted, AgentReport, AgentUse, Arrival, Choice, Choices, Claim,
-            DECISION_KEPT, END_KEPT, Ending, NONCE_KEPT, News, Rebound, Released, Renewal, Renewed,
-            Request, SETUPS_REMEMBERED,
+            DECISION_KEPT, END_KEPT, Ending, NONCE_KEPT, News, PickUp, PickedUp, Rebound, Released,
+            Renewal, Renewed, Request, SETUPS_REMEMBERED,
         },
     },
     call::{CarrierCallId, EndReason},
@@ -45,7 +45,13 @@ struct Held {
     epoch: u64,
     lapses_at: Millis,
     scopes: Vec<Scope>,
-    has_media: bool,
+}
+
+impl Held {
+    /// Tells whether it waits for its media.
+    fn waits(&self) -> bool {
+        self.scopes.contains(&Scope::Setup)
+    }
 }
 
 impl MemoryStore {
@@ -83,7 +89,7 @@ impl MemoryStore {
         let of_agent = Scope::Agent(choice.agent.clone());
         let scopes = scopes.chain(choice.is_counted().then_some(of_agent));
         let scopes: Vec<Scope> = scopes.collect();
-        let epoch = self.hold(now, request, scopes.clone(), false);
+        let epoch = self.hold(now, request, scopes.clone());
         self.agents.took(now, choice, &call, choices.dials);
         let kept = Kept::Admitted(choice.ticket.to_owned());
         self.decisions.put(now, DECISION_KEPT, call, kept);
@@ -129,7 +135,7 @@ impl MemoryStore {
         self.set_up(true);
         let scopes = request.rooms.iter().filter(live);
         let scopes = scopes.map(|room| room.scope.clone()).collect();
-        let epoch = self.hold(now, request, scopes, true);
+        let epoch = self.hold(now, request, scopes);
         if let Some(agent) = arrival.dials {
             self.agents.dialed(now, agent, request.call);
         }
@@ -178,7 +184,7 @@ impl MemoryStore {
         let claimed = claim.lease.epoch;
         let later = held.filter(|held| claimed > 0 && held.epoch > claimed);
         // Who waits for a call's media gives way to who has it.
-        if later.is_some_and(|later| later.has_media || !claim.has_media) {
+        if later.is_some_and(|later| !(later.waits() && claim.has_media)) {
             return Some(News::Lost);
         }
         let stored = held.map(|held| held.epoch);
@@ -193,7 +199,6 @@ impl MemoryStore {
             epoch,
             lapses_at: now + claim.lasts,
             scopes: claim.scopes.clone(),
-            has_media: claim.has_media,
         };
         self.insert(held, call);
         (stored != Some(epoch)).then_some(News::TakenIn(epoch))
@@ -214,7 +219,7 @@ impl MemoryStore {
         self.reap(now);
         let held = self.forget(call);
         self.agents.give_back(call);
-        let waited = held.as_ref().is_some_and(|held| !held.has_media);
+        let waited = held.as_ref().is_some_and(Held::waits);
         if waited {
             self.set_up(false);
         }
@@ -254,6 +259,50 @@ impl MemoryStore {
             self.agents.rename(now, &lease.call, call);
         }
         Rebound::Named
+    }
+
+    /// Gives a call that somebody has picked up to whoever was told so.
+    pub fn pick_up(
+        &mut self,
+        now: Millis,
+        request: &Request<'_>,
+        pick_up: &PickUp<'_>,
+    ) -> PickedUp {
+        self.reap(now);
+        let (call, pending) = (request.call, pick_up.pending);
+        let is_over = |call| self.ended.get(now, call).is_some();
+        if is_over(call) || is_over(pending) {
+            return PickedUp::Ended;
+        }
+        let live = |room: &&Room| room.scope.counts(true);
+        let named = self.held.contains_key(call);
+        match self.decisions.get(now, call) {
+            Some(kept @ Kept::Refused(_)) => return PickedUp::Repeated(kept.clone()),
+            Some(kept @ Kept::Admitted(_)) if named => return PickedUp::Repeated(kept.clone()),
+            Some(Kept::Admitted(_)) | None => {}
+        }
+        if !named
+            && !self.held.contains_key(pending)
+            && let Some(refusal) = self.full(request.rooms.iter().filter(live))
+        {
+            let kept = Kept::Refused(refusal.clone());
+            self.decisions.put(now, DECISION_KEPT, call.clone(), kept);
+            return PickedUp::Refused(refusal);
+        }
+        self.forget(pending);
+        self.forget(call);
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
+        let epoch = self.hold(now, request, scopes.collect());
+        if let Some(agent) = pick_up.agent {
+            let names = (pending, call);
+            self.agents.picked_up(now, agent, names, pick_up.dials);
+        }
+        let kept = Kept::Admitted(pick_up.ticket.to_owned());
+        self.decisions.put(now, DECISION_KEPT, call.clone(), kept);
+        PickedUp::Waits {
+            epoch,
+            gated: false,
+        }
     }
 
     /// Takes in what this process has seen of agents; returns what was asked of each.
@@ -314,19 +363,12 @@ impl MemoryStore {
         self.setups.push_back(brought_media);
     }
 
-    fn hold(
-        &mut self,
-        now: Millis,
-        request: &Request<'_>,
-        scopes: Vec<Scope>,
-        has_media: bool,
-    ) -> u64 {
+    fn hold(&mut self, now: Millis, request: &Request<'_>, scopes: Vec<Scope>) -> u64 {
         let epoch = self.next_epoch(now);
         let held = Held {
             epoch,
             lapses_at: now + request.lease,
             scopes,
-            has_media,
         };
         self.insert(held, request.call);
         epoch
@@ -367,7 +409,7 @@ impl MemoryStore {
         {
             let held = self.forget(&call);
             self.lapsed.push(call);
-            if held.is_some_and(|held| !held.has_media) {
+            if held.is_some_and(|held| held.waits()) {
                 self.set_up(false);
             }
         }

@@ -17,6 +17,18 @@ pub fn rooms(campaign: &Campaign, campaigns: &Campaigns, caps: &Caps) -> Vec<Roo
     rooms
 }
 
+/// Returns what a call that we place needs while it rings: its media is not awaited then.
+pub fn ringing_rooms(campaign: &Campaign, campaigns: &Campaigns, caps: &Caps) -> Vec<Room> {
+    let rooms = rooms(campaign, campaigns, caps).into_iter();
+    let rooms = rooms.filter(|room| room.scope != Scope::Setup);
+    rooms.chain([outbound_room(caps)]).collect()
+}
+
+/// Returns what a call needs among those that we place.
+pub fn outbound_room(caps: &Caps) -> Room {
+    Room::new(Scope::Outbound, caps.outbound)
+}
+
 /// Returns what a call needs among those of an agent; nothing counts them where it has no budget.
 pub fn agent_room(agent: &Name, campaigns: &Campaigns) -> Option<Room> {
     let budget = campaigns.budget_of(agent);

@@ -71,9 +71,17 @@ pub struct Orphan {
     /// Masked.
     pub caller: Option<String>,
     pub rang_at: Option<Millis>,
+    #[serde(default)]
+    scopes: Vec<String>,
 }
 
 impl Orphan {
+    /// Tells whether we are placing it: then another replica goes on with it.
+    pub fn is_being_placed(&self) -> bool {
+        let outbound = Scope::Outbound.to_string();
+        self.state == Phase::Ringing && self.scopes.contains(&outbound)
+    }
+
     /// Reads what the store keeps of a call; `None` if that is over.
     pub fn read(state: &str) -> Option<Self> {
         let orphan: Self = serde_json::from_str(state).ok()?;

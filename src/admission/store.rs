@@ -40,8 +40,8 @@ pub enum Store {
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     pub call: &'a CarrierCallId,
-    /// The scopes that the call counts in: the global one first, the set-up one second. That of its
-    /// agent is among them only once it has one.
+    /// The scopes that the call counts in: the global one first, the set-up one second if it waits
+    /// for media. That of its agent is among them only once it has one.
     pub rooms: &'a [Room],
     /// How long the slot lasts unless it is renewed.
     pub lease: Millis,
@@ -93,6 +93,36 @@ pub enum Adopted {
         gated: bool,
     },
     Used,
+    Ended,
+    /// The slot had lapsed and there was no other.
+    Refused(Refusal),
+}
+
+/// A call that we placed, as somebody picks it up.
+#[derive(Debug, Clone, Copy)]
+pub struct PickUp<'a> {
+    /// What it was called before its carrier had named it.
+    pub pending: &'a CarrierCallId,
+    pub ticket: &'a str,
+    /// What is kept of the call for whoever asks, as a JSON object.
+    pub state: &'a str,
+    /// Its agent, where dials are counted.
+    pub agent: Option<&'a Name>,
+    /// Whether that is dialed at once.
+    pub dials: bool,
+}
+
+/// What became of a call that somebody has picked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PickedUp {
+    /// It waits for its media here.
+    Waits {
+        epoch: u64,
+        /// Whether the store may not know all calls yet.
+        gated: bool,
+    },
+    /// The same webhook was decided before.
+    Repeated(Kept),
     Ended,
     /// The slot had lapsed and there was no other.
     Refused(Refusal),
@@ -249,13 +279,6 @@ impl Store {
     }
 
     /// Gives a slot that was taken before its call had a name to the call, which keeps its lease.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for calls that we place, whose ids come after their slots"
-        )
-    )]
     pub async fn rebind(
         &self,
         now: Millis,
@@ -267,6 +290,19 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(lock(store).rebind(now, lease, call)),
             Self::Redis(store) => store.rebind(lease, call, scopes, state).await,
+        }
+    }
+
+    /// Gives a call that we placed to this replica, where it waits for its media.
+    pub async fn pick_up(
+        &self,
+        now: Millis,
+        request: &Request<'_>,
+        pick_up: &PickUp<'_>,
+    ) -> Result<PickedUp, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(lock(store).pick_up(now, request, pick_up)),
+            Self::Redis(store) => store.pick_up(request, pick_up).await,
         }
     }
 

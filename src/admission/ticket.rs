@@ -29,6 +29,8 @@ pub struct Ticket {
     pub nonce: String,
     /// Whether the call was admitted without the store, which need not know it then.
     pub degraded: bool,
+    /// Whether we have placed it.
+    pub outbound: bool,
 }
 
 /// Signs and reads tickets.
@@ -57,6 +59,8 @@ struct Wire {
     n: String,
     #[serde(default, skip_serializing_if = "is_false")]
     d: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    o: bool,
 }
 
 impl TicketKey {
@@ -75,6 +79,7 @@ impl TicketKey {
             x: ticket.expires_at,
             n: ticket.nonce.clone(),
             d: ticket.degraded,
+            o: ticket.outbound,
         };
         self.0.close(PURPOSE, &wire)
     }
@@ -124,6 +129,7 @@ fn ticket_of(wire: Wire) -> Option<Ticket> {
         expires_at: wire.x,
         nonce: wire.n,
         degraded: wire.d,
+        outbound: wire.o,
     })
 }
 
@@ -141,6 +147,7 @@ mod tests {
             expires_at: 1_000,
             nonce: "0".repeat(32),
             degraded: false,
+            outbound: false,
         }
     }
 

@@ -210,7 +210,7 @@ impl Admission {
                 });
             }
             match (entry.media, news) {
-                (Media::Awaited { .. }, _) => {
+                (Media::Rings { .. } | Media::Awaited { .. }, _) => {
                     book.outage.went(&entry.scopes);
                     upkeep.gone_elsewhere.push(call.clone());
                 }
@@ -311,7 +311,9 @@ impl Admission {
             lapsed
         };
         let given_up = lapsed.into_iter().map(async |(call, entry)| {
-            let never_came = self.give_up(&call, entry).await;
+            // What rings has an owner elsewhere, who sees what becomes of it.
+            let rings = matches!(entry.media, Media::Rings { .. });
+            let never_came = self.give_up(&call, entry).await && !rings;
             (call, never_came)
         });
         let given_up: Vec<_> = stream::iter(given_up)

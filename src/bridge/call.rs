@@ -23,6 +23,7 @@ use crate::{
     connections::Place,
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
+    outbound::{Overrides, overrides_of},
     record::What,
     session::{Session, Terms},
     tool::{Keypad, Surroundings, Workbench},
@@ -47,6 +48,8 @@ struct Taken {
     call: CarrierCallId,
     campaign: Arc<Campaign>,
     claimed: Claimed,
+    /// What its agent does otherwise, if it is not on its way here already.
+    overrides: Overrides,
     place: Place,
 }
 
@@ -120,6 +123,11 @@ async fn claim(
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
+    let overrides = if ticket.outbound && !gateway.is_ringing(&call) {
+        overrides_of(gateway, claimed.call).await
+    } else {
+        Overrides::default()
+    };
     let span = tracing::Span::current();
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
@@ -127,6 +135,7 @@ async fn claim(
         call,
         campaign,
         claimed,
+        overrides,
         place,
     })
 }
@@ -226,6 +235,7 @@ async fn bridge(
         call,
         campaign,
         claimed,
+        overrides,
         mut place,
     } = taken;
     let noted = claimed.caller.as_deref();
@@ -234,7 +244,13 @@ async fn bridge(
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(&call, &claimed.agent, &campaign, noted, socket.encoding());
+    } = gateway.take_ringing(
+        &call,
+        (&claimed.agent, &overrides),
+        &campaign,
+        noted,
+        socket.encoding(),
+    );
     let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {

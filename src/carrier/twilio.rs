@@ -1,30 +1,29 @@
-//! Twilio's REST API, as far as it is used: sending a message.
+//! Twilio's REST API, as far as it is used: messages and calls.
 //!
-//! Source: twilio.com/docs/messaging/api/message-resource. Twilio documents no idempotency key, so
-//! a request that may have arrived is not repeated.
+//! Source: twilio.com/docs/usage/requests-to-twilio. Twilio documents no idempotency key, so a
+//! request that may have arrived is not repeated, unless doing it twice is doing it once.
+
+mod call;
+mod message;
 
 use std::time::Duration;
 
-use rand::RngExt;
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, RequestBuilder, Response,
     header::{HeaderMap, RETRY_AFTER},
     redirect,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::time::sleep;
+use serde_json::Value;
 
-use crate::{carrier::MessageId, config::ApiSettings};
+use crate::config::ApiSettings;
 
-/// The longest answer that is read, in bytes; Twilio's have about one thousand.
-const LONGEST_ANSWER: usize = 64 << 10;
-/// The longest pause that is made because Twilio asks for it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The pause before the second try where Twilio asks for none, and what is added by chance, so
-/// that many do not come again at once.
-const PAUSE: Duration = Duration::from_millis(500);
-const JITTER_MS: u64 = 500;
+pub use call::{CallError, Detection, Fate, Listed, NewCall};
+pub use message::{SendError, hint};
+
+/// The longest answer that is read, in bytes: a page of 50 calls has about sixty thousand.
+const LONGEST_ANSWER: usize = 256 << 10;
 
 /// How long one request may take.
 #[derive(Debug, Clone, Copy)]
@@ -46,42 +45,42 @@ impl Default for Patience {
 /// An account at Twilio, by its REST API.
 pub struct TwilioApi {
     http: Client,
-    messages_url: String,
+    /// Ends with a slash.
+    account_url: String,
     user: String,
     secret: SecretString,
 }
 
-/// Why a message is not on its way, or may not be.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    #[error("Twilio cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
-    #[error("Twilio takes no more requests for a while")]
-    Throttled { code: Option<u32> },
-    #[error("Twilio does not know the credentials, or does not let them send")]
-    Unauthorized { code: Option<u32> },
-    #[error("Twilio refused the message with status {status}")]
-    Refused { status: u16, code: Option<u32> },
-    #[error("Twilio failed with status {status}; the message may have been sent")]
-    Failed { status: u16, code: Option<u32> },
-    #[error("Twilio did not answer in time; the message may have been sent")]
-    TooSlow,
-    #[error("Twilio's answer broke off; the message may have been sent")]
-    BrokenOff(#[source] reqwest::Error),
+/// What Twilio has said to a request.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    /// Twilio's own number for a problem; both kinds of its problems have one.
+    code: Option<u32>,
+    /// How long it wants to be left alone; `None` if it does not say so.
+    wait: Option<Wait>,
+    body: Value,
 }
 
-/// What Twilio says in JSON, of a message or of a problem; both kinds of its problems have a code.
+/// How long Twilio wants to be left alone; `None` inside if that makes no sense.
+#[derive(Debug, Clone, Copy)]
+struct Wait(Option<Duration>);
+
+/// Why there is no answer to a request.
+#[derive(Debug)]
+enum Lost {
+    /// It was never sent.
+    Unreachable(reqwest::Error),
+    /// It was sent, perhaps.
+    TooSlow,
+    BrokenOff(reqwest::Error),
+}
+
+/// The part of every problem's JSON that is understood.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Said {
-    sid: Option<String>,
+struct Problem {
     code: Option<u32>,
-}
-
-/// A request that Twilio did not do, and after which pause it may be repeated.
-struct NotDone {
-    error: SendError,
-    pause: Option<Duration>,
 }
 
 impl TwilioApi {
@@ -95,8 +94,8 @@ impl TwilioApi {
             .timeout(patience.whole)
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
-            // On a connection that Twilio is about to close a message could be lost, and nobody
-            // would know whether it was sent.
+            // On a connection that Twilio is about to close a request could be lost, and nobody
+            // would know whether it was done.
             .pool_max_idle_per_host(0)
             .no_proxy() // Agents' sockets know no proxy either.
             .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")))
@@ -104,155 +103,77 @@ impl TwilioApi {
         let base = settings.base.as_str().trim_end_matches('/');
         Ok(Self {
             http,
-            messages_url: format!(
-                "{base}/2010-04-01/Accounts/{}/Messages.json",
-                settings.account
-            ),
+            account_url: format!("{base}/2010-04-01/Accounts/{}/", settings.account),
             user: settings.user,
             secret: settings.secret,
         })
     }
 
-    /// Asks Twilio to send a message; once more where the first request cannot have been done.
-    /// Returns the message's name, if Twilio told it.
-    ///
-    /// # Errors
-    /// If the message is not sent, or nobody knows.
-    pub async fn send_message(
-        &self,
-        form: &[(&str, &str)],
-    ) -> Result<Option<MessageId>, SendError> {
-        let not_done = match self.post(form).await {
-            Ok(sent) => return sent,
-            Err(not_done) => not_done,
-        };
-        let Some(pause) = not_done.pause else {
-            return Err(not_done.error);
-        };
-        let jitter = Duration::from_millis(rand::rng().random_range(0..=JITTER_MS));
-        sleep(pause + jitter).await;
-        match self.post(form).await {
-            Ok(sent) => sent,
-            Err(NotDone { error, .. }) => Err(error),
-        }
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<Reply, Lost> {
+        let url = format!("{}{path}", self.account_url);
+        self.send(self.http.post(url).form(form)).await
     }
 
-    /// Returns `Err` only for what Twilio has not done.
-    async fn post(
-        &self,
-        form: &[(&str, &str)],
-    ) -> Result<Result<Option<MessageId>, SendError>, NotDone> {
-        let request = self.http.post(&self.messages_url).form(form);
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply, Lost> {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(query)
+            .finish();
+        let url = format!("{}{path}?{query}", self.account_url);
+        self.send(self.http.get(url)).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Reply, Lost> {
         let request = request.basic_auth(&self.user, Some(self.secret.expose_secret()));
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_connect() => {
-                let error = SendError::Unreachable(error.without_url());
-                let pause = Some(PAUSE);
-                return Err(NotDone { error, pause });
-            }
-            Err(error) if error.is_timeout() => return Ok(Err(SendError::TooSlow)),
-            Err(error) => return Ok(Err(SendError::BrokenOff(error.without_url()))),
+            Err(error) if error.is_connect() => return Err(Lost::Unreachable(error.without_url())),
+            Err(error) if error.is_timeout() => return Err(Lost::TooSlow),
+            Err(error) => return Err(Lost::BrokenOff(error.without_url())),
         };
-        let status = response.status();
-        let pause = pause_before_retry(response.headers());
-        let Said { sid, code } = read(response).await;
-        let error = match status {
-            status if status.is_success() => {
-                return Ok(Ok(sid.and_then(|sid| MessageId::read(&sid))));
-            }
-            StatusCode::TOO_MANY_REQUESTS => {
-                let error = SendError::Throttled { code };
-                return Err(NotDone { error, pause });
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SendError::Unauthorized { code },
-            status if status.is_client_error() => SendError::Refused {
-                status: status.as_u16(),
-                code,
-            },
-            status => SendError::Failed {
-                status: status.as_u16(),
-                code,
-            },
-        };
-        Ok(Err(error))
+        let status = response.status().as_u16();
+        let wait = Wait::read(response.headers());
+        let body = read(response).await;
+        let problem = Problem::deserialize(&body).unwrap_or_default();
+        Ok(Reply {
+            status,
+            code: problem.code,
+            wait,
+            body,
+        })
     }
 }
 
-impl SendError {
-    /// Returns the name that metrics have for it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Throttled { .. } => "throttled",
-            Self::Unauthorized { .. } => "unauthorized",
-            Self::Refused { .. } => "refused",
-            Self::Failed { .. } => "failed",
-            Self::TooSlow => "too_slow",
-            Self::BrokenOff(_) => "broken_off",
-        }
-    }
-
-    /// Tells whether the same message could be sent at another time, since this one was not.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Throttled { .. } | Self::Unauthorized { .. } => true,
-            Self::Refused { .. } | Self::Failed { .. } | Self::TooSlow | Self::BrokenOff(_) => {
-                false
-            }
-        }
-    }
-
-    /// Returns Twilio's own number for it.
-    pub fn code(&self) -> Option<u32> {
-        match self {
-            Self::Throttled { code }
-            | Self::Unauthorized { code }
-            | Self::Refused { code, .. }
-            | Self::Failed { code, .. } => *code,
-            Self::Unreachable(_) | Self::TooSlow | Self::BrokenOff(_) => None,
-        }
+impl Reply {
+    /// Returns the name of what the answer is about.
+    fn sid(&self) -> Option<&str> {
+        self.body.get("sid")?.as_str()
     }
 }
 
-/// Says what to do about Twilio's `code`. twilio.com/docs/api/errors.
-pub fn hint(code: u32) -> &'static str {
-    match code {
-        20003 => "are TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, or the API key, of one account?",
-        20404 => "is TWILIO_ACCOUNT_SID the account of the credentials?",
-        20429 => "the account sends too many requests at once",
-        21211 | 21214 | 21217 | 63024 => "the caller's number cannot be written to",
-        21212 => "WHATSAPP_FROM is no number that can send",
-        63003 => "the caller's number has no WhatsApp",
-        63007 => "WHATSAPP_FROM is not a WhatsApp sender of this account",
-        63013 | 63021 => "do WHATSAPP_TEMPLATE_VARIABLES fit the template?",
-        63016 => "is WHATSAPP_TEMPLATE_SID an approved template for WhatsApp?",
-        63018 => "the sender's own rate limit is reached",
-        _ => "see twilio.com/docs/api/errors",
+impl Wait {
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let asked = headers.get(RETRY_AFTER)?;
+        let seconds = asked
+            .to_str()
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        Some(Self(seconds.map(Duration::from_secs)))
     }
-}
 
-/// Returns how long to wait before a second try; `None` where Twilio wants more time than that.
-fn pause_before_retry(headers: &HeaderMap) -> Option<Duration> {
-    let Some(asked) = headers.get(RETRY_AFTER) else {
-        return Some(PAUSE);
-    };
-    let seconds = asked.to_str().ok()?.trim().parse().ok()?;
-    let pause = Duration::from_secs(seconds);
-    (pause <= LONGEST_PAUSE).then_some(pause)
+    /// Returns how long to wait; `None` where that is longer than `longest`.
+    fn at_most(self, longest: Duration) -> Option<Duration> {
+        self.0.filter(|wait| *wait <= longest)
+    }
 }
 
 /// Reads what there is of an answer: its status counts, whatever becomes of the rest.
-async fn read(mut response: Response) -> Said {
+async fn read(mut response: Response) -> Value {
     let mut body = Vec::new();
     while let Ok(Some(part)) = response.chunk().await {
         if body.len() + part.len() > LONGEST_ANSWER {
-            return Said::default();
+            return Value::Null;
         }
         body.extend_from_slice(&part);
     }
     serde_json::from_slice(&body).unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

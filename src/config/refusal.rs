@@ -46,7 +46,7 @@ pub struct WhatsappSettings {
 }
 
 /// How to reach Twilio's REST API.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ApiSettings {
     /// `TWILIO_API_BASE`. Default `https://api.twilio.com`.
     pub base: Url,
@@ -68,20 +68,16 @@ pub enum Sender {
 }
 
 /// The settings that are not there, each with what it is needed for or could be replaced by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unset(Vec<(&'static str, &'static str)>);
 
 impl RefusalSettings {
-    pub(super) fn load(
-        read: &Reader<impl Environment>,
-        production: bool,
-        twilio: &TwilioSettings,
-    ) -> Self {
+    pub(super) fn load(read: &Reader<impl Environment>, api: &Result<ApiSettings, Unset>) -> Self {
         const BEHAVIOR: &str = "CALLS_OVER_CAPACITY_BEHAVIOR";
         let when_full = read
             .parsed(BEHAVIOR, "reject, voicemail or whatsapp")
             .unwrap_or_default();
-        let whatsapp = WhatsappSettings::load(read, production, twilio);
+        let whatsapp = WhatsappSettings::load(read, api);
         if let (WhenFull::Whatsapp, Err(Unset(unset))) = (when_full, &whatsapp) {
             for (name, alternative) in unset {
                 let rule = format!("not set ({BEHAVIOR}=whatsapp needs it{alternative})");
@@ -105,11 +101,13 @@ impl RefusalSettings {
 impl WhatsappSettings {
     fn load(
         read: &Reader<impl Environment>,
-        production: bool,
-        twilio: &TwilioSettings,
+        api: &Result<ApiSettings, Unset>,
     ) -> Result<Self, Unset> {
-        let mut unset = Vec::new();
-        let api = ApiSettings::load(read, production, twilio, &mut unset);
+        let mut unset = match api {
+            Ok(_) => Vec::new(),
+            Err(Unset(unset)) => unset.clone(),
+        };
+        let api = api.as_ref().ok().cloned();
         let sender = sender(read);
         if sender.is_none() {
             unset.push(("WHATSAPP_FROM", ", or WHATSAPP_MESSAGING_SERVICE_SID"));
@@ -132,12 +130,11 @@ impl WhatsappSettings {
 }
 
 impl ApiSettings {
-    fn load(
+    pub(super) fn load(
         read: &Reader<impl Environment>,
         production: bool,
         twilio: &TwilioSettings,
-        unset: &mut Vec<(&'static str, &'static str)>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Unset> {
         const KEY: (&str, &str) = ("TWILIO_API_KEY_SID", "TWILIO_API_KEY_SECRET");
         let base = vendor::url(
             read,
@@ -148,6 +145,7 @@ impl ApiSettings {
         );
         let key = (sid(read, KEY.0, "SK"), read.secret(KEY.1));
         let account = twilio.account.clone();
+        let mut unset = Vec::new();
         if account.is_none() {
             unset.push(("TWILIO_ACCOUNT_SID", ""));
         }
@@ -167,13 +165,15 @@ impl ApiSettings {
             let alternative = ", or TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET";
             unset.push(("TWILIO_AUTH_TOKEN", alternative));
         }
-        let (user, secret) = credentials?;
-        Some(Self {
-            base,
-            account: account?,
-            user,
-            secret,
-        })
+        match (account, credentials) {
+            (Some(account), Some((user, secret))) => Ok(Self {
+                base,
+                account,
+                user,
+                secret,
+            }),
+            _ => Err(Unset(unset)),
+        }
     }
 }
 

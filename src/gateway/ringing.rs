@@ -16,6 +16,7 @@ use crate::{
     campaign::{Campaign, Name},
     chunk::Encoding,
     gateway::Gateway,
+    outbound::Overrides,
     record::{Arrival, Direction},
 };
 
@@ -72,7 +73,8 @@ impl Gateway {
                 self.metrics.started();
                 self.timeline.arrived(call, arrival(Some(agent), None));
                 if ready.dials {
-                    self.call_agent(call, caller, agent, campaign, carrier);
+                    let as_usual = Overrides::default();
+                    self.call_agent(call, caller, agent, &as_usual, campaign, carrier);
                 }
             }
             Decision::Refuse {
@@ -90,15 +92,17 @@ impl Gateway {
 
     /// Starts to connect the agent that was chosen for a call that rings, so that it is there when the
     /// media is, which the `carrier` encodes so.
-    fn call_agent(
+    pub(crate) fn call_agent(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
         agent: &Name,
+        overrides: &Overrides,
         campaign: &Campaign,
         carrier: Encoding,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), agent, campaign, carrier);
+        let (agent, caller) = (self.agent(agent, overrides), caller.clone());
+        let ringing = self.begin_ringing(call, caller, agent, campaign, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -109,11 +113,10 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: CallerId,
-        agent: &Name,
+        agent: Arc<Agent>,
         campaign: &Campaign,
         carrier: Encoding,
     ) -> Ringing {
-        let agent = self.campaigns.agents().of(agent);
         let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
@@ -136,6 +139,21 @@ impl Gateway {
             arriving,
             since: Instant::now(),
         }
+    }
+
+    /// Returns the agent of this name, as it is in one call.
+    fn agent(&self, name: &Name, overrides: &Overrides) -> Arc<Agent> {
+        let agent = self.campaigns.agents().of(name);
+        if overrides.is_empty() {
+            agent
+        } else {
+            Arc::new(agent.overridden(overrides))
+        }
+    }
+
+    /// Tells whether a call's agent is on its way here.
+    pub(crate) fn is_ringing(&self, call: &CarrierCallId) -> bool {
+        self.ringing.lock().contains_key(call)
     }
 
     async fn connect_agent(
@@ -167,7 +185,7 @@ impl Gateway {
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        agent: &Name,
+        (agent, overrides): (&Name, &Overrides),
         campaign: &Campaign,
         noted: Option<&str>,
         carrier: Encoding,
@@ -175,6 +193,7 @@ impl Gateway {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
+            let agent = self.agent(agent, overrides);
             self.begin_ringing(call, caller, agent, campaign, carrier)
         })
     }

@@ -163,6 +163,9 @@ impl Gateway {
             let Some(orphan) = gateway.admission.orphan(&call).await else {
                 return;
             };
+            if orphan.is_being_placed() {
+                return;
+            }
             tracing::warn!(
                 carrier_call.id = %call,
                 replica = orphan.replica,

@@ -65,6 +65,20 @@ impl PublicUrls {
         url
     }
 
+    /// Returns who says what happens to a call that somebody picks up.
+    pub fn outbound_call(&self, marker: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/webhook/outbound_call/{marker}", self.root()));
+        url
+    }
+
+    /// Returns who is told how a call that we have placed comes along.
+    pub fn outbound_status(&self, marker: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/webhook/outbound_status/{marker}", self.root()));
+        url
+    }
+
     /// Returns where a sentence of ours can be fetched.
     pub fn prompt(&self, prompt: Prompt, language: &Language) -> Url {
         let mut url = self.base.clone();

@@ -152,7 +152,12 @@ impl CallRow {
             // Another replica goes on with it.
             Fact::Happened(What::Ended(EndReason::TakenOver)) => {}
             Fact::Happened(What::Ended(reason)) => {
-                if self.come_to(State::Ended) {
+                let state = if reason.is_unanswered() {
+                    State::Failed
+                } else {
+                    State::Ended
+                };
+                if self.come_to(state) {
                     self.reason = Some(reason.as_str().to_owned());
                     self.blame = Some(reason.blame().as_str());
                     self.ended_at = Some(at);
@@ -169,6 +174,13 @@ impl CallRow {
             Fact::Talked(lasted) => {
                 let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);
                 self.talked_ms.get_or_insert(lasted);
+            }
+            Fact::Happened(What::Dialing) => drop(self.come_to(State::Dialing)),
+            Fact::Happened(What::Unsure) => drop(self.come_to(State::Unknown)),
+            Fact::Happened(What::Rings) => drop(self.come_to(State::Ringing)),
+            Fact::Happened(What::PickedUp) => {
+                self.is_owned = true;
+                self.come_to(State::Admitted);
             }
             Fact::Happened(
                 What::Admitted

@@ -8,8 +8,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::fields::any_number;
-use self::fields::{absolute, sid};
+use self::fields::absolute;
+pub use self::fields::{any_number, ended, outbound as outbound_fields, sid};
 use super::{
     carrier::{Carrier, Document, Fields, error::WebhookError},
     dialect::Dialect,
@@ -40,21 +40,30 @@ pub async fn call(
         carrier_call: outcome.carrier_call.clone(),
         from: plan.from.clone(),
     });
-    let call = Call {
-        carrier,
-        fallback: plan.fallback.clone(),
-        plan,
-        watch,
-        stop,
-        rang: Instant::now(),
-        answered: None,
-        offered_stream: false,
-        apologised: false,
-        rejection: None,
-        failure: None,
-        documents: 0,
-        outcome,
-    };
+    let call = Call::new(carrier, plan, outcome, None, watch, stop);
+    call.make().await
+}
+
+/// A call that the gateway has placed, as its callee picks it up.
+pub struct Pickup {
+    pub sid: String,
+    /// Who says what happens next.
+    pub answer_url: String,
+    /// Who has picked up, if that was listened for.
+    pub answered_by: Option<&'static str>,
+}
+
+/// Picks up a call that the gateway has placed, and returns what became of it. Who tells the
+/// gateway of its end is another matter.
+pub async fn pick_up(
+    carrier: &Carrier,
+    plan: CallPlan,
+    pickup: Pickup,
+    watch: &mut Watch<'_>,
+    stop: &CancellationToken,
+) -> CallOutcome {
+    let outcome = CallOutcome::new(call::Carrier::Twilio, pickup.sid.clone(), &plan);
+    let call = Call::new(carrier, plan, outcome, Some(pickup), watch, stop);
     call.make().await
 }
 
@@ -62,6 +71,8 @@ pub async fn call(
 struct Call<'a> {
     carrier: &'a Carrier,
     plan: CallPlan,
+    /// Who has placed it, if not the caller.
+    pickup: Option<Pickup>,
     /// Taken when it is used: it is the last resort.
     fallback: Option<Arc<str>>,
     watch: &'a mut Watch<'a>,
@@ -75,7 +86,6 @@ struct Call<'a> {
     documents: u32,
     outcome: CallOutcome,
 }
-
 /// How a call goes on after a document or a verb.
 enum Then {
     Obey(Document),
@@ -85,11 +95,43 @@ enum Then {
     Vanish,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(
+        carrier: &'a Carrier,
+        plan: CallPlan,
+        outcome: CallOutcome,
+        pickup: Option<Pickup>,
+        watch: &'a mut Watch<'_>,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            carrier,
+            fallback: plan.fallback.clone(),
+            plan,
+            pickup,
+            watch,
+            stop,
+            rang: Instant::now(),
+            answered: None,
+            offered_stream: false,
+            apologised: false,
+            rejection: None,
+            failure: None,
+            documents: 0,
+            outcome,
+        }
+    }
+
     async fn make(mut self) -> CallOutcome {
-        let url = self.carrier.webhook("/webhook/incoming_call");
-        let ringing = self.fields(&[("CallStatus", "ringing")]);
-        let mut then = self.fetch(&url, false, &ringing).await;
+        let (url, status) = match &self.pickup {
+            None => (self.carrier.webhook("/webhook/incoming_call"), "ringing"),
+            Some(pickup) => (pickup.answer_url.clone(), "in-progress"),
+        };
+        let answered_by = self.pickup.as_ref().and_then(|it| it.answered_by);
+        let mut fields = vec![("CallStatus", status)];
+        fields.extend(answered_by.map(|who| ("AnsweredBy", who)));
+        let fields = self.fields(&fields);
+        let mut then = self.fetch(&url, false, &fields).await;
         loop {
             then = match then {
                 Then::Obey(document) => self.obey(&document).await,
@@ -308,6 +350,9 @@ impl Call<'_> {
     }
 
     async fn report_status(&mut self) {
+        if self.pickup.is_some() {
+            return;
+        }
         let status = match (self.rejection, self.answered) {
             (Some(Rejection::Busy), _) => "busy",
             (Some(Rejection::Rejected), _) => "no-answer",
@@ -349,7 +394,12 @@ impl Call<'_> {
     /// Returns Twilio's standard fields and these.
     fn fields(&self, more: &[(&str, &str)]) -> Fields {
         let (account, call) = (&self.carrier.account_sid, &self.outcome.carrier_call);
-        let mut fields = fields::standard(account, call, &self.plan.from, &self.plan.to);
+        let (from, to) = (&self.plan.from, &self.plan.to);
+        let mut fields = if self.pickup.is_some() {
+            fields::outbound(account, call, from, to)
+        } else {
+            fields::standard(account, call, from, to)
+        };
         fields.extend(fields::owned(more));
         fields
     }

@@ -43,6 +43,7 @@ pub enum Script {
 
 impl Script {
     /// Returns the script of one call.
+    #[must_use]
     pub fn of_a_call(self, rng: &mut StdRng) -> Self {
         match self {
             Self::Mixed => match rng.random_range(0..10) {

@@ -1,6 +1,7 @@
 //! Twilio's webhooks: a call rings, its status changes, its bridge has ended.
 
 pub mod message;
+pub mod outbound;
 pub mod signature;
 pub mod transfer;
 pub mod voicemail;
@@ -60,6 +61,7 @@ pub struct CallStatus {
 /// `POST /webhook/stream_ended`.
 pub struct StreamEnded {
     pub id: CarrierCallId,
+    /// Our number.
     pub to: CallerId,
     pub is_final: bool,
 }
@@ -209,9 +211,12 @@ impl FromForm for CallStatus {
 
 impl FromForm for StreamEnded {
     fn from_form(form: &Form) -> Result<Self, WebhookError> {
+        // Of a call that we have placed, our number is the one that calls.
+        let is_placed = form.field("Direction") == Some("outbound-api");
+        let ours = if is_placed { "From" } else { "To" };
         Ok(Self {
             id: form.call_id()?,
-            to: CallerId::read(form.field("To").unwrap_or_default()),
+            to: CallerId::read(form.field(ours).unwrap_or_default()),
             is_final: form.field("CallStatus").is_some_and(is_final),
         })
     }

@@ -107,6 +107,30 @@ impl AgentLog {
         }
     }
 
+    /// Gives what was kept for a call that we placed to the name by which it was picked up, and
+    /// notes whether the agent is dialed for it.
+    pub fn picked_up(
+        &mut self,
+        now: Millis,
+        agent: &Name,
+        (pending, call): (&CarrierCallId, &CarrierCallId),
+        dials: bool,
+    ) {
+        let asked = self.of(now, agent);
+        let is_kept = |dial: &Dial, call: &CarrierCallId| !dial.done && dial.call == *call;
+        let until = asked.dials.iter().find(|dial| is_kept(dial, pending));
+        let until = until.map(|dial| dial.lapses_at);
+        let moves = dials || until.is_some();
+        asked
+            .dials
+            .retain(|dial| !(is_kept(dial, pending) || moves && is_kept(dial, call)));
+        if dials {
+            asked.dial(call, true, now + MINUTE, false);
+        } else if let Some(until) = until {
+            asked.dial(call, false, until, true);
+        }
+    }
+
     /// Takes in what was seen of an agent; returns what was asked of it.
     pub fn report(&mut self, now: Millis, report: &AgentReport) -> AgentUse {
         let asked = self.of(now, &report.agent);

@@ -1,8 +1,8 @@
 -- Takes a slot in every scope of a call, or in none.
 --
 -- KEYS  1 generation, 2 gate, 3 decision, 4 ended, 5 set-ups, 6 epoch, 7 owner, 8 state, 9 active,
---       10 count, then the call's scopes (the global one first, the set-up one second), then those
---       that have a reserve, then for each agent that may have the call, in the order in which they
+--       10 count, then the call's scopes (the global one first, the set-up one second where the call
+--       waits for media), then those that have a reserve, then for each agent that may have the call, in the order in which they
 --       are tried: resting, its scope, dials, tokens.
 -- ARGV  1 call, 2 replica, 3 lease, 4 longest lease, 5 whether the agent is dialed here at once,
 --       6 the last key before the agents', 7 number of scopes, then for each scope: cap, name, and
@@ -36,7 +36,7 @@ for i = 1, tonumber(ARGV[7]) do
       cap = cap - math.max(0, slots - call('ZCOUNT', KEYS[tonumber(key)], live, '+inf'))
     end
   end
-  if i == 2 and known[5] and string.find(known[5], '0', 1, true) then
+  if ARGV[at + 1] == 'setup' and known[5] and string.find(known[5], '0', 1, true) then
     -- While most calls bring no media, they may wait in half of what is free.
     local _, without = string.gsub(known[5], '0', '')
     if without > 50 then

@@ -10,7 +10,10 @@ use crate::{
         redis::{RedisStore, SCRIPTS, StoreError, keys},
         scope::{Room, Scope},
         state::Orphan,
-        store::{Acquired, Adopted, Arrival, Choices, Ending, Rebound, Released, Request},
+        store::{
+            Acquired, Adopted, Arrival, Choices, Ending, PickUp, PickedUp, Rebound, Released,
+            Request,
+        },
     },
     call::{CarrierCallId, EndReason},
     telemetry::StoreOperation,
@@ -240,6 +243,47 @@ impl RedisStore {
             "ENDED" => Ok(Rebound::Ended),
             _ => Err(StoreError::Garbled("rebind")),
         }
+    }
+
+    pub async fn pick_up(
+        &self,
+        request: &Request<'_>,
+        pick_up: &PickUp<'_>,
+    ) -> Result<PickedUp, StoreError> {
+        let keys = &self.inner.keys;
+        let (call, pending) = (request.call.as_str(), pick_up.pending.as_str());
+        let mut script = SCRIPTS.pick_up.prepare_invoke();
+        script
+            .key(&[&keys.generation, &keys.gate])
+            .key(&[keys.decision(call), keys.ended(call), keys.ended(pending)])
+            .key(&keys.epoch)
+            .key(&[keys.owner(call), keys.owner(pending)])
+            .key(&[keys.state(call), keys.state(pending)])
+            .key(&[&keys.active, &keys.count])
+            .arg(&[call, pending, &self.inner.replica])
+            .arg(request.lease)
+            .arg(self.inner.longest_lease())
+            .arg(&[pick_up.ticket, pick_up.state])
+            .arg(u8::from(pick_up.dials));
+        let asked = self.asked_for(12, request.rooms);
+        let last = asked.keys.len() + 12;
+        script.key(asked.keys);
+        match pick_up.agent {
+            Some(agent) => script.key(keys.dials(agent)).arg(last + 1),
+            None => script.arg(0),
+        };
+        script.arg(asked.args);
+        let mut reply = self.for_caller(StoreOperation::PickUp, script).await?;
+        Ok(match reply.text()?.as_str() {
+            "LIVE" => PickedUp::Waits {
+                epoch: reply.number()?,
+                gated: reply.number::<u8>()? == 1,
+            },
+            "FULL" => PickedUp::Refused(refusal(&reply.text()?)?),
+            "REPEATED" => PickedUp::Repeated(kept(&reply.text()?)?),
+            "ENDED" => PickedUp::Ended,
+            _ => return Err(StoreError::Garbled("pick_up")),
+        })
     }
 
     /// Returns what is kept of a call that has neither a lease nor a replica that lives.

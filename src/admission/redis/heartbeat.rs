@@ -7,7 +7,7 @@ use crate::{
         HEARTBEAT,
         redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, calls::reason},
         scope::Scope,
-        store::{News, Renewal, Renewed},
+        store::{Claim, News, Renewal, Renewed},
     },
     call::CarrierCallId,
     telemetry::StoreOperation,
@@ -99,7 +99,7 @@ impl RedisStore {
                 .arg(call)
                 .arg(claim.lease.epoch)
                 .arg(claim.lasts)
-                .arg(u8::from(claim.has_media))
+                .arg(whereabouts(claim))
                 .arg(others.collect::<Vec<_>>().join(" "))
                 .arg(claim.state.as_deref().unwrap_or_default())
                 .arg(claim.ticket.as_deref().unwrap_or_default());
@@ -140,5 +140,16 @@ impl RedisStore {
             used: counted.zip(counts).collect(),
             news,
         })
+    }
+}
+
+/// Returns what the script is told of a call's media.
+fn whereabouts(claim: &Claim) -> &'static str {
+    if claim.has_media {
+        "1"
+    } else if claim.scopes.contains(&Scope::Setup) {
+        "0"
+    } else {
+        "r"
     }
 }

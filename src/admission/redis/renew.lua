@@ -7,8 +7,8 @@
 -- ARGV  1 a new generation, 2 replica, 3 longest lease, 4 number of scopes without the set-up one,
 --       5 how long the gate stays, 6 whether the replica was without the store, 7 how long a
 --       silent replica counts, 8 its free places (-1 while it drains), then for each call: call,
---       epoch (0 if it was taken without the store), lease, whether its media is there, the other
---       scopes as "1 3 ...", state and ticket where the store may not know them.
+--       epoch (0 if it was taken without the store), lease, whether its media is there (1), awaited
+--       (0), or not to be expected while it rings (r), the other scopes as "1 3 ...", state and ticket where the store may not know them.
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -57,7 +57,7 @@ for at = 9, #ARGV, 7 do
     for scope in string.gmatch(ARGV[at + 4], '%d+') do
       call('ZADD', KEYS[9 + tonumber(scope)], lapse, sid)
     end
-    if not has_media then call('ZADD', KEYS[9], lapse, sid) end
+    if ARGV[at + 3] == '0' then call('ZADD', KEYS[9], lapse, sid) end
     call('SADD', KEYS[3], sid)
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end

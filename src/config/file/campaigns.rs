@@ -138,6 +138,8 @@ impl Reading<'_> {
             caps: TenantCaps {
                 max_calls,
                 reserved,
+                daily_calls: table.entry("max_daily_calls").and_then(|it| it.cap()),
+                daily_minutes: table.entry("max_daily_minutes").and_then(|it| it.cap()),
             },
             shared: Shared::of(cap),
         }

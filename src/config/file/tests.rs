@@ -103,7 +103,7 @@ fn keys_that_nobody_knows_are_told_without_their_values() {
     c.toml:3:1: campaigns.good."\u{1b}[31m red": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
     c.toml:3:1: campaigns.good."longlonglonglonglonglonglonglonglonglong…": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
     c.toml:4:1: agents.a.apikey: unknown; there are kind, url, model, api_key, api_key_file, voice, instructions, greeting, transcription_model, turn_detection, vad_threshold, vad_silence_ms, ca_file, api_version, tenant_id, client_id, client_secret, client_secret_file, agent_name, project_name, noise_suppression, echo_cancellation, auto_truncate, max_sessions, connections_per_minute, tokens_per_minute
-    c.toml:4:1: tenants.t.max: unknown; there are max_calls, reserved, endpoints
+    c.toml:4:1: tenants.t.max: unknown; there are max_calls, reserved, max_daily_calls, max_daily_minutes, endpoints
     c.toml:5:1: groups.g.reserved: unknown; there are max_calls
     c.toml:3:2: limits: unknown; there are agents, default_campaign, groups, tenants, campaigns
     "#);
@@ -664,6 +664,8 @@ fn the_example_of_the_docs_is_right_and_says_what_it_says() {
                 10,
             ),
             reserved: 0,
+            daily_calls: None,
+            daily_minutes: None,
         },
         agent: Name(
             "hebrew",

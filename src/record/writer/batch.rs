@@ -1,6 +1,6 @@
 //! One transaction's worth of facts, as statements that two databases understand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use sqlx::{Row, any::AnyRow};
 use uuid::Uuid;
 
 use crate::{
-    call::CarrierCallId,
+    call::{CallId, CarrierCallId},
     recent::Millis,
     record::{
         Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
@@ -57,6 +57,7 @@ pub async fn write(
     told: &dyn Told,
     replica: &str,
 ) -> Result<(), sqlx::Error> {
+    let entries = &by_their_names(writing, entries).await?[..];
     let rows = fold(entries);
     let mut known: HashMap<String, CallFacts> = HashMap::new();
     for part in rows.chunks(MOST_VALUES / VALUES_OF_A_CALL) {
@@ -93,6 +94,32 @@ pub async fn write(
         }
     }
     Ok(())
+}
+
+/// Has calls that we placed go by the names that their carriers have for them, as far as they are
+/// known.
+async fn by_their_names(
+    writing: &mut Writing,
+    entries: &[Entry],
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut entries = entries.to_vec();
+    let pending = entries.iter().filter(|entry| entry.call.is_pending());
+    let pending: HashSet<&CarrierCallId> = pending.map(|entry| &entry.call).collect();
+    let mut names: HashMap<CarrierCallId, CarrierCallId> = HashMap::new();
+    for call in pending {
+        let mut sql = Sql::new("SELECT carrier_call FROM calls WHERE call = ");
+        sql.bind(CallId::of(call).to_string());
+        for row in sql.fetch_all(writing).await? {
+            let name: String = row.try_get("carrier_call")?;
+            names.extend(CarrierCallId::try_from(name).map(|name| (call.clone(), name)));
+        }
+    }
+    for entry in &mut entries {
+        if let Some(name) = names.get(&entry.call) {
+            entry.call = name.clone();
+        }
+    }
+    Ok(entries)
 }
 
 /// Brings all that a batch says of each call together; calls in the order in which they come.

@@ -28,6 +28,14 @@ pub fn standard(account_sid: &str, call_sid: &str, from: &str, to: &str) -> Fiel
     ])
 }
 
+/// Returns the fields that every webhook has of a call that was placed by REST.
+pub fn outbound(account_sid: &str, call_sid: &str, from: &str, to: &str) -> Fields {
+    let mut fields = standard(account_sid, call_sid, from, to);
+    fields.retain(|(name, _)| !matches!(name.as_str(), "Direction" | "StirVerstat"));
+    fields.extend(owned(&[("Direction", "outbound-api")]));
+    fields
+}
+
 /// Returns the fields that tell the end of a call, besides the standard ones.
 pub fn ended(status: &str, lasted: Duration) -> Fields {
     let now = Timestamp::now().to_zoned(TimeZone::UTC);

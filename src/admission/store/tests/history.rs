@@ -12,6 +12,8 @@ use super::{
 
 pub const REPLICAS: usize = 3;
 const CALLS: u32 = 8;
+/// How long a call that was placed may ring.
+const RING: Millis = 45_000;
 /// Times to pass that come no nearer than 300 ms to any time after which a shared store forgets
 /// something: its clock goes on while operations run.
 const CLEAR_OF_LIMITS: Millis = 1_700;
@@ -38,6 +40,18 @@ pub enum Step {
         replica: usize,
         call: u32,
         /// Whether the agent is dialed at once.
+        dials: bool,
+    },
+    /// A slot is taken for a call that is about to be placed.
+    Reserve {
+        replica: usize,
+        call: u32,
+    },
+    /// Somebody picks up a call that was placed, by the name that its carrier has for it.
+    PickUp {
+        replica: usize,
+        call: u32,
+        name: u32,
         dials: bool,
     },
     Adopt {
@@ -214,6 +228,15 @@ fn any_step() -> impl Strategy<Value = Step> {
             (call + 4) % CALLS
         },
     });
+    let reserve = (replica(), call()).prop_map(|(replica, call)| Step::Reserve { replica, call });
+    let pick_up = (replica(), call(), any::<bool>(), any::<bool>());
+    // Its carrier may have told the name before.
+    let pick_up = pick_up.prop_map(|(replica, call, is_known, dials)| Step::PickUp {
+        replica,
+        call,
+        name: call + if is_known { CALLS } else { 2 * CALLS },
+        dials,
+    });
     prop_oneof![
         8 => acquire,
         5 => adopt,
@@ -221,6 +244,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => release,
         1 => call().prop_map(|call| Step::End { call }),
         2 => rebind,
+        4 => reserve,
+        3 => pick_up,
         2 => report,
         1 => replica().prop_map(Step::Crash),
         1 => Just(Step::Lose),
@@ -338,7 +363,14 @@ impl Play<'_> {
                 replica,
                 call,
                 dials,
-            } => self.acquire(*replica, *call, *dials).await,
+            } => self.acquire(*replica, *call, *dials, false).await,
+            Step::Reserve { replica, call } => self.acquire(*replica, *call, false, true).await,
+            Step::PickUp {
+                replica,
+                call,
+                name,
+                dials,
+            } => self.pick_up(*replica, *call, *name, *dials).await,
             Step::Adopt {
                 replica,
                 call,
@@ -354,7 +386,7 @@ impl Play<'_> {
                     return Ok(()); // It remembers what it has decided.
                 }
                 if *unheard {
-                    self.acquire(*replica, *call, true).await?;
+                    self.acquire(*replica, *call, true, false).await?;
                 }
                 let rooms = self.rooms_with_agent(*call);
                 self.believe(*replica, &super::call(*call), 0, &rooms, *has_media);
@@ -423,8 +455,12 @@ impl Play<'_> {
         replica: usize,
         number: u32,
         dials: bool,
+        rings: bool,
     ) -> Result<(), TestCaseError> {
-        let (call, rooms) = (call(number), self.rooms(number));
+        let (call, mut rooms) = (call(number), self.rooms(number));
+        if rings {
+            rooms.retain(|room| room.scope != Scope::Setup);
+        }
         let state = state(&rooms);
         let request = Request {
             call: &call,
@@ -474,7 +510,10 @@ impl Play<'_> {
                 }
                 let at = chosen.iter().position(|(chosen, _)| chosen == agent);
                 self.given.insert(call.clone(), at.unwrap());
-                let rooms = self.rooms_with_agent(number);
+                let mut rooms = self.rooms_with_agent(number);
+                if rings {
+                    rooms.retain(|room| room.scope != Scope::Setup);
+                }
                 self.believe(replica, &call, epoch, &rooms, false);
             }
             Acquired::Refused(_) => {
@@ -571,7 +610,7 @@ impl Play<'_> {
             return Ok(()); // It remembers what it has decided.
         }
         if unheard {
-            self.acquire(replica, number, true).await?;
+            self.acquire(replica, number, true, false).await?;
         }
         let (call, scopes) = (call(number), all_scopes());
         self.forget(replica, &call);
@@ -601,7 +640,7 @@ impl Play<'_> {
         let due = due.filter(|(at, _)| bits & (1 << (at % 8)) != 0);
         let claims: Vec<Claim> = due
             .map(|(_, it)| {
-                it.claim.lasts = it.until.map_or(LEASE, |until| until - now);
+                it.claim.lasts = it.until.map_or(LEASE, |until| LEASE.min(until - now));
                 it.claim.clone()
             })
             .collect();
@@ -723,6 +762,56 @@ impl Play<'_> {
         Ok(())
     }
 
+    async fn pick_up(
+        &mut self,
+        replica: usize,
+        number: u32,
+        name: u32,
+        dials: bool,
+    ) -> Result<(), TestCaseError> {
+        let (pending, named) = (call(number), call(name));
+        let rooms = self.rooms_with_agent(number);
+        let state = state(&rooms);
+        self.tickets += 1;
+        let ticket = format!("picked-up-{}", self.tickets);
+        let request = Request {
+            call: &named,
+            rooms: &rooms,
+            lease: SETUP,
+        };
+        let (agent, budget) = self.agent(number);
+        let pick_up = PickUp {
+            pending: &pending,
+            ticket: &ticket,
+            state: &state,
+            agent: budget.dials.is_some().then_some(&agent),
+            dials,
+        };
+        let store = self.house.store(replica);
+        let picked_up = store.pick_up(self.house.now, &request, &pick_up).await;
+        let picked_up = picked_up.unwrap();
+        let mut given = 0;
+        if let PickedUp::Waits { epoch, .. } = picked_up {
+            given = self.newer(epoch)?;
+        }
+        let by = self.name(replica);
+        let expected = self.model.pick_up(&by, &request, &pick_up, given);
+        prop_assert_eq!(&picked_up, &expected);
+        match picked_up {
+            PickedUp::Waits { epoch, .. } => {
+                self.forget(replica, &pending);
+                self.believe(replica, &named, epoch, &rooms, false);
+            }
+            PickedUp::Refused(_) => {
+                let look = self.house.pass(0);
+                let (before, after) = (self.last.without_decisions(), look.without_decisions());
+                prop_assert_eq!(before, after, "a refusal leaves a trace");
+            }
+            PickedUp::Repeated(_) | PickedUp::Ended => {}
+        }
+        Ok(())
+    }
+
     async fn sweep(&mut self) -> Result<(), TestCaseError> {
         if let Store::Redis(store) = self.house.store(0) {
             let swept = store.reap(&all_scopes()).await.unwrap();
@@ -755,7 +844,9 @@ impl Play<'_> {
             state: Some(state(rooms)),
             ticket: (epoch == 0).then(|| format!("ticket-of-{call}")),
         };
-        let until = (!has_media).then_some(self.house.now + SETUP);
+        let rings = !has_media && !claim.scopes.contains(&Scope::Setup);
+        let patience = if rings { RING } else { SETUP };
+        let until = (!has_media).then_some(self.house.now + patience);
         let Replica { calls, had, .. } = &mut self.replicas[replica];
         had.push(claim.lease.clone());
         calls.push(Believed { claim, until });
@@ -804,14 +895,16 @@ impl Play<'_> {
     }
 
     /// Returns what a call needs: even ones are the first tenant's, and every other of those its
-    /// campaign's.
+    /// campaign's; every other odd one is placed by us.
     fn rooms(&self, call: u32) -> Vec<Room> {
         let caps = &self.setting;
         let [global, setup, first, second, campaign, ..] = all_scopes();
         let setup = Room::new(setup, caps.setup);
         let mut global = Room::new(global, caps.global);
         if !call.is_multiple_of(2) {
-            return vec![global, setup, Room::new(second, caps.tenants[1])];
+            let mut rooms = vec![global, setup, Room::new(second, caps.tenants[1])];
+            rooms.extend((call % 4 == 3).then(|| Room::new(Scope::Outbound, 2)));
+            return rooms;
         }
         global.reserves.push((second, caps.kept_for_tenant));
         let mut tenant = Room::new(first, caps.tenants[0]);
@@ -837,7 +930,7 @@ fn as_told(used: &[AgentUse]) -> Vec<AgentUse> {
     used.collect()
 }
 
-fn all_scopes() -> [Scope; 7] {
+fn all_scopes() -> [Scope; 8] {
     let [eager, patient] = agents().map(Scope::Agent);
     [
         Scope::Global,
@@ -847,5 +940,6 @@ fn all_scopes() -> [Scope; 7] {
         Scope::Campaign(name("third")),
         eager,
         patient,
+        Scope::Outbound,
     ]
 }

@@ -484,6 +484,63 @@ impl Model {
         Rebound::Named
     }
 
+    pub fn pick_up(
+        &mut self,
+        replica: &str,
+        request: &Request<'_>,
+        pick_up: &PickUp<'_>,
+        given: u64,
+    ) -> PickedUp {
+        let (call, pending) = (request.call, pick_up.pending);
+        if self.reason(call).is_some() || self.reason(pending).is_some() {
+            return PickedUp::Ended;
+        }
+        let named = self.held(call).is_some();
+        match self.decision(call) {
+            Some(kept @ Kept::Refused(_)) => return PickedUp::Repeated(kept),
+            Some(kept @ Kept::Admitted(_)) if named => return PickedUp::Repeated(kept),
+            Some(Kept::Admitted(_)) | None => {}
+        }
+        let gated = self.gated();
+        let is_held = named || self.held(pending).is_some();
+        if !(is_held || gated)
+            && let Some(refusal) = self.full(request.rooms, false)
+        {
+            self.decide(call, Kept::Refused(refusal.clone()));
+            return PickedUp::Refused(refusal);
+        }
+        let scopes = request.rooms.iter().map(|room| room.scope.clone());
+        let scopes: Vec<Scope> = scopes.collect();
+        let is_shared = self.is_shared; // Memory knows in which scopes it was.
+        for row in self.rows.iter_mut().filter(|row| row.call == *pending) {
+            row.scopes
+                .retain(|scope| is_shared && !scopes.contains(scope));
+        }
+        self.rows.retain(|row| !row.scopes.is_empty());
+        self.put(replica, call, given, request.lease, scopes);
+        if let Some(agent) = pick_up.agent {
+            let now = self.now;
+            let kept = |it: &Dial, call: &CarrierCallId| {
+                it.by.is_none() && it.agent == *agent && it.call == *call
+            };
+            let mut dials = self.dials.iter();
+            let until = dials.find(|it| now < it.lapses_at && kept(it, pending));
+            let until = until.map(|it| it.lapses_at);
+            self.dials.retain(|it| !kept(it, pending));
+            if pick_up.dials {
+                self.dials.retain(|it| !kept(it, call));
+                self.keeps_dial(agent, call, Some(replica), now + MINUTE, false);
+            } else if let Some(until) = until {
+                self.keeps_dial(agent, call, None, until, true);
+            }
+        }
+        self.decide(call, Kept::Admitted(pick_up.ticket.to_owned()));
+        PickedUp::Waits {
+            epoch: given,
+            gated,
+        }
+    }
+
     /// Sweeps up what has lapsed; returns how many slots that frees and how many are held.
     pub fn sweep(&mut self) -> (u32, u32) {
         self.reap();

@@ -601,3 +601,91 @@ fn an_agent_that_keeps_failing_is_tried_by_one_call_after_its_rest() {
         );
     });
 }
+
+#[test]
+fn a_call_that_we_place_holds_its_slot_while_it_rings_and_waits_for_media_once_picked_up() {
+    of_both(async |house| {
+        let mut rooms = rooms(5, 5);
+        rooms.push(Room::new(Scope::Outbound, 1));
+        let ringing: Vec<Room> = rooms
+            .iter()
+            .filter(|room| room.scope != Scope::Setup)
+            .cloned()
+            .collect();
+        let Acquired::Admitted { epoch, .. } = house.acquire(1, &ringing).await else {
+            panic!("there is room");
+        };
+        let refused = Acquired::Refused(full(Scope::Outbound, 1, 1));
+        assert_eq!(house.acquire(2, &ringing).await, refused);
+        assert_eq!(house.count(&Scope::Setup), 0, "no media is awaited");
+        let (pending, named) = (call(1), call(3));
+        let request = Request {
+            call: &named,
+            rooms: &rooms,
+            lease: SETUP,
+        };
+        let pick_up = PickUp {
+            pending: &pending,
+            ticket: "a-ticket",
+            state: &state(&rooms),
+            agent: None,
+            dials: false,
+        };
+        let picked_up = async || {
+            let store = house.store(1);
+            store.pick_up(house.now, &request, &pick_up).await.unwrap()
+        };
+        assert!(matches!(picked_up().await, PickedUp::Waits { .. }));
+        let again = Kept::Admitted("a-ticket".to_owned());
+        assert_eq!(picked_up().await, PickedUp::Repeated(again));
+        for scope in [Scope::Global, Scope::Setup, Scope::Outbound] {
+            assert_eq!(house.count(&scope), 1, "{scope}");
+        }
+        // Whoever placed it hears that it is another's now.
+        let placed = Claim {
+            lease: lease(&named, epoch),
+            scopes: ringing.iter().map(|room| room.scope.clone()).collect(),
+            lasts: LEASE,
+            has_media: false,
+            state: None,
+            ticket: None,
+        };
+        let renewal = Renewal {
+            claims: &[placed],
+            scopes: &[],
+            puts_up_gate: false,
+            places: None,
+            hurried: false,
+        };
+        let renewed = house.store(0).renew(house.now, &renewal).await.unwrap();
+        assert_eq!(renewed.news, [(named.clone(), News::Lost)]);
+    });
+}
+
+#[test]
+fn nobody_who_does_not_pick_up_counts_as_a_call_without_media() {
+    of_both(async |house| {
+        let rooms = [
+            Room::new(Scope::Global, 8),
+            Room::new(Scope::Tenant(Name::default_name()), 8),
+            Room::new(Scope::Outbound, 8),
+        ];
+        let ending = Ending {
+            reason: EndReason::NoAnswer,
+            without_media: EndReason::NoAnswer,
+            state: None,
+            forever: true,
+            had_media: false,
+        };
+        for number in 0..60 {
+            assert!(house.admits(number, &rooms).await);
+            let (store, now) = (house.store(0), house.now);
+            let ended = store.end(now, &call(number), &ending).await.unwrap();
+            assert!(matches!(ended, Released::Freed { waited: false, .. }));
+        }
+        let inbound = self::rooms(8, 8);
+        for number in 100..108 {
+            assert!(house.admits(number, &inbound).await, "{number}");
+        }
+    });
+}

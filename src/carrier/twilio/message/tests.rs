@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -8,6 +8,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::{
+    carrier::twilio::{Patience, Problem},
+    config::ApiSettings,
+};
 
 const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(5),
@@ -88,7 +92,7 @@ fn a_pause_is_made_if_it_is_short() {
         if let Some(asked) = asked {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(asked));
         }
-        assert_eq!(pause_before_retry(&headers), pause, "{asked:?}");
+        assert_eq!(pause_before_retry(Wait::read(&headers)), pause, "{asked:?}");
     }
 }
 
@@ -98,7 +102,7 @@ fn both_kinds_of_problems_have_a_code() {
         r#"{"code":63016,"message":"…","more_info":"…","status":400}"#,
         r#"{"type":"…","title":"…","status":400,"code":63016,"detail":"…"}"#,
     ] {
-        let said: Said = serde_json::from_str(body).unwrap();
+        let said: Problem = serde_json::from_str(body).unwrap();
         assert_eq!(said.code, Some(63016));
     }
 }

@@ -1,0 +1,138 @@
+//! The other way for a call to begin: a program asks for it, and we place it.
+//!
+//! Invariant: nobody is called twice for one request. What was asked for is committed before the
+//! carrier is asked, and the carrier is asked again only for what it has certainly not done.
+//! Invariant: what may ring has a row that some replica looks after, and holds a slot.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the routes that use it come next: POST and DELETE /v1/calls"
+)]
+
+pub mod number;
+mod pace;
+mod place;
+mod progress;
+mod request;
+mod rows;
+mod supervise;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    admission::Refusal,
+    carrier::twilio::{Patience, TwilioApi},
+    config::OutboundSettings,
+    gateway::Gateway,
+    outbound::pace::{Pace, TooMany, Window},
+};
+
+pub use place::{Asker, place};
+pub use progress::{Progress, hang_up, overrides_of, picked_up, progressed};
+pub use request::{Overrides, Request, WhenMachine};
+pub use supervise::look_after;
+
+/// What a marker is sealed for.
+const PURPOSE: &str = "outbound";
+
+/// What placing calls needs beside the rest of the gateway.
+pub struct Outbound {
+    settings: Box<OutboundSettings>,
+    /// `None` where the settings to ask Twilio for calls are not there.
+    twilio: Option<TwilioApi>,
+    pace: Arc<Pace>,
+    by_key: Mutex<Window<String>>,
+    started: Instant,
+}
+
+/// A call that is going to be placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Placed {
+    pub id: String,
+    pub state: &'static str,
+    pub to: String,
+    pub from: String,
+    pub campaign: String,
+    pub created_at: i64,
+}
+
+/// Why a call is not placed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A field of the request is at fault.
+    Invalid {
+        field: &'static str,
+        message: String,
+    },
+    /// The same key came with another body.
+    OtherBody,
+    /// No call can be placed with these settings; what has to be set.
+    Closed(String),
+    /// A cap on live calls is full: `rate_limit_exceeded`.
+    Full(Refusal),
+    /// There were too many requests: `rate_limit_exceeded`.
+    TooMany {
+        cap: &'static str,
+        value: u32,
+        again_in: Duration,
+    },
+    /// The day's calls or minutes are spent: `usage_cap_exceeded`.
+    Spent {
+        cap: &'static str,
+        value: u32,
+        used: u32,
+        again_in: Duration,
+    },
+    /// The slot store or the database cannot say; or this replica drains.
+    Unavailable { again_in: Duration },
+}
+
+/// What the URLs of a placed call carry, so that whoever is told of it knows which one it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Marker {
+    #[serde(rename = "p")]
+    pub pending: String,
+    #[serde(rename = "g")]
+    pub campaign: String,
+    #[serde(rename = "a")]
+    pub agent: String,
+    #[serde(rename = "m")]
+    pub when_machine: WhenMachine,
+}
+
+impl Outbound {
+    /// # Errors
+    /// If there is no TLS to be had.
+    pub fn new(settings: Box<OutboundSettings>) -> Result<Box<Self>, reqwest::Error> {
+        let twilio = settings.twilio.as_ref().ok().cloned();
+        let twilio = twilio.map(|api| TwilioApi::new(api, Patience::default()));
+        Ok(Box::new(Self {
+            twilio: twilio.transpose()?,
+            pace: Arc::new(Pace::new(settings.per_second, settings.longest_wait)),
+            by_key: Mutex::new(Window::new(settings.per_key, Duration::from_secs(60))),
+            settings,
+            started: Instant::now(),
+        }))
+    }
+
+    /// Notes that an API key asks for a call.
+    fn note_key(&self, key: &str) -> Result<(), TooMany> {
+        let mut keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.note(self.started.elapsed(), &key.to_owned())
+    }
+}
+
+/// Reads what a URL of ours carries.
+pub fn open(gateway: &Gateway, text: &str) -> Option<Marker> {
+    gateway.seal.open(PURPOSE, text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,493 @@
+//! A program asks for a call: checked, noted, given a slot, and then placed beside the answer.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::web;
+use rand::RngExt;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
+
+use crate::{
+    admission::{Outgoing, Refusal, Reservation},
+    call::{CallId, CallerId, Carrier, CarrierCallId, EndReason, PhoneNumber},
+    campaign::{Campaign, Name},
+    carrier::twilio::{CallError, Fate, NewCall, hint},
+    gateway::Gateway,
+    outbound::{
+        Marker, PURPOSE, Placed, Refused, Request,
+        pace::Turn,
+        progress::{fail, named, reconcile},
+        request::invalid,
+        rows::{self, Limits, Move, NewRow, Noted, Row, Stage},
+    },
+    record::{Arrival, Direction, What, unix_millis},
+};
+
+/// How long a call may ring on beyond its time, and the carrier may take to say so.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// How soon to ask again where the store or the database is away.
+const AWAY_FOR: Duration = Duration::from_secs(2);
+/// How long whoever asks by the same key at the same time waits for the first one's answer.
+const TWINS_WAIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The pause where the carrier wants none in particular.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest idempotency key, in characters.
+const LONGEST_KEY: usize = 255;
+
+/// Who asks for a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    pub tenant: &'a Name,
+    /// The API key's id.
+    pub api_key: &'a str,
+}
+
+/// Places a call once for each idempotency key: whoever asks again, on any replica, gets the first
+/// answer. The call is placed beside that.
+///
+/// # Errors
+/// If the request is wrong, or there is no room for its call.
+pub async fn place(
+    gateway: &web::Data<Gateway>,
+    asker: Asker<'_>,
+    key: &str,
+    body: &Value,
+) -> Result<Placed, Refused> {
+    let plain = |letter: char| letter.is_ascii_graphic();
+    if !((1..=LONGEST_KEY).contains(&key.len()) && key.chars().all(plain)) {
+        let rule = "1 to 255 visible ASCII characters, another for each call";
+        return Err(invalid("Idempotency-Key", rule));
+    }
+    let outbound = &gateway.outbound;
+    let request = Request::read(body)?;
+    let settings = &outbound.settings;
+    let to = settings.countries.read(&request.to);
+    let to = to.map_err(|error| invalid("to", &error.to_string()))?;
+    let campaign = campaign_of(gateway, asker.tenant, &request)?;
+    let from = caller_id(gateway, &request, &campaign)?;
+    if let Err(unset) = &settings.twilio {
+        return Err(Refused::Closed(unset.to_string()));
+    }
+    if gateway.is_draining() {
+        return Err(Refused::Unavailable { again_in: AWAY_FOR });
+    }
+    let pending = CarrierCallId::pending(Carrier::Twilio);
+    let row = Row {
+        call: CallId::of(&pending),
+        tenant: asker.tenant.to_string(),
+        body_hash: hash(body),
+        pending,
+        carrier_call: None,
+        campaign: campaign.id.to_string(),
+        agent: None,
+        to: to.reveal().to_owned(),
+        from: from.reveal().to_owned(),
+        terms: request.terms,
+        stage: Stage::Reserving,
+        created_at: now(),
+        dialed_at: None,
+        rings_until: None,
+    };
+    let new = NewRow {
+        row,
+        key: key.to_owned(),
+        api_key: asker.api_key.to_owned(),
+        holder: gateway.admission.replica().to_owned(),
+        to,
+        from,
+    };
+    note(gateway, new, &campaign).await
+}
+
+/// Notes a call, or finds the one that was placed by the same key.
+async fn note(
+    gateway: &web::Data<Gateway>,
+    new: NewRow,
+    campaign: &Arc<Campaign>,
+) -> Result<Placed, Refused> {
+    let settings = &gateway.outbound.settings;
+    let caps = campaign.tenant_caps;
+    let limits = Limits {
+        per_destination: settings.per_destination,
+        daily_calls: caps.daily_calls.unwrap_or(settings.daily_calls),
+        daily_minutes: caps.daily_minutes.unwrap_or(settings.daily_minutes),
+    };
+    let records = &gateway.records;
+    let asked_at = Instant::now();
+    let row = new.row.clone();
+    loop {
+        let noted = rows::note(&records.database, new.clone(), limits, &records.numbers);
+        let noted = noted.await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a call cannot be noted, so it is not placed");
+            Refused::Unavailable { again_in: AWAY_FOR }
+        })?;
+        let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
+        return match noted {
+            Noted::New => begin(gateway, row, campaign, &new.api_key).await,
+            Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
+            // Whether there is room for it is just being asked.
+            Noted::Known(known) if known.stage == Stage::Reserving => {
+                if asked_at.elapsed() > TWINS_WAIT {
+                    return Err(Refused::Unavailable { again_in: AWAY_FOR });
+                }
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            Noted::Known(known) => Ok(placed(&known)),
+            Noted::Engaged => Err(Refused::TooMany {
+                cap: "calls_to_one_number_at_a_time",
+                value: 1,
+                again_in: row.terms.ring_for(),
+            }),
+            Noted::TooOften { first_at } => Err(Refused::TooMany {
+                cap: "calls_to_one_number_within_an_hour",
+                value: limits.per_destination,
+                again_in: left(first_at + 3_600_000).max(PAUSE),
+            }),
+            Noted::CallsSpent { used } => Err(spent(
+                "calls_of_the_day",
+                limits.daily_calls,
+                used,
+                row.created_at,
+            )),
+            Noted::MinutesSpent { used } => Err(spent(
+                "minutes_of_the_day",
+                limits.daily_minutes,
+                used,
+                row.created_at,
+            )),
+        };
+    }
+}
+
+/// Takes a turn and a slot for a call that was just noted, and has it placed.
+async fn begin(
+    gateway: &web::Data<Gateway>,
+    mut row: Row,
+    campaign: &Arc<Campaign>,
+    api_key: &str,
+) -> Result<Placed, Refused> {
+    let begun = match reserve(gateway, &row, campaign, api_key).await {
+        Ok(begun) => begun,
+        Err(refused) => {
+            if let Refused::Full(refusal) = &refused {
+                note_refusal(gateway, &row, campaign, refusal);
+            }
+            forget(gateway, &row).await;
+            return Err(refused);
+        }
+    };
+    let (turn, agent) = begun;
+    let step = Move {
+        agent: Some(agent.clone()),
+        ..Move::new(row.call, &[Stage::Reserving], Stage::Queued)
+    };
+    if !matches!(
+        rows::advance(&gateway.records.database, step).await,
+        Ok(true)
+    ) {
+        let unplaced = gateway
+            .admission
+            .unplaced(&row.pending, EndReason::NotPlaced);
+        unplaced.await;
+        forget(gateway, &row).await;
+        return Err(Refused::Unavailable { again_in: AWAY_FOR });
+    }
+    (row.agent, row.stage) = (Some(agent), Stage::Queued);
+    let placed = placed(&row);
+    spawn_drive(gateway, row, Some(turn));
+    Ok(placed)
+}
+
+async fn reserve(
+    gateway: &web::Data<Gateway>,
+    row: &Row,
+    campaign: &Campaign,
+    api_key: &str,
+) -> Result<(Turn, Name), Refused> {
+    let outbound = &gateway.outbound;
+    let per_key = outbound.settings.per_key;
+    outbound
+        .note_key(api_key)
+        .map_err(|too_many| Refused::TooMany {
+            cap: "calls_of_one_key_within_a_minute",
+            value: per_key,
+            again_in: too_many.again_in,
+        })?;
+    let turn = outbound.pace.queue().map_err(|too_many| Refused::TooMany {
+        cap: "calls_per_second",
+        value: outbound.settings.per_second,
+        again_in: too_many.again_in,
+    })?;
+    match take_slot(gateway, row, campaign).await {
+        Reservation::Held { agent } => Ok((turn, agent)),
+        Reservation::Refused(refusal) => {
+            gateway
+                .metrics
+                .refused(refusal.scope.kind(), refusal.reason.as_str());
+            Err(Refused::Full(refusal))
+        }
+        Reservation::Elsewhere | Reservation::Ended | Reservation::Unavailable => {
+            Err(Refused::Unavailable { again_in: AWAY_FOR })
+        }
+    }
+}
+
+/// Takes a slot for as long as a call may wait for its turn and ring.
+pub async fn take_slot(
+    gateway: &web::Data<Gateway>,
+    row: &Row,
+    campaign: &Campaign,
+) -> Reservation {
+    let to = CallerId::read(&row.to);
+    let outgoing = Outgoing {
+        call: row.call,
+        pending: &row.pending,
+        to: &to,
+        campaign,
+    };
+    let ready = gateway.readiness(campaign);
+    if let Some(reason) = ready.closed {
+        let occupancy = gateway.admission.occupancy();
+        return Reservation::Refused(Refusal {
+            reason,
+            scope: crate::admission::Scope::Global,
+            used: occupancy.active,
+            cap: occupancy.cap,
+        });
+    }
+    let hold = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE;
+    let campaigns = gateway.campaigns.current();
+    let reserving = gateway
+        .admission
+        .reserve(&outgoing, &campaigns, &ready, hold);
+    reserving.await
+}
+
+fn note_refusal(gateway: &web::Data<Gateway>, row: &Row, campaign: &Campaign, refusal: &Refusal) {
+    let arrival = Arrival {
+        direction: Direction::Outbound,
+        tenant: campaign.tenant.clone(),
+        campaign: campaign.id.clone(),
+        agent: None,
+        caller: CallerId::read(&row.from),
+        called: CallerId::read(&row.to),
+        refused: Some(refusal.clone()),
+    };
+    gateway.timeline.arrived(&row.pending, arrival);
+}
+
+async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
+    if let Err(error) = rows::forget(&gateway.records.database, row).await {
+        // Whoever looks after calls forgets it later.
+        tracing::debug!(%error, "a call that is not placed is still noted");
+    }
+    gateway.ended(&row.pending, EndReason::NotPlaced);
+}
+
+/// Has a call placed beside what goes on.
+pub fn spawn_drive(gateway: &web::Data<Gateway>, row: Row, turn: Option<Turn>) {
+    let span = tracing::info_span!("call", call.id = %row.call, carrier = "twilio");
+    let driving = drive(gateway.clone(), row, turn);
+    gateway.calls().spawn(driving.instrument(span));
+}
+
+/// Asks the carrier for a call, again only for what it has certainly not done.
+async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
+    let outbound = &gateway.outbound;
+    let Some(twilio) = &outbound.twilio else {
+        return fail(&gateway, &row, EndReason::NotPlaced).await;
+    };
+    let window = outbound.settings.longest_wait + row.terms.ring_for();
+    let until = Instant::now() + window;
+    loop {
+        let Some(mine) = turn.take().or_else(|| outbound.pace.queue().ok()) else {
+            return fail(&gateway, &row, EndReason::NotPlaced).await;
+        };
+        mine.comes().await;
+        if !begin_dialing(&gateway, &row).await {
+            return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
+        }
+        let error = match twilio.place(&new_call(&gateway, &row).form()).await {
+            Ok(call) => {
+                named(&gateway, &row, &call).await;
+                return;
+            }
+            Err(error) => error,
+        };
+        log(&error);
+        let pause = match error.fate() {
+            Fate::Refused => return fail(&gateway, &row, EndReason::NotPlaced).await,
+            Fate::Unknown => {
+                let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
+                let _ = rows::advance(&gateway.records.database, step).await;
+                gateway.timeline.step(&row.pending, What::Unsure);
+                return reconcile(&gateway, row).await;
+            }
+            Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE),
+        };
+        let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
+        if Instant::now() + pause > until {
+            return fail(&gateway, &row, EndReason::NotPlaced).await;
+        }
+        // If this replica dies now, the next one knows that the carrier has nothing.
+        let step = Move::new(row.call, &[Stage::Dialing], Stage::Queued);
+        if !matches!(
+            rows::advance(&gateway.records.database, step).await,
+            Ok(true)
+        ) {
+            return;
+        }
+        sleep(pause).await;
+    }
+}
+
+/// Commits that the carrier is about to be asked; tells whether it may be.
+async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+    let rings = i64::try_from((row.terms.ring_for() + GRACE).as_millis()).unwrap_or(i64::MAX);
+    let step = Move {
+        dialed_at: Some(now()),
+        rings_until: Some(now() + rings),
+        ..Move::new(row.call, &[Stage::Queued], Stage::Dialing)
+    };
+    let advanced = rows::advance(&gateway.records.database, step).await;
+    let may = matches!(advanced, Ok(true));
+    if may {
+        gateway.timeline.step(&row.pending, What::Dialing);
+    }
+    may
+}
+
+/// What a carrier is asked with, by value.
+struct Asking<'a> {
+    row: &'a Row,
+    answer_url: String,
+    status_url: String,
+    longest: Duration,
+}
+
+fn new_call<'a>(gateway: &Gateway, row: &'a Row) -> Asking<'a> {
+    let marker = Marker {
+        pending: row.pending.as_str().to_owned(),
+        campaign: row.campaign.clone(),
+        agent: row
+            .agent
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        when_machine: row.terms.when_machine,
+    };
+    let marker = gateway.seal.close(PURPOSE, &marker);
+    Asking {
+        row,
+        answer_url: gateway.public.outbound_call(&marker).to_string(),
+        status_url: gateway.public.outbound_status(&marker).to_string(),
+        longest: gateway.longest_call,
+    }
+}
+
+impl Asking<'_> {
+    fn form(&self) -> NewCall<'_> {
+        NewCall {
+            to: &self.row.to,
+            from: &self.row.from,
+            answer_url: &self.answer_url,
+            status_url: &self.status_url,
+            ring_for: self.row.terms.ring_for(),
+            longest: self.longest,
+            detection: self.row.terms.twilio_detection(),
+        }
+    }
+}
+
+/// Returns what every asker by one key is told, whenever it asks.
+fn placed(row: &Row) -> Placed {
+    Placed {
+        id: row.call.to_string(),
+        state: Stage::Queued.as_str(),
+        to: row.to.clone(),
+        from: row.from.clone(),
+        campaign: row.campaign.clone(),
+        created_at: row.created_at,
+    }
+}
+
+fn campaign_of(
+    gateway: &Gateway,
+    tenant: &Name,
+    request: &Request,
+) -> Result<Arc<Campaign>, Refused> {
+    let campaigns = gateway.campaigns.current();
+    let named = if let Some(name) = &request.campaign {
+        campaigns.named(name)
+    } else {
+        let default = campaigns.default_campaign();
+        let mut of_tenant = campaigns.all().filter(|it| it.tenant == *tenant);
+        let first = of_tenant.next();
+        let only = first.filter(|_| of_tenant.next().is_none());
+        let own = (default.tenant == *tenant).then_some(default);
+        own.or(only).cloned()
+    };
+    let own = named.filter(|campaign| campaign.tenant == *tenant);
+    own.ok_or_else(|| invalid("campaign", "one of the tenant's campaigns"))
+}
+
+/// Returns who calls: what the request says, as long as it is the campaign's or the operator's.
+fn caller_id(
+    gateway: &Gateway,
+    request: &Request,
+    campaign: &Campaign,
+) -> Result<PhoneNumber, Refused> {
+    let settings = &gateway.outbound.settings;
+    let Some(from) = &request.from else {
+        let missing = || invalid("from", "not given, and there is no OUTBOUND_FROM");
+        return settings.from.clone().ok_or_else(missing);
+    };
+    let from: PhoneNumber = from
+        .parse()
+        .map_err(|_| invalid("from", "a number in E.164, such as +972722234567"))?;
+    let answering = gateway.campaigns.current();
+    let answering = answering.answering(&CallerId::Number(from.clone()));
+    if settings.from.as_ref() == Some(&from) || answering.is_some_and(|it| it.id == campaign.id) {
+        Ok(from)
+    } else {
+        Err(invalid(
+            "from",
+            "one of the campaign's numbers, or OUTBOUND_FROM",
+        ))
+    }
+}
+
+fn spent(cap: &'static str, value: u32, used: i64, at: i64) -> Refused {
+    Refused::Spent {
+        cap,
+        value,
+        used: u32::try_from(used).unwrap_or(u32::MAX),
+        again_in: rows::until_tomorrow(at),
+    }
+}
+
+fn log(error: &CallError) {
+    let (what, code) = (error.as_str(), error.code());
+    let hint = code.map_or("", hint);
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, what, code, hint, "Twilio has not placed a call");
+}
+
+/// Returns what tells one body from another: `serde_json` keeps names in order.
+fn hash(body: &Value) -> String {
+    let digest = Sha256::digest(body.to_string().as_bytes());
+    digest.iter().fold(String::new(), |mut text, byte| {
+        use std::fmt::Write;
+        let _ = write!(text, "{byte:02x}"); // A string takes everything.
+        text
+    })
+}
+
+pub fn now() -> i64 {
+    i64::try_from(unix_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,383 @@
+//! What becomes of a call once its carrier may have it: told by the carrier, or asked of it.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::web;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    admission::{Decision, Ended, Outgoing},
+    answer::Answer,
+    call::{CallId, CallerId, Carrier, CarrierCallId, EndReason},
+    campaign::{Campaign, Name},
+    carrier::twilio::Listed,
+    chunk::Encoding,
+    gateway::Gateway,
+    outbound::{
+        Marker, Overrides, WhenMachine,
+        place::now,
+        rows::{self, Move, Row, Stage},
+    },
+    record::What,
+};
+
+/// How long a webhook waits for the database: the call goes on without it.
+const DATABASE_WITHIN: Duration = Duration::from_millis(800);
+/// When a call is looked for that the carrier may have placed: its own word comes first, mostly.
+const LOOKS: [Duration; 4] = [
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(15),
+];
+/// By how much the carrier's clock may be behind ours.
+const SKEW_MS: i64 = 5_000;
+
+/// How a call comes along, as its carrier tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It is on its way, and not over.
+    Waiting,
+    Rings,
+    Answered,
+    /// It is over without anybody having picked up.
+    Unanswered(EndReason),
+    Completed,
+}
+
+impl Progress {
+    /// Reads Twilio's word: twilio.com/docs/voice/twiml#callstatus-values.
+    pub fn read(status: &str) -> Self {
+        match status {
+            "ringing" => Self::Rings,
+            "in-progress" | "answered" => Self::Answered,
+            "completed" => Self::Completed,
+            "busy" => Self::Unanswered(EndReason::Busy),
+            "no-answer" => Self::Unanswered(EndReason::NoAnswer),
+            "canceled" => Self::Unanswered(EndReason::Canceled),
+            "failed" => Self::Unanswered(EndReason::NotPlaced),
+            _ => Self::Waiting,
+        }
+    }
+}
+
+/// Notes what the carrier calls a call. One that was ended meanwhile, or that has another name, is
+/// ended at the carrier.
+pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
+    let bound = rows::bind(&gateway.records.database, row.call, name).await;
+    gateway.admission.named(&row.pending, name).await;
+    let is_wanted = match bound {
+        Ok(true) => {
+            let found = rows::find(&gateway.records.database, row.call).await;
+            !matches!(found, Ok(Some(row)) if row.stage == Stage::Over)
+        }
+        Ok(false) => {
+            tracing::error!(carrier_call.id = %name, "a call has two names: one is ended");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the name of a call is not noted yet");
+            true
+        }
+    };
+    if !is_wanted {
+        end_at_carrier(gateway, name).await;
+    }
+}
+
+/// Has a call be over that is not placed, or not picked up.
+pub async fn fail(gateway: &web::Data<Gateway>, row: &Row, reason: EndReason) {
+    over(
+        gateway,
+        row.call,
+        &row.pending,
+        row.carrier_call.as_ref(),
+        reason,
+        None,
+    )
+    .await;
+}
+
+/// Has a call be over, and gives back whatever it held by either of its names. `talked` if somebody
+/// has picked it up.
+pub async fn over(
+    gateway: &web::Data<Gateway>,
+    call: CallId,
+    pending: &CarrierCallId,
+    name: Option<&CarrierCallId>,
+    reason: EndReason,
+    talked: Option<Duration>,
+) {
+    gateway.admission.unplaced(pending, reason).await;
+    let database = &gateway.records.database;
+    let was_picked_up = {
+        let found = timeout(DATABASE_WITHIN, rows::find(database, call)).await;
+        matches!(found, Ok(Ok(Some(row))) if row.stage == Stage::Answered)
+    };
+    if let Some(name) = name {
+        if was_picked_up {
+            gateway.carrier_ended(name, false).await;
+        } else {
+            gateway.admission.unplaced(name, reason).await;
+        }
+    }
+    let talked = talked.unwrap_or_default().as_millis();
+    let finished = rows::finish(database, call, i64::try_from(talked).unwrap_or(0), now());
+    match finished.await {
+        Ok(true) if !was_picked_up => gateway.ended(name.unwrap_or(pending), reason),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the end of a call is not noted yet"),
+    }
+}
+
+/// Looks for a call that the carrier may have placed, until it is found, has told of itself, or
+/// cannot ring any more. It is never asked for again.
+pub async fn reconcile(gateway: &web::Data<Gateway>, row: Row) {
+    let database = &gateway.records.database;
+    let mut looks = LOOKS.into_iter();
+    loop {
+        sleep(looks.next().unwrap_or(LOOKS[LOOKS.len() - 1])).await;
+        match rows::find(database, row.call).await {
+            Ok(Some(now)) if now.stage == Stage::Unknown => {}
+            Ok(_) => return,
+            Err(_) => continue,
+        }
+        match look_for(gateway, &row).await {
+            Some(found) => {
+                tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
+                named(gateway, &row, &found.call).await;
+                apply(gateway, &row, &found).await;
+                return;
+            }
+            None if row.rings_until.is_some_and(|until| until < now())
+                || row.dialed_at.is_none() =>
+            {
+                tracing::warn!("a call was not placed, as far as the carrier says");
+                return fail(gateway, &row, EndReason::NotPlaced).await;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Asks the carrier for calls between the two numbers that it was asked for since, and that are
+/// nobody's yet: a number is called once at a time, so there is one at most.
+async fn look_for(gateway: &web::Data<Gateway>, row: &Row) -> Option<Listed> {
+    let twilio = gateway.outbound.twilio.as_ref()?;
+    let mut listed = match twilio.list(&row.to, &row.from).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "cannot look for a call");
+            return None;
+        }
+    };
+    let since = row.dialed_at.unwrap_or(row.created_at) - SKEW_MS;
+    listed.retain(|it| it.created_at.is_none_or(|at| at >= since));
+    let names = listed.iter().map(|it| it.call.clone()).collect();
+    let known = rows::known(&gateway.records.database, names).await.ok()?;
+    listed.retain(|it| !known.iter().any(|known| known == it.call.as_str()));
+    listed.pop() // The oldest.
+}
+
+/// Takes in how a call stands that was asked for.
+pub async fn apply(gateway: &web::Data<Gateway>, row: &Row, found: &Listed) {
+    let reason = match Progress::read(&found.status) {
+        Progress::Waiting | Progress::Rings | Progress::Answered => return,
+        Progress::Unanswered(reason) => reason,
+        Progress::Completed => EndReason::CarrierEnded,
+    };
+    over(
+        gateway,
+        row.call,
+        &row.pending,
+        Some(&found.call),
+        reason,
+        None,
+    )
+    .await;
+}
+
+/// Takes in what the carrier tells of a call.
+pub async fn progressed(
+    gateway: &web::Data<Gateway>,
+    marker: &Marker,
+    name: &CarrierCallId,
+    progress: Progress,
+    lasted: Option<Duration>,
+) {
+    let Ok(pending) = CarrierCallId::try_from(marker.pending.clone()) else {
+        return;
+    };
+    let call = CallId::of(&pending);
+    let bound = timeout(
+        DATABASE_WITHIN,
+        rows::bind(&gateway.records.database, call, name),
+    );
+    if matches!(bound.await, Ok(Ok(false))) {
+        tracing::error!(carrier_call.id = %name, "the carrier tells of a second call");
+        end_at_carrier(gateway, name).await;
+        return;
+    }
+    gateway.admission.named(&pending, name).await;
+    match progress {
+        Progress::Waiting | Progress::Answered => {}
+        Progress::Rings => gateway.timeline.step(name, What::Rings),
+        Progress::Unanswered(reason) => {
+            over(gateway, call, &pending, Some(name), reason, None).await;
+        }
+        Progress::Completed => {
+            let ended = EndReason::CarrierEnded;
+            over(gateway, call, &pending, Some(name), ended, lasted).await;
+        }
+    }
+}
+
+/// Somebody, or something, has picked up: decides what the carrier does.
+pub async fn picked_up(
+    gateway: &web::Data<Gateway>,
+    marker: &Marker,
+    name: &CarrierCallId,
+    callee: &CallerId,
+    answered_by: Option<&str>,
+) -> (Answer, Arc<Campaign>) {
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.named(&marker.campaign);
+    let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
+    let Ok(pending) = CarrierCallId::try_from(marker.pending.clone()) else {
+        return (Answer::HangUp, campaign);
+    };
+    let call = CallId::of(&pending);
+    let database = &gateway.records.database;
+    let noted = timeout(DATABASE_WITHIN, async {
+        let is_ours = rows::bind(database, call, name).await?;
+        let row = rows::find(database, call).await?;
+        Ok::<_, crate::record::DatabaseError>((is_ours, row))
+    });
+    let row = match noted.await {
+        Ok(Ok((true, Some(row)))) if row.stage != Stage::Over => Some(row),
+        Ok(Ok(_)) => return (Answer::HangUp, campaign), // It is over, or a second one.
+        Ok(Err(_)) | Err(_) => None, // Somebody is on the line: they matter more.
+    };
+    let is_machine = answered_by.is_some_and(|who| who.starts_with("machine"));
+    let is_fax = answered_by == Some("fax");
+    if is_fax || is_machine && marker.when_machine == WhenMachine::HangUp {
+        let reason = EndReason::MachineAnswered;
+        over(gateway, call, &pending, Some(name), reason, None).await;
+        return (Answer::HangUp, campaign);
+    }
+    let fallback = || campaign.agent.clone();
+    let agent: Name = marker.agent.parse().unwrap_or_else(|_| fallback());
+    let ready = gateway.readiness(&campaign);
+    let outgoing = Outgoing {
+        call,
+        pending: &pending,
+        to: callee,
+        campaign: &campaign,
+    };
+    let decision = gateway
+        .admission
+        .pick_up(&outgoing, name, &agent, &campaigns, &ready)
+        .await;
+    let answer = match decision {
+        Decision::Admit {
+            ticket,
+            agent,
+            first,
+            ..
+        } => {
+            if first {
+                let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
+                let step = Move::new(call, stages, Stage::Answered);
+                let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
+                gateway.metrics.started();
+                gateway.timeline.step(name, What::PickedUp);
+                if ready.dials {
+                    let overrides = row.map(|row| row.terms.overrides).unwrap_or_default();
+                    gateway.call_agent(
+                        name,
+                        callee,
+                        &agent,
+                        &overrides,
+                        &campaign,
+                        Encoding::Mulaw,
+                    );
+                }
+            }
+            Answer::Connect {
+                stream_url: gateway.public.media.clone(),
+                action_url: gateway.public.stream_ended.clone(),
+                ticket,
+            }
+        }
+        Decision::Refuse { refusal, .. } => {
+            let scope = refusal.scope.kind();
+            gateway.metrics.refused(scope, refusal.reason.as_str());
+            Answer::Apology
+        }
+        Decision::Ended => Answer::HangUp,
+    };
+    (answer, campaign)
+}
+
+/// Returns what a call's agent does otherwise than its campaign's, as far as the database says so in
+/// time.
+pub async fn overrides_of(gateway: &Gateway, call: CallId) -> Overrides {
+    let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
+    match found.await {
+        Ok(Ok(Some(row))) => row.terms.overrides,
+        Ok(Ok(None) | Err(_)) | Err(_) => Overrides::default(),
+    }
+}
+
+/// Ends a call, whoever has begun it and whichever replica carries it: told to the store and to the
+/// carrier. `call` is our name for it, `name` its carrier's.
+pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
+    let database = &gateway.records.database;
+    let row = rows::find(database, call).await.ok().flatten();
+    match row {
+        Some(row) if row.stage != Stage::Answered && row.stage != Stage::Over => {
+            let name = row.carrier_call.clone();
+            fail(gateway, &row, EndReason::Canceled).await;
+            // One that has no name yet is ended when it gets one.
+            if let Some(name) = name {
+                end_at_carrier(gateway, &name).await;
+            }
+        }
+        Some(_) | None => {
+            let requested = Ended {
+                live: EndReason::Requested,
+                waiting: EndReason::Requested,
+                unanswered: false,
+            };
+            gateway.dismiss_agent(name);
+            gateway.connections.end(name, EndReason::Requested);
+            if gateway.admission.end(name, requested).await {
+                gateway.ended(name, EndReason::Requested);
+            }
+            end_at_carrier(gateway, name).await;
+        }
+    }
+}
+
+async fn end_at_carrier(gateway: &web::Data<Gateway>, name: &CarrierCallId) {
+    match name.carrier() {
+        Carrier::Twilio => {
+            let Some(twilio) = &gateway.outbound.twilio else {
+                return;
+            };
+            if name.is_pending() {
+                return;
+            }
+            // It bears being asked twice.
+            if twilio.end(name).await.is_err()
+                && let Err(error) = twilio.end(name).await
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, carrier_call.id = %name, "Twilio does not end a call");
+            }
+        }
+        Carrier::Acs => gateway.hang_up_acs(name),
+        Carrier::Web => {}
+    }
+}

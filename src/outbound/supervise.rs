@@ -1,0 +1,144 @@
+//! Looks after the calls that are being placed: those of replicas that are gone, and those of which
+//! the carrier says nothing any more.
+
+use std::time::Duration;
+
+use actix_web::web;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{
+    admission::{Outgoing, Reservation},
+    call::{CallerId, EndReason},
+    carrier::twilio::Fate,
+    gateway::Gateway,
+    outbound::{
+        place::{GRACE, now, spawn_drive, take_slot},
+        progress::{Progress, apply, fail, over, reconcile},
+        rows::{self, Move, Row, Stage},
+    },
+    record::DatabaseError,
+};
+
+/// How often it is looked: several times before somebody else would think that we are gone.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Looks after calls until `stop`.
+pub async fn look_after(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        if let Err(error) = look(&gateway).await {
+            tracing::debug!(%error, "nobody could look after placed calls");
+        }
+    }
+}
+
+async fn look(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
+    let database = &gateway.records.database;
+    let me = gateway.admission.replica().to_owned();
+    for row in rows::keep(database, me.clone(), now()).await? {
+        take_over(gateway, row).await;
+    }
+    for row in rows::overdue(database, me, now()).await? {
+        settle(gateway, &row).await;
+    }
+    Ok(())
+}
+
+/// Goes on with a call of a replica that is gone.
+async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
+    let span = tracing::info_span!("call", call.id = %row.call);
+    tracing::info!(parent: &span, stage = row.stage.as_str(), "a call's replica is gone");
+    match row.stage {
+        // Its asker has had no answer: the key may be used again.
+        Stage::Reserving => {
+            let admission = &gateway.admission;
+            admission.unplaced(&row.pending, EndReason::NotPlaced).await;
+            let _ = rows::forget(&gateway.records.database, &row).await;
+            gateway.ended(&row.pending, EndReason::NotPlaced);
+        }
+        // Nothing was asked of the carrier.
+        Stage::Queued => {
+            let campaigns = gateway.campaigns.current();
+            let campaign = campaigns.named(&row.campaign);
+            let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
+            let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+            let slot = match campaign {
+                Some(campaign) if row.created_at + window > now() => {
+                    Some(take_slot(gateway, &row, &campaign).await)
+                }
+                Some(_) | None => None,
+            };
+            if let Some(Reservation::Held { agent }) = slot {
+                let agent = Some(agent);
+                spawn_drive(gateway, Row { agent, ..row }, None);
+            } else {
+                fail(gateway, &row, EndReason::NotPlaced).await;
+            }
+        }
+        // Perhaps it rings.
+        Stage::Dialing | Stage::Unknown => {
+            count(gateway, &row);
+            let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
+            let _ = rows::advance(&gateway.records.database, step).await;
+            let gateway = gateway.clone();
+            let tasks = gateway.calls().clone();
+            tasks.spawn(async move { reconcile(&gateway, row).await }.instrument(span));
+        }
+        Stage::Placed => count(gateway, &row),
+        Stage::Answered | Stage::Over => {}
+    }
+}
+
+/// Holds a slot for a call that may ring.
+fn count(gateway: &web::Data<Gateway>, row: &Row) {
+    let left = row.rings_until.map_or(0, |until| until - now());
+    let (Ok(left), Some(agent)) = (u64::try_from(left), &row.agent) else {
+        return; // It cannot ring any more.
+    };
+    let campaigns = gateway.campaigns.current();
+    let Some(campaign) = campaigns.named(&row.campaign) else {
+        return;
+    };
+    let to = CallerId::read(&row.to);
+    let outgoing = Outgoing {
+        call: row.call,
+        pending: &row.pending,
+        to: &to,
+        campaign: &campaign,
+    };
+    let name = row.carrier_call.as_ref().unwrap_or(&row.pending);
+    let hold = Duration::from_millis(left);
+    gateway
+        .admission
+        .take_over_ringing(&outgoing, name, agent, &campaigns, hold);
+}
+
+/// Asks the carrier of a call that should be over, or notes that it is.
+async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
+    if row.stage == Stage::Answered {
+        // Its record is closed, and the carrier's last word has not come.
+        let talked = rows::talked(&gateway.records.database, row.call).await;
+        let talked = Duration::from_millis(talked.unwrap_or(0));
+        let name = row.carrier_call.as_ref();
+        let ended = EndReason::CarrierEnded;
+        return over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+    }
+    let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
+        return;
+    };
+    match twilio.fetch(name).await {
+        Ok(found) => match Progress::read(&found.status) {
+            // It rings for longer than it was to.
+            Progress::Waiting | Progress::Rings => drop(twilio.end(name).await),
+            Progress::Answered => {} // Its webhook is lost, and its fallback speaks.
+            Progress::Unanswered(_) | Progress::Completed => apply(gateway, row, &found).await,
+        },
+        Err(error) if error.fate() == Fate::Refused => {
+            fail(gateway, row, EndReason::NotPlaced).await;
+        }
+        Err(error) => tracing::debug!(%error, "cannot ask after a call"),
+    }
+}

@@ -1,0 +1,384 @@
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::{
+    Config, Running,
+    admission::Scope,
+    fake_twilio::{Act, Callee, Customer, FakeTwilio, FakeTwilioOptions, Talk},
+    outbound::rows::Stage,
+    simulate::{script::Script, voice::Voices},
+};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const ACCOUNT: &str = "AC00000000000000000000000000000001";
+const GUARD: Duration = Duration::from_secs(30);
+
+/// A gateway whose agent is a parrot, and the Twilio that it asks for calls.
+struct House {
+    twilio: FakeTwilio,
+    running: Running,
+    _database: tempfile::TempDir,
+}
+
+impl House {
+    async fn open(settings: &[(&str, &str)]) -> Self {
+        let database = tempfile::tempdir().unwrap();
+        Self::open_over(database, settings).await
+    }
+
+    async fn open_over(database: tempfile::TempDir, settings: &[(&str, &str)]) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address: SocketAddr = free.local_addr().unwrap();
+        drop(free);
+        let customer = Customer {
+            gateway: format!("http://{address}").parse().unwrap(),
+            public: None,
+            auth_token: Some(TOKEN.into()),
+            account_sid: ACCOUNT.to_owned(),
+        };
+        let talk = Talk {
+            script: Script::Talk,
+            talk_for: Duration::from_millis(300),
+            voices: Arc::new(Voices::shipped(1)),
+        };
+        let options = FakeTwilioOptions::default();
+        let twilio = FakeTwilio::start(options, customer, talk, None);
+        let twilio = twilio.await.unwrap();
+        let url = twilio.url();
+        let path = format!("sqlite:{}", database.path().join("callgate.db").display());
+        let config = Config::load(|name| {
+            let set = settings.iter().find(|(set, _)| *set == name);
+            let default = match name {
+                "LISTEN" => address.to_string(),
+                "TWILIO_AUTH_TOKEN" => TOKEN.to_owned(),
+                "TWILIO_ACCOUNT_SID" => ACCOUNT.to_owned(),
+                "TWILIO_API_BASE" => url.clone(),
+                "DATABASE_URL" => path.clone(),
+                "OUTBOUND_COUNTRIES" => "IL".to_owned(),
+                "OUTBOUND_FROM" => "+972722234567".to_owned(),
+                "OUTBOUND_CALLS_PER_SECOND" => "1000".to_owned(),
+                _ => return set.map(|(_, value)| (*value).to_owned()),
+            };
+            Some(set.map_or(default, |(_, value)| (*value).to_owned()))
+        });
+        let running = Gateway::start(config.unwrap()).await.unwrap();
+        Self {
+            twilio,
+            running,
+            _database: database,
+        }
+    }
+
+    async fn place(&self, key: &str, body: &Value) -> Result<Placed, Refused> {
+        let tenant = crate::campaign::Name::default_name();
+        let asker = Asker {
+            tenant: &tenant,
+            api_key: "key",
+        };
+        place(self.running.gateway(), asker, key, body).await
+    }
+
+    async fn row(&self, id: &str) -> rows::Row {
+        let gateway = self.running.gateway();
+        let found = rows::find(&gateway.records.database, id.parse().unwrap()).await;
+        found.unwrap().unwrap()
+    }
+
+    /// Waits until a call is over; returns its state and its reason by its record.
+    async fn over(&self, id: &str) -> (String, String) {
+        self.until(async || self.row(id).await.stage == Stage::Over)
+            .await;
+        let database = &self.running.gateway().records.database;
+        let mut found = (String::new(), String::new());
+        timeout(GUARD, async {
+            loop {
+                let mut sql = crate::record::Sql::new(
+                    "SELECT state, COALESCE(reason, '') FROM calls WHERE rank >= 90 AND call = ",
+                );
+                sql.bind(id.to_owned());
+                let read = database.read(move |pool| async move { sql.read(&pool).await });
+                if let Some(row) = read.await.unwrap().first() {
+                    use sqlx::Row;
+                    found = (row.get(0), row.get(1));
+                    return;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the record is closed");
+        found
+    }
+
+    async fn until(&self, wanted: impl AsyncFn() -> bool) {
+        let wait = async {
+            while !wanted().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(GUARD, wait).await.expect("it came in time");
+    }
+
+    /// Waits until no slot is held, and ends.
+    async fn close(self) {
+        let gateway = self.running.gateway().clone();
+        self.until(async || gateway.admission.occupancy().active == 0)
+            .await;
+        let used = gateway.admission.usage(&gateway.campaigns.current());
+        assert!(used.iter().all(|(_, used, _)| *used == 0), "{used:?}");
+        self.twilio.stop().await;
+        self.running.drain(std::future::ready(())).await;
+    }
+}
+
+fn to(number: &str) -> Value {
+    json!({"to": number, "ring_timeout": 5})
+}
+
+#[tokio::test]
+async fn a_placed_call_is_picked_up_talks_and_leaves_nothing_behind() {
+    let house = House::open(&[]).await;
+    let body = json!({"to": "+972502345678", "metadata": {"order": 7}});
+    let placed = house.place("one", &body).await.unwrap();
+    assert_eq!(placed.state, "queued");
+    let ended = house.over(&placed.id).await;
+    assert_eq!(ended.0, "ended", "{ended:?}");
+    let calls = house.twilio.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(
+        (&*calls[0].to, &*calls[0].from),
+        ("+972502345678", "+972722234567")
+    );
+    let row = house.row(&placed.id).await;
+    assert_eq!(row.carrier_call.unwrap().as_str(), calls[0].sid);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn the_same_key_a_hundred_times_at_once_calls_once_and_another_body_is_refused() {
+    let house = House::open(&[]).await;
+    let body = to("+972502345678");
+    let asking = (0..100).map(|_| house.place("one", &body));
+    let answers: Vec<Placed> = join_all(asking)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    house.over(&answers[0].id).await;
+    assert_eq!(house.place("one", &body).await.as_ref(), Ok(&answers[0]));
+    let other = house.place("one", &to("+972502345679")).await;
+    assert_eq!(other, Err(Refused::OtherBody));
+    assert_eq!(house.twilio.calls().len(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn who_does_not_pick_up_costs_no_slot() {
+    let house = House::open(&[]).await;
+    for (callee, number, reason) in [
+        (Callee::Busy, "+972502345671", "busy"),
+        (Callee::NoAnswer, "+972502345672", "no_answer"),
+        (Callee::Failed, "+972502345673", "not_placed"),
+    ] {
+        house.twilio.callees(callee);
+        let placed = house.place(number, &to(number)).await.unwrap();
+        let ended = house.over(&placed.id).await;
+        assert_eq!(ended, ("failed".to_owned(), reason.to_owned()));
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_the_carrier_may_have_done_is_never_asked_for_again() {
+    let house = House::open(&[]).await;
+    house.twilio.then(&[Act::TakeThenCut]);
+    let placed = house.place("cut", &to("+972502345671")).await.unwrap();
+    assert_eq!(house.over(&placed.id).await.0, "ended");
+    house.twilio.then(&[Act::TakeThenFail(503)]);
+    let placed = house.place("failed", &to("+972502345672")).await.unwrap();
+    assert_eq!(house.over(&placed.id).await.0, "ended");
+    house
+        .twilio
+        .then(&[Act::Throttle(Some(1)), Act::Throttle(None)]);
+    let placed = house
+        .place("throttled", &to("+972502345673"))
+        .await
+        .unwrap();
+    assert_eq!(house.over(&placed.id).await.0, "ended");
+    house.twilio.then(&[Act::Refuse(21_211)]);
+    let placed = house.place("refused", &to("+972502345674")).await.unwrap();
+    let ended = house.over(&placed.id).await;
+    assert_eq!(ended, ("failed".to_owned(), "not_placed".to_owned()));
+    assert_eq!(house.twilio.calls().len(), 3);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_machine_is_hung_up_on_or_talked_to() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Machine);
+    let body = json!({"to": "+972502345671", "machine_detection": "detect"});
+    let placed = house.place("one", &body).await.unwrap();
+    assert_eq!(house.over(&placed.id).await.1, "machine_answered");
+    let body = json!({
+        "to": "+972502345672",
+        "machine_detection": "detect_message_end",
+        "when_machine": "talk",
+    });
+    let placed = house.place("two", &body).await.unwrap();
+    assert_eq!(house.over(&placed.id).await.0, "ended");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_rings_can_be_ended() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    let placed = house.place("one", &to("+972502345671")).await.unwrap();
+    let calls = house
+        .twilio
+        .until(|calls| calls.iter().any(|it| it.status == "ringing"));
+    let call = timeout(GUARD, calls).await.unwrap().remove(0);
+    house
+        .until(async || house.row(&placed.id).await.carrier_call.is_some())
+        .await;
+    let name = crate::call::CarrierCallId::try_from(call.sid).unwrap();
+    hang_up(house.running.gateway(), placed.id.parse().unwrap(), &name).await;
+    assert_eq!(house.over(&placed.id).await.1, "canceled");
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    timeout(GUARD, over).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
+async fn caps_are_told_by_name_and_kept() {
+    let house = House::open(&[("MAX_OUTBOUND_CALLS", "1"), ("MAX_DAILY_CALLS", "2")]).await;
+    house.twilio.callees(Callee::Rings);
+    let first = house.place("one", &to("+972502345671")).await.unwrap();
+    let Err(Refused::TooMany { cap, .. }) = house.place("x", &to("+972502345671")).await else {
+        panic!("a number is called once at a time");
+    };
+    assert_eq!(cap, "calls_to_one_number_at_a_time");
+    let Err(Refused::Full(refusal)) = house.place("two", &to("+972502345672")).await else {
+        panic!("there is room for one");
+    };
+    assert_eq!(
+        (refusal.scope, refusal.used, refusal.cap),
+        (Scope::Outbound, 1, 1)
+    );
+    house.over(&first.id).await;
+    house.twilio.callees(Callee::Busy);
+    // The key of a refused request may be used again.
+    let second = house.place("two", &to("+972502345672")).await.unwrap();
+    house.over(&second.id).await;
+    let Err(Refused::Spent {
+        cap, value, used, ..
+    }) = house.place("three", &to("+972502345673")).await
+    else {
+        panic!("the day's calls are spent");
+    };
+    assert_eq!((cap, value, used), ("calls_of_the_day", 2, 2));
+    assert_eq!(house.twilio.calls().len(), 2);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn nobody_is_called_who_may_not_be() {
+    let house = House::open(&[]).await;
+    for (body, field) in [
+        (to("+12025550123"), "to"),
+        (to("+9721900123456"), "to"),
+        (to("+870773111632"), "to"),
+        (
+            json!({"to": "+972502345678", "campaign": "nobody's"}),
+            "campaign",
+        ),
+        (json!({"to": "+972502345678", "from": "1"}), "from"),
+    ] {
+        let refused = house.place("one", &body).await.unwrap_err();
+        let Refused::Invalid { field: named, .. } = refused else {
+            panic!("{body}: {refused:?}");
+        };
+        assert_eq!(named, field, "{body}");
+    }
+    assert!(house.twilio.calls().is_empty());
+    house.close().await;
+}
+
+/// Puts a call into the database as a replica left it that has died.
+async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
+    let gateway = house.running.gateway();
+    let pending = crate::call::CarrierCallId::pending(crate::call::Carrier::Twilio);
+    let now = place::now();
+    let body = to(number);
+    let row = rows::Row {
+        call: crate::call::CallId::of(&pending),
+        tenant: "default".to_owned(),
+        body_hash: String::new(),
+        pending,
+        carrier_call: None,
+        campaign: "default".to_owned(),
+        agent: Some(crate::campaign::Name::default_name()),
+        to: number.to_owned(),
+        from: "+972722234567".to_owned(),
+        terms: Request::read(&body).unwrap().terms,
+        stage,
+        created_at: now - rows::HELD_MS,
+        dialed_at: None,
+        rings_until: None,
+    };
+    let new = rows::NewRow {
+        row: row.clone(),
+        key: number.to_owned(),
+        api_key: "key".to_owned(),
+        holder: "a-dead-one".to_owned(),
+        to: number.parse().unwrap(),
+        from: "+972722234567".parse().unwrap(),
+    };
+    let limits = rows::Limits {
+        per_destination: 3,
+        daily_calls: 100,
+        daily_minutes: 100,
+    };
+    let records = &gateway.records;
+    let noted = rows::note(&records.database, new, limits, &records.numbers).await;
+    assert!(matches!(noted.unwrap(), rows::Noted::New));
+    let step = rows::Move {
+        agent: row.agent.clone(),
+        dialed_at: Some(now),
+        rings_until: Some(now + 6_000),
+        ..rows::Move::new(
+            row.call,
+            &[Stage::Reserving, Stage::Queued, Stage::Dialing],
+            stage,
+        )
+    };
+    assert!(rows::advance(&records.database, step).await.unwrap());
+    row
+}
+
+#[tokio::test]
+async fn what_a_dead_replica_has_not_asked_for_is_asked_for_and_the_rest_is_looked_for() {
+    let house = House::open(&[]).await;
+    let queued = leave(&house, Stage::Queued, "+972502345671").await;
+    let dialing = leave(&house, Stage::Dialing, "+972502345672").await;
+    let reserving = leave(&house, Stage::Reserving, "+972502345673").await;
+    assert_eq!(house.over(&queued.call.to_string()).await.0, "ended");
+    let ended = house.over(&dialing.call.to_string()).await;
+    assert_eq!(ended, ("failed".to_owned(), "not_placed".to_owned()));
+    let calls = house.twilio.calls();
+    assert_eq!(calls.len(), 1, "only what was not asked for");
+    assert_eq!(calls[0].to, "+972502345671");
+    let gateway = house.running.gateway();
+    let gone = async || {
+        let found = rows::find(&gateway.records.database, reserving.call).await;
+        found.unwrap().is_none()
+    };
+    house.until(gone).await;
+    house.close().await;
+}
