@@ -7,6 +7,7 @@
 mod arrivals;
 mod dataloss;
 mod duplicates;
+mod events;
 mod failover;
 mod halfopen;
 mod health;
@@ -16,9 +17,12 @@ mod life;
 mod namespace;
 mod outage;
 mod overadmission;
+#[path = "../../../../tests/it/postgres_server.rs"]
+mod postgres_server;
 mod reclaim;
 mod registry;
 mod sampler;
+mod sink;
 mod statistics;
 mod webhooks;
 
@@ -87,10 +91,12 @@ enum Choice {
     Duplicates,
     /// R19: how long the slots of calls stay taken whose carrier or agent has vanished
     Halfopen,
+    /// R12: events lost or told twice while their receiver fails and replicas are killed
+    Events,
 }
 
 impl Choice {
-    const FIGURES: [Self; 9] = [
+    const FIGURES: [Self; 10] = [
         Self::Overadmission,
         Self::Duplicates,
         Self::Webhooks,
@@ -100,6 +106,7 @@ impl Choice {
         Self::Dataloss,
         Self::Outage,
         Self::Failover,
+        Self::Events,
     ];
 
     fn name(self) -> String {
@@ -117,7 +124,8 @@ impl Choice {
             | Self::Outage
             | Self::Failover
             | Self::Duplicates
-            | Self::Halfopen => false,
+            | Self::Halfopen
+            | Self::Events => false,
         }
     }
 
@@ -129,7 +137,8 @@ impl Choice {
             | Self::Webhooks
             | Self::Dataloss
             | Self::Failover
-            | Self::Halfopen => 20,
+            | Self::Halfopen
+            | Self::Events => 20,
             Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
         };
         Duration::from_secs(minutes * 60)
@@ -157,6 +166,7 @@ impl Choice {
             Self::Webhooks => webhooks::run(lab).await,
             Self::Duplicates => duplicates::run(lab).await,
             Self::Halfopen => halfopen::run(lab).await,
+            Self::Events => events::run(lab).await,
             Self::All => unreachable!("it stands for the others"),
         }
     }

@@ -1,0 +1,230 @@
+//! R12: events that are lost or told twice while their receiver fails and replicas are killed.
+//!
+//! Callers are refused, each of which is an event, at three replicas that share a database and no
+//! Redis. What is committed is what the database has; what was delivered is what the sink has
+//! written down.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use callgate_benches::cluster::{Cluster, Options};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, Connection, Row};
+use tokio::time::{Instant, sleep};
+
+use crate::lab::{Lab, REPLICAS, Verdict, conclude};
+use crate::life::sid;
+use crate::postgres_server::PostgresServer;
+use crate::sink::{SECRET, Sink};
+
+/// How many of the sink's answers are failures, in percent.
+const FAILING: u32 = 30;
+/// The pauses between tries, in seconds: some events find the sink failing every time.
+const PAUSES: &str = "1,1,1,1";
+const TRIES: u64 = 5;
+/// What a replica has under way to one endpoint at most (`src/event/delivery/worker.rs`).
+const UNDER_WAY: u64 = 8;
+/// Callers who ring at once.
+const CALLERS: usize = 8;
+/// How long it may take until nothing waits, once the last caller has rung: a killed replica's
+/// leases of half a minute, and every try.
+const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+
+/// What one database came to.
+struct Seen {
+    committed: u64,
+    lost: u64,
+    twice: u64,
+    dead: u64,
+    /// Dead ones that the sink has not refused as often as they are tried.
+    dead_early: u64,
+    forged: u64,
+    waiting: u64,
+    kills: u64,
+    seconds: f64,
+}
+
+pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
+    sqlx::any::install_default_drivers();
+    let folder = tempfile::tempdir()?;
+    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
+    let server = PostgresServer::start();
+    let mut random = lab.random("events");
+    let mut passed = true;
+    let (mut line, mut result, mut logs) = (Vec::new(), BTreeMap::new(), None);
+    for (name, url) in [("sqlite", sqlite), ("postgres", server.database("records"))] {
+        let sink = Sink::start(FAILING, &mut random).await?;
+        let options = Options::new(lab.gateway.clone(), REPLICAS)
+            .without_redis()
+            .set("DATABASE_URL", &url)
+            .set("MAX_ACTIVE_CALLS", 1)
+            .set("EVENTS_URL", format!("http://{}/", sink.address))
+            .set("EVENTS_SECRET", SECRET)
+            .set("EVENTS_RETRY_SECONDS", PAUSES)
+            .set("GUARD_ALLOW", "127.0.0.0/8");
+        let mut cluster = Cluster::start(&options).await?;
+        let seen = measure(
+            lab,
+            &mut cluster,
+            &sink,
+            &url,
+            StdRng::from_rng(&mut random),
+        )
+        .await;
+        let verdict = conclude(&mut cluster, seen.map(|seen| seen.verdict(name)))?;
+        passed &= verdict.passed;
+        line.push(verdict.line);
+        result.insert(name, verdict.result);
+        logs = logs.or(verdict.logs);
+    }
+    Ok(Verdict {
+        passed,
+        line: line.join("; "),
+        parameters: json!({
+            "replicas": REPLICAS,
+            "events": lab.or_short(10_000, 300),
+            "kills": lab.or_short(20, 3),
+            "failing_percent": FAILING,
+            "pauses_s": PAUSES,
+        }),
+        result: json!(result),
+        samples: Value::Null,
+        logs,
+    })
+}
+
+async fn measure(
+    lab: &Lab,
+    cluster: &mut Cluster,
+    sink: &Sink,
+    url: &str,
+    mut random: StdRng,
+) -> anyhow::Result<Seen> {
+    let began = Instant::now();
+    let (events, kills) = (lab.or_short(10_000, 300), lab.or_short(20, 3));
+    let mut database = AnyConnection::connect(url).await?;
+    let carrier = cluster.carrier();
+    let door = cluster.door;
+    let bar = lab.bar(events, "events");
+    let mut ringing = Vec::new();
+    for _ in 0..CALLERS {
+        let (carrier, mut random) = (&carrier, StdRng::from_rng(&mut random));
+        ringing.push(async move {
+            loop {
+                // One that meets a replica which has just died leaves nothing, or is told elsewhere.
+                let _ = carrier.ring(door, &sid(&mut random)).await;
+                sleep(Duration::from_millis(random.random_range(20..60))).await;
+            }
+        });
+    }
+    let until_over = async {
+        let mut killed = 0;
+        loop {
+            let committed = count(&mut database, "SELECT COUNT(*) FROM events").await?;
+            bar.set_position(committed.min(events));
+            if committed >= events && killed >= kills {
+                return anyhow::Ok(());
+            }
+            // Spread over the whole run, wherever in their work the replicas are.
+            let due = events * (killed + 1) / (kills + 1);
+            if killed < kills && committed >= due {
+                let victim = random.random_range(0..REPLICAS);
+                cluster.replicas[victim].kill()?;
+                sleep(Duration::from_millis(random.random_range(0..500))).await;
+                cluster.replicas[victim].start().await?;
+                killed += 1;
+            }
+            sleep(Duration::from_millis(random.random_range(20..200))).await;
+        }
+    };
+    tokio::select! {
+        over = until_over => over?,
+        _ = futures_util::future::join_all(ringing) => {}
+    }
+    let patience = Instant::now() + SETTLED_WITHIN;
+    let waiting = loop {
+        // What a replica has in memory is committed within moments.
+        sleep(Duration::from_secs(1)).await;
+        let waiting = "SELECT COUNT(*) FROM deliveries WHERE state = 'waiting'";
+        let waiting = count(&mut database, waiting).await?;
+        if waiting == 0 || patience <= Instant::now() {
+            break waiting;
+        }
+    };
+    bar.finish_and_clear();
+    let log = sink.log();
+    let mut seen = Seen {
+        committed: 0,
+        lost: 0,
+        twice: 0,
+        dead: 0,
+        dead_early: 0,
+        forged: log.forged,
+        waiting,
+        kills,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    let rows = "SELECT e.event, d.state FROM events e LEFT JOIN deliveries d ON d.event = e.event";
+    for row in sqlx::query(rows).fetch_all(&mut database).await? {
+        let event: String = row.try_get(0)?;
+        let state: Option<String> = row.try_get(1)?;
+        let (taken, refused) = log.answers.get(&event).copied().unwrap_or_default();
+        seen.committed += 1;
+        seen.twice += taken.saturating_sub(1);
+        match state.as_deref() {
+            Some("dead") => {
+                seen.dead += 1;
+                seen.dead_early += u64::from(refused < TRIES);
+            }
+            Some(_) | None => seen.lost += u64::from(taken == 0),
+        }
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    fn verdict(self, database: &str) -> Verdict {
+        let most_twice = self.kills * UNDER_WAY;
+        let passed = self.lost == 0
+            && self.waiting == 0
+            && self.dead_early == 0
+            && self.forged == 0
+            && self.twice <= most_twice;
+        Verdict {
+            passed,
+            line: format!(
+                "{database}: {} events, {} kills: {} lost, {} told twice (at most {most_twice}), \
+                 {} dead, {} of them too early, {} forged",
+                self.committed,
+                self.kills,
+                self.lost,
+                self.twice,
+                self.dead,
+                self.dead_early,
+                self.forged
+            ),
+            parameters: Value::Null,
+            result: json!({
+                "committed": self.committed,
+                "lost": self.lost,
+                "still_waiting": self.waiting,
+                "twice": self.twice,
+                "dead": self.dead,
+                "dead_early": self.dead_early,
+                "forged": self.forged,
+                "seconds": self.seconds.round(),
+            }),
+            samples: Value::Null,
+            logs: None,
+        }
+    }
+}
+
+async fn count(database: &mut AnyConnection, question: &'static str) -> anyhow::Result<u64> {
+    let row = sqlx::query(question).fetch_one(database).await?;
+    let count: i64 = row.try_get(0)?;
+    u64::try_from(count).context("a count is no less than nothing")
+}

@@ -1,0 +1,113 @@
+//! A receiver of events that fails now and then. What it has written down is the truth.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use standardwebhooks::Webhook;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// The secret that events are signed with.
+pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// The longest body that is read.
+const LONGEST: usize = 1 << 20;
+
+pub struct Sink {
+    pub address: SocketAddr,
+    log: Arc<Mutex<Log>>,
+    _serving: JoinSet<()>,
+}
+
+/// What a sink was sent.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    /// Of each event how often it was taken, and how often refused.
+    pub answers: HashMap<String, (u64, u64)>,
+    /// Messages whose signature was wrong.
+    pub forged: u64,
+}
+
+impl Sink {
+    /// Starts a sink that fails `percent` of all requests.
+    pub async fn start(percent: u32, random: &mut StdRng) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let log: Arc<Mutex<Log>> = Arc::default();
+        let (written, mut random) = (Arc::clone(&log), StdRng::from_rng(random));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, random) = (Arc::clone(&written), StdRng::from_rng(&mut random));
+                connections.spawn(async move {
+                    // Fails when a replica is killed, which is what it is for.
+                    let _ = serve(stream, &log, random, percent).await;
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self {
+            address,
+            log,
+            _serving: serving,
+        })
+    }
+
+    pub fn log(&self) -> Log {
+        let log = self.log.lock();
+        log.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    log: &Mutex<Log>,
+    mut random: StdRng,
+    percent: u32,
+) -> anyhow::Result<()> {
+    let webhook = Webhook::new(SECRET)?;
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            ensure!(stream.read_line(&mut line).await? > 0, "it is closed");
+            let line = line.trim_end();
+            if line.is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(": ") {
+                headers.insert(name.to_ascii_lowercase(), value.to_owned());
+            }
+        }
+        let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
+        let length: usize = header("content-length").parse()?;
+        ensure!(length <= LONGEST, "too long");
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let (id, sent_at) = (header("webhook-id"), header("webhook-timestamp"));
+        let expected = webhook.sign(&id, sent_at.parse()?, &body)?;
+        let is_taken = random.random_range(0..100) >= percent;
+        {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            if header("webhook-signature") != expected {
+                log.forged += 1;
+            }
+            let (taken, refused) = log.answers.entry(id).or_default();
+            *if is_taken { taken } else { refused } += 1;
+        }
+        let status = if is_taken {
+            "204 No Content"
+        } else {
+            "500 As Planned"
+        };
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let written = stream.write_all(answer.as_bytes()).await;
+        written.context("nobody waits for the answer")?;
+    }
+}
