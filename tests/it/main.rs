@@ -24,6 +24,9 @@ mod redis_server;
 mod rest;
 mod twiml;
 
+mod acs_bad_fields;
+mod acs_bad_input;
+mod acs_bad_media;
 mod acs_calls;
 mod acs_events;
 mod acs_proofs;
