@@ -56,7 +56,11 @@ pub async fn handshake(request: HttpRequest, gateway: web::Data<Gateway>) -> Htt
     }
     let origin = request.headers().get("webhook-request-origin");
     let Some(consent) = event::handshake(origin.and_then(|it| it.to_str().ok())) else {
-        return HttpResponse::BadRequest().body("WebHook-Request-Origin is not Event Grid's");
+        return malformed(
+            &gateway,
+            &request,
+            "WebHook-Request-Origin is not Event Grid's",
+        );
     };
     let mut response = HttpResponse::Ok();
     for (name, value) in consent {
@@ -77,12 +81,10 @@ pub async fn incoming(
     }
     let body = match read_body(payload.into_inner(), LONGEST_EVENTS).await {
         Ok(body) => body,
-        Err(error) => return unread(&error),
+        Err(error) => return unread(&gateway, &request, &error),
     };
     let Ok(events) = event::read(&body) else {
-        gateway.metrics.webhook("acs_malformed");
-        tracing::warn!("Event Grid sent what is no JSON of events");
-        return HttpResponse::BadRequest().body("no JSON of events");
+        return malformed(&gateway, &request, "no JSON of events");
     };
     let mut code = None;
     let mut calls = Vec::new();
@@ -177,7 +179,7 @@ pub async fn callbacks(
     let Some((call, path)) =
         path.and_then(|path| Some((CarrierCallId::try_from(path.call.clone()).ok()?, path)))
     else {
-        return HttpResponse::NotFound().finish();
+        return Refused::Nowhere.answer(&gateway, &request);
     };
     let token = bearer(&request).unwrap_or_default();
     if let Err(error) = acs.verify(token).await {
@@ -185,11 +187,10 @@ pub async fn callbacks(
     }
     let body = match read_body(payload.into_inner(), LONGEST_CALLBACKS).await {
         Ok(body) => body,
-        Err(error) => return unread(&error),
+        Err(error) => return unread(&gateway, &request, &error),
     };
     let Ok(read) = callback::read(&body) else {
-        gateway.metrics.webhook("acs_malformed");
-        return HttpResponse::BadRequest().body("no JSON of events");
+        return malformed(&gateway, &request, "no JSON of events");
     };
     let campaigns = gateway.campaigns.current();
     let campaign = campaigns.named(&path.campaign);
@@ -293,7 +294,10 @@ async fn became(
 }
 
 /// Answers a body that did not arrive; whatever is not its own fault may come again.
-fn unread(error: &WebhookError) -> HttpResponse {
+fn unread(gateway: &Gateway, request: &HttpRequest, error: &WebhookError) -> HttpResponse {
+    gateway.metrics.webhook("acs_malformed");
+    let route = request.match_pattern();
+    tracing::warn!(route, %error, "a webhook of ACS was not read");
     if let WebhookError::TooLong(_) = error {
         HttpResponse::PayloadTooLarge().finish()
     } else {
@@ -301,9 +305,19 @@ fn unread(error: &WebhookError) -> HttpResponse {
     }
 }
 
+/// Answers what is proven and makes no sense as a whole, so that it never will.
+fn malformed(gateway: &Gateway, request: &HttpRequest, what: &'static str) -> HttpResponse {
+    gateway.metrics.webhook("acs_malformed");
+    let route = request.match_pattern();
+    tracing::warn!(route, what, "a webhook of ACS makes no sense");
+    HttpResponse::BadRequest().body(what)
+}
+
 /// Why a request is not acted on.
 enum Refused {
     Closed,
+    /// The path is not one that we have made.
+    Nowhere,
     /// The proof is missing or wrong.
     Stranger,
     /// Nobody can tell at the moment.
@@ -327,13 +341,14 @@ impl Refused {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "acs is closed: set ACS_CONNECTION_STRING and EVENTGRID_SECRET to open it",
             ),
+            Self::Nowhere => (StatusCode::NOT_FOUND, "the path is not one of ours"),
             Self::Stranger => (StatusCode::UNAUTHORIZED, "the proof is missing or wrong"),
             Self::Unknown => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the keys to check tokens by cannot be had",
             ),
         };
-        if matches!(self, Self::Stranger) {
+        if let Self::Nowhere | Self::Stranger = self {
             gateway.metrics.unsigned();
         }
         if gateway.may_warn() {

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    carrier::{CALLED, CALLER, PUBLIC_URL, Socket},
+    carrier::{CALLED, CALLER, Carrier, PUBLIC_URL, Socket},
     gateway::{Settings, TestGateway},
     line::GUARD,
     pcm::{PcmLine, Tongue},
@@ -65,7 +65,7 @@ impl AcsHouse {
         all.push(("AGENT_VAD_SILENCE_MS", "200"));
         let gateway = TestGateway::with_parrot(parrot, &all).await;
         Self {
-            reach: way_to(&gateway),
+            reach: way_to(&gateway.carrier),
             gateway,
             acs,
         }
@@ -90,19 +90,12 @@ impl AcsHouse {
 
     /// Brings a new call, which is answered, and its media.
     pub async fn connected(&self) -> AcsCall {
-        let call = self.ring().await;
-        let answered = answered(&call).await;
-        let socket = self.open(&call, &answered).await.unwrap();
-        call.streams();
+        let call = bring(&self.gateway.carrier, self.ring().await).await;
         let connected = |step: &What| (*step == What::Connected).then_some(());
         self.gateway
-            .until_steps(call.correlation(), connected)
+            .until_steps(call.call.correlation(), connected)
             .await;
-        AcsCall {
-            line: PcmLine::over(socket, Tongue::Acs),
-            call,
-            answered,
-        }
+        call
     }
 
     /// Opens a call's media socket as ACS does.
@@ -121,17 +114,17 @@ impl AcsHouse {
         url: &str,
         headers: &[(&'static str, String)],
     ) -> Result<Socket, u16> {
-        upgrade(&self.gateway, url, headers).await
+        upgrade(&self.gateway.carrier, url, headers).await
     }
 
     /// Begins a request to the path of Event Grid's, with its secret.
     pub fn event_grid(&self) -> RequestBuilder {
-        event_grid(&self.gateway, &self.acs)
+        event_grid(&self.gateway.carrier, &self.acs)
     }
 
     /// Begins a callback for an answered call.
     pub fn callback(&self, answered: &Answered) -> RequestBuilder {
-        callback(&self.gateway, answered)
+        callback(&self.gateway.carrier, answered)
     }
 
     /// Waits until something is seen of a call.
@@ -159,17 +152,31 @@ impl AcsHouse {
     }
 }
 
+/// Brings the media of a call that rings once it is answered.
+pub async fn bring(carrier: &Carrier, call: FakeCall) -> AcsCall {
+    let answered = answered(&call).await;
+    let headers = call.media_headers();
+    let opened = upgrade(carrier, media_url(&answered), &headers);
+    let socket = opened.await.unwrap();
+    call.streams();
+    AcsCall {
+        line: PcmLine::over(socket, Tongue::Acs),
+        call,
+        answered,
+    }
+}
+
 /// Begins a request to a gateway's path of Event Grid's, with its secret.
-pub fn event_grid(gateway: &TestGateway, acs: &FakeAcs) -> RequestBuilder {
+pub fn event_grid(carrier: &Carrier, acs: &FakeAcs) -> RequestBuilder {
     let [.., (_, secret)] = acs.environment();
     let path = format!("/acs/incomingcall?secret={secret}");
-    gateway.carrier.post(&path)
+    carrier.post(&path)
 }
 
 /// Begins a callback to a gateway for an answered call.
-pub fn callback(gateway: &TestGateway, answered: &Answered) -> RequestBuilder {
+pub fn callback(carrier: &Carrier, answered: &Answered) -> RequestBuilder {
     let path = answered.callback.strip_prefix(PUBLIC_URL).unwrap();
-    gateway.carrier.post(path)
+    carrier.post(path)
 }
 
 /// Opens a media socket at a gateway.
@@ -177,7 +184,7 @@ pub fn callback(gateway: &TestGateway, answered: &Answered) -> RequestBuilder {
 /// # Errors
 /// With the status if the upgrade is refused.
 pub async fn upgrade(
-    gateway: &TestGateway,
+    carrier: &Carrier,
     url: &str,
     headers: &[(&'static str, String)],
 ) -> Result<Socket, u16> {
@@ -186,7 +193,7 @@ pub async fn upgrade(
     for (name, value) in headers {
         request = request.with_header(*name, value);
     }
-    let tcp = TcpStream::connect(gateway.carrier.address).await;
+    let tcp = TcpStream::connect(carrier.address).await;
     match client_async(request, tcp.unwrap()).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(response.status().as_u16()),
@@ -201,8 +208,8 @@ pub async fn until_seen(acs: &FakeAcs, call: &FakeCall, wanted: impl Fn(&Deed) -
 }
 
 /// Returns the way on which a fake ACS reaches a gateway.
-pub fn way_to(gateway: &TestGateway) -> Arc<Reach> {
-    let here = format!("http://{}", gateway.carrier.address);
+pub fn way_to(carrier: &Carrier) -> Arc<Reach> {
+    let here = format!("http://{}", carrier.address);
     let public = PUBLIC_URL.parse().unwrap();
     Arc::new(Reach::new(&here.parse().unwrap(), Some(&public)))
 }

@@ -7,7 +7,7 @@ use callgate::{
 };
 
 use crate::{
-    acs::{AcsHouse, answered, event, media_url, status},
+    acs::{AcsHouse, answered, event, status},
     audio::{loudness, share_of},
     pcm::{FRAME, PcmLine, Tongue, syllables},
 };
@@ -140,43 +140,6 @@ async fn a_call_that_waits_for_another_socket_ends_when_its_carrier_says_so() {
     call.call.leave();
     assert_eq!(house.ended(&call.call).await, EndReason::CarrierEnded);
     drop(call.call);
-    house.finish().await;
-}
-
-#[tokio::test]
-async fn a_ticket_brings_one_call_once() {
-    let house = AcsHouse::start().await;
-    let call = house.connected().await;
-    let again = house.open(&call.call, &call.answered).await;
-    if let Ok(socket) = again {
-        let second = crate::pcm::PcmLine::over(socket, crate::pcm::Tongue::Acs);
-        second.closed().await;
-        assert_eq!(second.played(0).len(), 0);
-    }
-    // The first one goes on as if nothing had been.
-    call.line.until_played(TUNE).await;
-    assert_eq!(house.count(&call.call, &Deed::HungUp), 0);
-    call.line.close();
-    house.ended(&call.call).await;
-    drop(call);
-    house.finish().await;
-}
-
-#[tokio::test]
-async fn a_media_socket_of_another_call_is_refused() {
-    let house = AcsHouse::start().await;
-    let (one, other) = (house.ring().await, house.ring().await);
-    let (of_one, of_other) = (answered(&one).await, answered(&other).await);
-    let others = other.media_headers();
-    let crossed = house.upgrade(media_url(&of_one), &others).await;
-    assert_eq!(crossed.err(), Some(403));
-    let forged = media_url(&of_one).replace("/acs/ws/", "/acs/ws/x");
-    let forged = house.upgrade(&forged, &one.media_headers()).await;
-    assert_eq!(forged.err(), Some(403));
-    for (call, answered) in [(one, of_one), (other, of_other)] {
-        assert!(house.open(&call, &answered).await.is_ok());
-        house.until(&call, |deed| *deed == Deed::HungUp).await;
-    }
     house.finish().await;
 }
 

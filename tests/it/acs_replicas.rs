@@ -54,13 +54,13 @@ impl House {
 
     /// Makes a call whose callbacks reach the second replica.
     fn calling(&self) -> FakeCall {
-        let way = way_to(&self.replicas[1]);
+        let way = way_to(&self.replicas[1].carrier);
         self.acs.ring(&way, CALLER, CALLED, Manner::default())
     }
 
     fn event(&self, gateway: &TestGateway, call: &FakeCall) -> RequestBuilder {
         let event = call.event(Schema::EventGrid, Duration::ZERO);
-        event_grid(gateway, &self.acs).json(&json!([event]))
+        event_grid(&gateway.carrier, &self.acs).json(&json!([event]))
     }
 }
 
@@ -79,7 +79,8 @@ async fn a_call_whose_answering_replica_has_died_is_answered_by_another() {
     assert_eq!(status(house.event(second, &call)).await, 200);
     let answer = answered(&call).await;
     let headers = call.media_headers();
-    let socket = upgrade(second, media_url(&answer), &headers).await.unwrap();
+    let socket = upgrade(&second.carrier, media_url(&answer), &headers);
+    let socket = socket.await.unwrap();
     call.streams();
     let line = PcmLine::over(socket, Tongue::Acs);
     line.until_played(20 * FRAME).await;
@@ -116,7 +117,7 @@ async fn last_words_are_said_once_and_to_their_end_whichever_replicas_want_to_sa
     let connected = |deed: &Deed| *deed == Deed::Told("CallConnected", 200);
     until_seen(&house.acs, &call, connected).await;
     let tell = async |replica: usize, kind: &str| {
-        let told = callback(&house.replicas[replica], &answer);
+        let told = callback(&house.replicas[replica].carrier, &answer);
         let told = told.bearer_auth(house.acs.token(&house.acs.claims()));
         let told = told.json(&event(&call, &answer.connection, kind));
         assert_eq!(status(told).await, 200);

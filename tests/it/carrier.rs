@@ -73,6 +73,15 @@ impl Carrier {
         Reply::to(request.form(fields)).await
     }
 
+    /// Returns a figure of `/metrics`, by its name and labels; 0 if it is not there yet.
+    pub async fn figure(&self, name: &str) -> u64 {
+        let text = Reply::to(self.get("/metrics")).await.body;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Reads a page's JSON.
     pub async fn page(&self, path: &str) -> Value {
         let response = self.get(path).send().await.unwrap();

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     audio::{FRAME, share_of, syllables},
-    carrier::{Carrier, Fields, PUBLIC_URL, Reply, Socket, TOKEN, call_sid, ringing},
+    carrier::{Carrier, Fields, PUBLIC_URL, Socket, TOKEN, call_sid, ringing},
     database::Database,
     line::{GUARD, Line, stop},
     redis::Redis,
@@ -204,11 +204,7 @@ impl TestGateway {
 
     /// Returns a figure of `/metrics`, by its name and labels; 0 if it is not there yet.
     pub async fn figure(&self, name: &str) -> u64 {
-        let text = Reply::to(self.carrier.get("/metrics")).await.body;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        self.carrier.figure(name).await
     }
 
     /// Waits until a call has ended.

@@ -28,6 +28,9 @@ mod rest;
 mod tool_server;
 mod twiml;
 
+mod acs_bad_fields;
+mod acs_bad_input;
+mod acs_bad_media;
 mod acs_calls;
 mod acs_events;
 mod acs_proofs;

@@ -117,6 +117,10 @@ impl PcmLine {
             .await
     }
 
+    pub fn is_open(&self) -> bool {
+        self.heard.borrow().closed.is_none()
+    }
+
     /// Waits until the gateway has closed the socket, and returns the code.
     pub async fn closed(&self) -> u16 {
         self.until(|heard| heard.closed).await

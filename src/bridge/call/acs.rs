@@ -38,14 +38,6 @@ pub async fn media(
             return Ok(HttpResponse::build(status).finish());
         }
     };
-    let header = request.headers().get("x-ms-call-connection-id");
-    let connection = header.and_then(|it| it.to_str().ok()?.parse::<CallConnectionId>().ok());
-    if let Some(connection) = &connection
-        && !acs.note(&call, connection)
-    {
-        gateway.metrics.unsigned();
-        return Ok(HttpResponse::Forbidden().body("the connection is another call's"));
-    }
     let place = take_place(&gateway)?;
     let dialect = Dialect::Acs(MediaStream::new(acs.audio.encoding()));
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
@@ -56,7 +48,7 @@ pub async fn media(
     Ok(response)
 }
 
-/// Checks that a socket is ACS's, and whose call it brings.
+/// Checks that a socket is ACS's, and whose call it brings; notes by which connection.
 async fn prove(
     request: &HttpRequest,
     gateway: &Gateway,
@@ -79,6 +71,11 @@ async fn prove(
     let correlation = request.headers().get("x-ms-call-correlation-id");
     let correlation = correlation.and_then(|it| it.to_str().ok());
     if correlation.is_some_and(|it| !it.eq_ignore_ascii_case(call.as_str())) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    let connection = request.headers().get("x-ms-call-connection-id");
+    let connection = connection.and_then(|it| it.to_str().ok()?.parse::<CallConnectionId>().ok());
+    if connection.is_some_and(|connection| !acs.note(&call, &connection)) {
         return Err(StatusCode::FORBIDDEN);
     }
     Ok(call)
