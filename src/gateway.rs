@@ -166,21 +166,6 @@ impl StartError {
     }
 }
 
-/// Reads the campaign file; without one there is one campaign.
-async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, StartError> {
-    if let Some(file) = &config.campaigns {
-        return Ok(Draft::read(file, inherited).await?);
-    }
-    let numbers = config.twilio.numbers.clone();
-    let only = Campaigns::only(config.language.clone(), config.caps.campaign, numbers);
-    let refusal = &config.refusal;
-    let budget = (Name::default_name(), config.agent.budget);
-    let only = only
-        .offering(refusal.when_full, refusal.acs_when_full.clone())
-        .with_budgets([budget]);
-    Ok(Draft::without_file(only, inherited)?)
-}
-
 /// Opens the records of `replica`, and begins to tell endpoints of them.
 async fn keep_records(
     settings: &RecordSettings,
