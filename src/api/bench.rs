@@ -10,7 +10,7 @@ use crate::{
         calls::{Wanted, page, plan},
     },
     config::{KeptNumbers, RecordSettings},
-    record::{Database, Sql},
+    record::{Database, DatabaseKind, Sql},
 };
 
 /// How many calls are written in one transaction.
@@ -62,11 +62,13 @@ impl Calls {
             });
             write.await.expect("calls are written");
         }
-        // As servers do by themselves, some time after so many rows.
-        let count = self
-            .database
-            .write(|writing| Box::pin(async move { Sql::new("ANALYZE").execute(writing).await }));
-        count.await.expect("rows are counted");
+        if self.database.kind() == DatabaseKind::Postgres {
+            // As it does by itself some time after so many rows. SQLite is never told to.
+            let count = self.database.write(|writing| {
+                Box::pin(async move { Sql::new("ANALYZE calls").execute(writing).await })
+            });
+            count.await.expect("rows are counted");
+        }
     }
 
     /// Reads a page; returns how many calls it has.
