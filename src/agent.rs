@@ -33,11 +33,10 @@ use url::Url;
 use crate::{
     agent::{breaker::Breaker, stream::Movable},
     call::EndReason,
-    campaign::Name,
+    campaign::{Campaign, Name},
     chunk::Encoding,
     config::{AgentKind, AgentSettings, EntraSettings},
     entra::{self, Entra, EntraError},
-    language::Language,
     session::{Answered, Input},
     telemetry::AgentMetrics,
 };
@@ -309,20 +308,20 @@ impl Agent {
         }
     }
 
-    /// Connects for a call in `language`, with audio in `encoding` both ways; the agent is ready to
+    /// Connects for a call of `campaign`, with audio in `encoding` both ways; the agent is ready to
     /// talk within [`BUDGET`].
     ///
     /// # Errors
     /// Whatever kept it from being ready; see [`AgentError::end_reason`].
     pub async fn connect(
         &self,
-        language: &Language,
+        campaign: &Campaign,
         encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
         if !self.breaker.may_try() {
             return Err(AgentError::Resting);
         }
-        let connected = timeout(BUDGET, self.try_twice(language, encoding)).await;
+        let connected = timeout(BUDGET, self.try_twice(campaign, encoding)).await;
         let connected = connected.unwrap_or(Err(AgentError::TooSlow));
         self.breaker.record(connected.is_ok());
         connected
@@ -330,13 +329,13 @@ impl Agent {
 
     async fn try_twice(
         &self,
-        language: &Language,
+        campaign: &Campaign,
         encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
-        match self.try_once(language, encoding).await {
+        match self.try_once(campaign, encoding).await {
             Err(AgentError::Unreachable(_) | AgentError::Refused(429 | 500..)) => {
                 sleep(RETRY_PAUSE).await;
-                self.try_once(language, encoding).await
+                self.try_once(campaign, encoding).await
             }
             other => other,
         }
@@ -344,7 +343,7 @@ impl Agent {
 
     async fn try_once(
         &self,
-        language: &Language,
+        campaign: &Campaign,
         encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
         let request = self.request().await?;
@@ -368,7 +367,7 @@ impl Agent {
             }
         })?;
         let (metrics, tokens) = (self.metrics.clone(), Arc::clone(&self.tokens));
-        AgentSocket::ready(socket, &self.settings, language, encoding, metrics, tokens).await
+        AgentSocket::ready(socket, &self.settings, campaign, encoding, metrics, tokens).await
     }
 
     async fn request(&self) -> Result<ClientRequestBuilder, AgentError> {

@@ -14,6 +14,8 @@ use std::fmt;
 
 use url::Url;
 
+use crate::call::PhoneNumber;
+
 pub use prompts::{PromptError, Prompts};
 pub use twiml::{TemplateError, TemplateFlaw, Templates};
 
@@ -36,6 +38,13 @@ pub enum Answer {
         recording_url: Url,
         max_seconds: u64,
     },
+    /// Let another phone ring, and ask at `action_url` what follows once that is over.
+    Transfer {
+        number: PhoneNumber,
+        /// What the person called sees; what the carrier makes of it if there is none.
+        caller_id: Option<PhoneNumber>,
+        action_url: Url,
+    },
     /// Thank for the message that the caller has left, and end the call.
     VoicemailThanks,
     /// Say that there is no room for the call and that a WhatsApp message follows, and end it.
@@ -56,6 +65,7 @@ impl fmt::Debug for Answer {
             Self::Connect { .. } => "Connect(..)", // A ticket has no place in a log line.
             Self::Refuse => "Refuse",
             Self::Voicemail { .. } => "Voicemail(..)",
+            Self::Transfer { .. } => "Transfer(..)",
             Self::VoicemailThanks => "VoicemailThanks",
             Self::Whatsapp => "Whatsapp",
             Self::NotInService => "NotInService",

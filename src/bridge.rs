@@ -17,12 +17,14 @@ use tokio::{
 use crate::{
     agent::{AgentError, AgentSocket},
     call::{CallerId, CarrierCallId, EndReason},
+    campaign::Name,
     chunk::Chunk,
     connections::{ConnectionId, Orders},
     media::MediaSocket,
     record::{Timeline, What},
     session::{Input, Interrupted, Output, Session},
     telemetry::CallMetrics,
+    tool::Workbench,
     transcode::Transcoder,
 };
 
@@ -41,6 +43,7 @@ pub struct Bridge<'a> {
     pub orders: Orders,
     pub timeline: &'a Timeline,
     pub metrics: &'a CallMetrics,
+    pub tools: Workbench<'a>,
     pub line: Line,
 }
 
@@ -83,6 +86,8 @@ pub struct Parted {
     pub reason: EndReason,
     /// Whether only its socket has: the session has not heard of it.
     pub may_go_on: bool,
+    /// Whom the caller goes on talking with, if that is why.
+    pub destination: Option<Name>,
     pub session: Session,
     pub agent: AgentSeat,
     pub orders: Orders,
@@ -100,6 +105,7 @@ impl Bridge<'_> {
             if let Input::End(lost @ (EndReason::CarrierLost | EndReason::CarrierUnresponsive)) =
                 input
                 && self.carrier.may_be_replaced()
+                && self.session.may_pause()
             {
                 break (lost, true);
             }
@@ -117,9 +123,11 @@ impl Bridge<'_> {
         };
         self.metrics.frames_dropped(self.carrier.dropped());
         self.metrics.garbled_by_carrier(self.carrier.garbled());
+        let destination = self.tools.destination();
         Parted {
             reason,
             may_go_on,
+            destination: destination.filter(|_| reason == EndReason::Transferred),
             session: self.session,
             agent: self.agent,
             orders: self.orders,
@@ -142,6 +150,9 @@ impl Bridge<'_> {
         }
         if due <= at {
             return Poll::Ready(Input::Tick); // A flood on either socket must not hold it up.
+        }
+        if let Poll::Ready(input) = self.tools.poll_next(cx) {
+            return Poll::Ready(input);
         }
         if let Poll::Ready(input) = self.carrier.poll_next(cx, at) {
             return Poll::Ready(input);
@@ -253,6 +264,9 @@ impl Bridge<'_> {
                 (Output::Greet, Some(agent)) => agent.greet(),
                 (Output::Answer, Some(agent)) => agent.answer(),
                 (Output::TellAgentPressed(key), Some(agent)) => agent.pressed(key),
+                (Output::UseTool(call), _) => self.tools.take_up(&call),
+                (Output::RefuseTool(call), _) => self.tools.refuse(&call),
+                (Output::TellAgentResult(result), Some(agent)) => agent.tell_result(&result),
                 (Output::Said { who, text }, _) => {
                     self.carrier.said(who, &text);
                     self.timeline.step(self.call, What::Said { who, text });
@@ -269,7 +283,8 @@ impl Bridge<'_> {
                     | Output::Truncate(_)
                     | Output::Greet
                     | Output::Answer
-                    | Output::TellAgentPressed(_),
+                    | Output::TellAgentPressed(_)
+                    | Output::TellAgentResult(_),
                     None,
                 ) => {}
             }

@@ -88,6 +88,10 @@ pub enum EndReason {
     AgentFailed,
     /// The agent's session reached its longest duration.
     AgentExpired,
+    /// The agent has ended the call, as its campaign lets it.
+    AgentHungUp,
+    /// The agent has handed the caller over to somebody else.
+    Transferred,
     TooLong,
     Drained,
     Stopped,
@@ -113,6 +117,8 @@ pub enum Farewell {
     HangUp,
     Goodbye,
     Apology,
+    /// Nothing: another phone rings for them.
+    Transfer,
 }
 
 impl CallId {
@@ -312,7 +318,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 27] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -333,6 +339,8 @@ impl EndReason {
         Self::AgentWrongFormat,
         Self::AgentFailed,
         Self::AgentExpired,
+        Self::AgentHungUp,
+        Self::Transferred,
         Self::TooLong,
         Self::Drained,
         Self::Stopped,
@@ -354,7 +362,7 @@ impl EndReason {
 
     fn facts(self) -> (&'static str, Blame, Farewell) {
         use Blame::{Agent, Caller, Callgate, Carrier, Operator};
-        use Farewell::{Apology, Goodbye, HangUp};
+        use Farewell::{Apology, Goodbye, HangUp, Transfer};
         match self {
             Self::CallerHungUp => ("caller_hung_up", Caller, HangUp),
             Self::CarrierEnded => ("carrier_ended", Caller, HangUp),
@@ -376,6 +384,9 @@ impl EndReason {
             Self::AgentWrongFormat => ("agent_wrong_format", Agent, Apology),
             Self::AgentFailed => ("agent_failed", Agent, Apology),
             Self::AgentExpired => ("agent_expired", Agent, Goodbye),
+            // What the operator lets an agent do is no failure of the agent.
+            Self::AgentHungUp => ("agent_hung_up", Operator, HangUp),
+            Self::Transferred => ("transferred", Operator, Transfer),
             Self::TooLong => ("too_long", Operator, Goodbye),
             Self::Drained => ("drained", Operator, Goodbye),
             Self::Stopped => ("stopped", Operator, Goodbye),

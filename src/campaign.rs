@@ -10,6 +10,7 @@ use std::{
 use crate::{
     call::{CallerId, PhoneNumber},
     language::Language,
+    tool::Tools,
 };
 
 /// The longest name, in bytes.
@@ -42,6 +43,8 @@ pub struct Campaign {
     pub second_agent: Option<Name>,
     pub when_full: WhenFull,
     pub acs_when_full: AcsRefusal,
+    /// What its agents may do beside talking.
+    pub tools: Tools,
 }
 
 /// Campaigns that share a cap beside their own.
@@ -185,6 +188,7 @@ impl Campaign {
             second_agent: None,
             when_full: WhenFull::default(),
             acs_when_full: AcsRefusal::default(),
+            tools: Tools::default(),
         }
     }
 
@@ -240,11 +244,26 @@ impl Campaigns {
     }
 
     /// Offers this to callers for whom there is no room.
-    pub fn offering(mut self, when_full: WhenFull, acs_when_full: AcsRefusal) -> Self {
-        let default = Arc::make_mut(&mut self.default);
-        default.when_full = when_full;
-        default.acs_when_full = acs_when_full;
+    pub fn offering(mut self, when_full: WhenFull, acs_when_full: &AcsRefusal) -> Self {
+        self.each(|campaign| {
+            campaign.when_full = when_full;
+            campaign.acs_when_full = acs_when_full.clone();
+        });
         self
+    }
+
+    /// Lets the agent of the only campaign use these.
+    pub fn using(mut self, tools: &Tools) -> Self {
+        self.each(|campaign| campaign.tools = tools.clone());
+        self
+    }
+
+    /// Changes the only campaign, wherever it is listed.
+    fn each(&mut self, change: impl Fn(&mut Campaign)) {
+        let listed = self.named.values_mut().chain(self.answering.values_mut());
+        for campaign in listed.chain([&mut self.default]) {
+            change(Arc::make_mut(campaign));
+        }
     }
 
     /// Returns the campaign that answers `called`; `None` where the number is not in service.

@@ -10,6 +10,7 @@ mod reader;
 mod records;
 mod refusal;
 mod store;
+mod tools;
 mod twilio;
 mod vendor;
 mod voice_live;
@@ -37,6 +38,7 @@ pub use reader::ConfigError;
 pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
+pub use tools::ToolSettings;
 pub use twilio::TwilioSettings;
 pub use voice_live::{EntraSettings, NOISE_SUPPRESSION, VoiceLiveAccess};
 pub use web::WebSettings;
@@ -76,6 +78,7 @@ pub struct Config {
     pub store: StoreSettings,
     pub records: RecordSettings,
     pub refusal: RefusalSettings,
+    pub tools: ToolSettings,
     pub events: EventSettings,
     /// `GUARD_PORTS`, `GUARD_ALLOW`, `EGRESS_PROXY`: where requests may go whose addresses tenants
     /// choose. Default: to public addresses, port 443, without a proxy.
@@ -146,6 +149,7 @@ impl Config {
             voice_live,
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, production, &twilio),
+            tools: ToolSettings::load(&read),
             events: EventSettings::load(&read, &guard),
             guard,
             twilio,
@@ -182,6 +186,7 @@ impl Config {
             caps: self.caps.clone(),
             agent: self.agent.clone(),
             voice_live: self.voice_live.clone(),
+            tools: self.tools.clone(),
             guard: self.guard.clone(),
             endpoints: self.events.endpoints(),
         }

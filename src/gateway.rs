@@ -10,6 +10,7 @@ mod refusing;
 mod ringing;
 mod serve;
 mod supervise;
+mod transfers;
 mod urls;
 
 use std::{
@@ -32,7 +33,7 @@ use crate::{
     answer::{PromptError, Prompts, TemplateError, Templates, prompts::Prompt},
     api::Api,
     bridge::call::LostCalls,
-    call::{CarrierCallId, EndReason, Farewell},
+    call::{CallerId, CarrierCallId, EndReason, Farewell},
     campaign::{Campaign, Campaigns, Name},
     carrier::Invitations,
     chunk::{Chunk, Encoding},
@@ -48,8 +49,9 @@ use crate::{
         ringing::RingingCalls,
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
+        transfers::Transfers,
     },
-    guard::GuardRules,
+    guard::{GuardRules, GuardedClient},
     language::Language,
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
@@ -81,6 +83,9 @@ pub struct Gateway {
     pub(crate) connections: Arc<ConnectionManager>,
     pub(crate) lost: LostCalls,
     pub(crate) farewells: Farewells,
+    transfers: Transfers,
+    /// Asks the servers of tenants, and nobody else.
+    pub(crate) guarded: GuardedClient,
     pub(crate) timeline: Timeline,
     pub(crate) records: Records,
     pub(crate) api: Api,
@@ -166,22 +171,6 @@ impl StartError {
     }
 }
 
-/// Opens the records of `replica`, and begins to tell endpoints of them.
-async fn keep_records(
-    settings: &RecordSettings,
-    (rules, schedule): (&GuardRules, Schedule),
-    endpoints: watch::Receiver<Arc<Endpoints>>,
-    metrics: &Metrics,
-    replica: &str,
-) -> Result<(Records, Deliveries), StartError> {
-    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
-    let records = Records::open(settings, Arc::new(told), replica).await;
-    let records = records.map_err(StartError::Records)?;
-    let metrics = metrics.events.clone();
-    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
-    Ok((records, deliveries.map_err(StartError::Events)?))
-}
-
 impl Gateway {
     /// Starts a gateway that serves until [`Running::drain`].
     ///
@@ -212,6 +201,7 @@ impl Gateway {
             whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;
+        let guarded = GuardedClient::new(&inherited.guard).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
         let agents = metrics.agents.clone();
@@ -247,6 +237,8 @@ impl Gateway {
             connections: ConnectionManager::new(config.caps.connections),
             lost: LostCalls::default(),
             farewells: Farewells::new(),
+            transfers: Transfers::new(),
+            guarded,
             timeline: records.timeline(),
             api: Api::new(records.database.clone()),
             records,
@@ -493,19 +485,48 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     (supervisor, stop)
 }
 
+/// Opens the records of `replica`, and begins to tell endpoints of them.
+async fn keep_records(
+    settings: &RecordSettings,
+    (rules, schedule): (&GuardRules, Schedule),
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: &Metrics,
+    replica: &str,
+) -> Result<(Records, Deliveries), StartError> {
+    let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
+    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = records.map_err(StartError::Records)?;
+    let metrics = metrics.events.clone();
+    let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
+    Ok((records, deliveries.map_err(StartError::Events)?))
+}
+
 /// Returns the campaigns and agents to begin with: the file's, or else the one campaign that the
 /// environment makes.
 async fn first_draft(config: &Config, inherited: &Inherited) -> Result<Draft, DraftError> {
     if let Some(file) = &config.campaigns {
         return Draft::read(file, inherited).await;
     }
-    let (language, numbers) = (config.language.clone(), config.twilio.numbers.clone());
-    let refusal = &config.refusal;
-    let budget = (Name::default_name(), config.agent.budget);
-    let only = Campaigns::only(language, config.caps.campaign, numbers)
-        .offering(refusal.when_full, refusal.acs_when_full.clone())
-        .with_budgets([budget]);
-    Draft::without_file(only, inherited)
+    let numbers = config.twilio.numbers.clone();
+    Draft::without_file(only_campaign(inherited, numbers), inherited)
+}
+
+/// Returns the campaign that there is without a file.
+fn only_campaign(inherited: &Inherited, numbers: Vec<CallerId>) -> Campaigns {
+    Campaigns::only(inherited.language.clone(), inherited.caps.campaign, numbers)
+        .offering(inherited.when_full, &inherited.acs_when_full)
+        .using(&inherited.tools.with(Vec::new()))
+        .with_budgets([(Name::default_name(), inherited.agent.budget)])
+}
+
+/// Starts the tasks that look after what calls need, until the token is cancelled.
+fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
+    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
+    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
+    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
+    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
+    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    (supervisor, stop)
 }
 
 async fn watch_campaigns(gateway: web::Data<Gateway>, stop: CancellationToken) {

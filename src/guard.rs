@@ -110,6 +110,7 @@ impl GuardedClient {
 
     /// # Errors
     /// If there is no answer, not even the beginning of one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody has to be asked so yet"))]
     pub async fn get(
         &self,
         url: &GuardedUrl,

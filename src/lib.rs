@@ -30,13 +30,13 @@ mod recording;
 mod session;
 mod simulate;
 mod slots;
+mod tool;
 mod web;
 mod webhook;
 
 mod call;
 mod chunk;
 mod entra;
-#[cfg_attr(not(test), expect(dead_code, reason = "tools read answers, too"))]
 mod guard;
 mod language;
 #[cfg(test)]
@@ -64,3 +64,4 @@ pub use recording::{Recording, RecordingId};
 pub use simulate::{SimulateOptions, acs as fake_acs, report::Report, run as simulate};
 pub use slots::{SlotsError, SlotsOptions, run as slots};
 pub use telemetry::log_to_stderr;
+pub use tool::ToolOutcome;

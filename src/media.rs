@@ -449,6 +449,8 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::AgentWrongFormat
         | EndReason::AgentFailed
         | EndReason::AgentExpired
+        | EndReason::AgentHungUp
+        | EndReason::Transferred
         | EndReason::TooLong => CloseCode::Normal,
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     record::{lost::look_after, retention::keep_short, writer::LAST_WORDS},
     recording::Recording,
     session::Speaker,
+    tool::ToolOutcome,
 };
 
 pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
@@ -82,6 +83,13 @@ pub enum What {
     /// The caller spoke over the agent, which had been heard for this long.
     Interrupted {
         heard_ms: u64,
+    },
+    /// The agent has used a tool, or wanted to.
+    ToolUsed {
+        /// `None` where its campaign has no such tool.
+        tool: Option<Name>,
+        outcome: ToolOutcome,
+        lasted: Duration,
     },
     Ended(EndReason),
 }
@@ -306,6 +314,7 @@ impl What {
             Self::FirstWords => "first_words",
             Self::Said { .. } => return None,
             Self::Interrupted { .. } => "interrupted",
+            Self::ToolUsed { .. } => "tool_used",
             Self::Ended(_) => "ended",
         })
     }
@@ -314,6 +323,15 @@ impl What {
     pub fn details(&self) -> Option<Value> {
         match self {
             Self::Interrupted { heard_ms } => Some(json!({"heard_ms": heard_ms})),
+            Self::ToolUsed {
+                tool,
+                outcome,
+                lasted,
+            } => Some(json!({
+                "tool": tool.as_ref().map(Name::as_str),
+                "outcome": outcome.as_str(),
+                "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            })),
             Self::Ended(reason) => {
                 Some(json!({"reason": reason.as_str(), "blame": reason.blame().as_str()}))
             }

@@ -25,7 +25,7 @@ use crate::{
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
-        twilio::{self, message, voicemail},
+        twilio::{self, message, transfer, voicemail},
     },
 };
 
@@ -66,6 +66,7 @@ pub fn all() -> Vec<Entry> {
         post("/webhook/voicemail", Carrier, to(voicemail::left)),
         post("/webhook/recording_status", Carrier, to(voicemail::recorded)),
         post("/webhook/message_status", Carrier, to(message::status)),
+        post("/webhook/transfer_ended", Carrier, to(transfer::ended)),
         get("/twilio/media", Carrier, to(call::twilio::media)),
         post("/acs/incomingcall", Carrier, to(acs::incoming)),
         options("/acs/incomingcall", Carrier, to(acs::handshake)),

@@ -4,19 +4,26 @@
 //! Invariant: a call ends exactly once, and is silent afterwards.
 //! Invariant: what the caller says reaches the agent in order, also what came before the agent.
 //! Invariant: nothing is truncated beyond what the caller has heard.
+//! Invariant: nobody asks for an answer while one is on its way.
 
 mod hearing;
 mod playback;
+mod tooling;
 
 use std::{collections::VecDeque, time::Duration, vec};
 
 use crate::{
     call::EndReason,
     chunk::{Chunk, Encoding},
-    session::{hearing::Hearing, playback::Playback},
+    session::{
+        hearing::Hearing,
+        playback::Playback,
+        tooling::{Tooling, Wish},
+    },
 };
 
 pub use playback::{Follows, Interrupted, ItemId, Mark};
+pub use tooling::{ToolCall, ToolResult};
 
 /// How long the caller waits for the agent before hearing an apology.
 pub const AGENT_PATIENCE: Duration = Duration::from_secs(3);
@@ -62,6 +69,14 @@ pub enum Input {
     },
     /// Any other sign of life from the agent.
     AgentAlive,
+    /// The agent wants to use a tool.
+    ToolCalled(ToolCall),
+    /// A tool that the agent uses is done, or will not be used.
+    ToolAnswered(ToolResult),
+    /// Tones for the other end of the line.
+    ToneReady(Chunk),
+    /// The call is to end once the caller has heard what the agent was saying.
+    Leave(EndReason),
     /// The call must end, for a reason found outside.
     End(EndReason),
     Tick,
@@ -113,6 +128,10 @@ pub enum Output {
     PlayToCaller(Chunk),
     MarkPlayback(Mark),
     ClearPlayback,
+    UseTool(ToolCall),
+    /// Too many are in use, or have been.
+    RefuseTool(ToolCall),
+    TellAgentResult(ToolResult),
     Said {
         who: Speaker,
         text: String,
@@ -148,6 +167,9 @@ pub struct Session {
     muted: bool,
     /// Since when the agent has owed an answer and sent nothing.
     owing_since: Option<Duration>,
+    /// Until when the next answer is taken to be on its way: the caller speaks, or it was asked for.
+    expected_until: Duration,
+    tooling: Tooling,
     retries: u32,
     retry_at: Option<Duration>,
     spoken: bool,
@@ -180,6 +202,8 @@ impl Session {
             answering: false,
             muted: false,
             owing_since: None,
+            expected_until: Duration::ZERO,
+            tooling: Tooling::default(),
             retries: 0,
             retry_at: None,
             spoken: false,
@@ -192,6 +216,7 @@ impl Session {
     pub fn handle(&mut self, at: Duration, input: Input) -> vec::Drain<'_, Output> {
         if !matches!(self.state, State::Ended) {
             self.take(at, input);
+            self.go_on(at);
         }
         self.outputs.drain(..)
     }
@@ -207,6 +232,8 @@ impl Session {
             self.owing_since.map(|since| since + ANSWER_PATIENCE),
             self.retry_at,
             self.playback.deadline(),
+            self.goes_on_at(),
+            self.leaves_at(),
         ];
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
@@ -214,6 +241,12 @@ impl Session {
     /// Goes on with another stream of the carrier's.
     pub fn begin_anew(&mut self) {
         self.hearing.begin_anew();
+    }
+
+    /// Tells whether the call may wait for another socket: not while a tool is under way, or the
+    /// agent about to leave.
+    pub fn may_pause(&self) -> bool {
+        !self.tooling.is_busy() && self.tooling.leaving().is_none()
     }
 
     /// Tells whether the agent should be read: not while too much of its audio waits.
@@ -231,12 +264,14 @@ impl Session {
             Input::AgentAudio { item, chunk } => self.play(at, &item, chunk),
             Input::AgentFinished(item) => self.playback.complete(&item, &mut self.outputs),
             Input::AgentInterrupted => self.interrupt(at),
-            Input::AgentWillAnswer => self.owing_since = Some(at),
+            Input::AgentWillAnswer => self.expect_answer(at),
             Input::AgentAnswering => {
                 self.retry_at = None;
                 self.answering = true;
                 self.muted = false;
                 self.owing_since = Some(at);
+                self.expected_until = at;
+                self.tooling.answer_begins();
             }
             Input::AgentAnswered(answered) => self.answered(at, answered),
             Input::Said { who, text } => {
@@ -244,6 +279,14 @@ impl Session {
                 self.outputs.push(Output::Said { who, text });
             }
             Input::AgentAlive => self.alive(at),
+            Input::ToolCalled(call) => self.wants_tool(at, call),
+            Input::ToolAnswered(result) => {
+                if self.tooling.is_answered(&result.id) {
+                    self.outputs.push(Output::TellAgentResult(result));
+                }
+            }
+            Input::ToneReady(tones) => self.playback.sound(at, tones, &mut self.outputs),
+            Input::Leave(reason) => self.tooling.leave(at, reason),
             Input::End(reason) => self.end(reason),
             Input::Tick => self.tick(at),
         }
@@ -300,7 +343,7 @@ impl Session {
             self.hearing.resume(at);
             if self.terms.greets {
                 self.outputs.push(Output::Greet);
-                self.owing_since = Some(at);
+                self.expect_answer(at);
             }
         }
     }
@@ -321,6 +364,7 @@ impl Session {
         self.alive(at);
         self.muted = self.answering;
         self.retry_at = None; // The caller speaks: the next answer is to that.
+        self.expected_until = at + ANSWER_PATIENCE;
         let unheard = self.playback.interrupt(at);
         if !unheard.is_empty() {
             // The carrier first: until it has cleared, the caller is talked over.
@@ -347,8 +391,50 @@ impl Session {
     }
 
     fn answer(&mut self, at: Duration) {
-        self.owing_since = Some(at);
+        self.expect_answer(at);
+        self.tooling.told_news();
         self.outputs.push(Output::Answer);
+    }
+
+    fn expect_answer(&mut self, at: Duration) {
+        self.owing_since = Some(at);
+        self.expected_until = at + ANSWER_PATIENCE;
+    }
+
+    fn wants_tool(&mut self, at: Duration, call: ToolCall) {
+        self.alive(at);
+        match self.tooling.wish(&call.id) {
+            Wish::Granted => self.outputs.push(Output::UseTool(call)),
+            Wish::Refused => self.outputs.push(Output::RefuseTool(call)),
+            Wish::Ignored => {}
+        }
+    }
+
+    /// Does what had to wait for the agent's answer, or for the caller's ear.
+    fn go_on(&mut self, at: Duration) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        if self.leaves_at().is_some_and(|due| due <= at)
+            && let Some(leaving) = self.tooling.leaving()
+        {
+            self.end(leaving.reason);
+        } else if self.goes_on_at().is_some_and(|due| due <= at) {
+            self.answer(at);
+        }
+    }
+
+    /// Returns when the agent is asked to go on with what its tools have told it.
+    fn goes_on_at(&self) -> Option<Duration> {
+        let free = !self.answering && self.retry_at.is_none();
+        (free && self.tooling.has_news()).then_some(self.expected_until)
+    }
+
+    /// Returns when a call ends whose agent wants it to, unless it is heard to the end before.
+    fn leaves_at(&self) -> Option<Duration> {
+        let leaving = self.tooling.leaving()?;
+        let heard = self.playback.over_at().filter(|_| !self.answering);
+        Some(heard.map_or(leaving.until, |heard| heard.min(leaving.until)))
     }
 
     /// Any word from the agent pays for its silence so far.
@@ -369,8 +455,8 @@ impl Session {
         if since(MEDIA_PATIENCE, self.hearing.last_at()) {
             return self.end(EndReason::MediaStalled);
         }
-        if !self.wants_agent() {
-            self.alive(at); // Nobody reads what it sends.
+        if !self.wants_agent() || self.tooling.is_busy() {
+            self.alive(at); // Nobody reads what it sends, or it waits for us.
         }
         if self
             .owing_since

@@ -6,6 +6,7 @@ mod events;
 mod metrics;
 mod offers;
 mod records;
+mod tools;
 
 use std::io::IsTerminal;
 
@@ -19,6 +20,7 @@ pub use events::EventMetrics;
 pub use metrics::Metrics;
 pub use offers::OfferMetrics;
 pub use records::RecordMetrics;
+pub use tools::ToolMetrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::join_all;
+use serde::Deserialize;
 
 use crate::{
     admission::{
@@ -15,6 +16,7 @@ use crate::{
         store::{END_KEPT, Ending, Released},
     },
     call::{CarrierCallId, EndReason},
+    campaign::Name,
     recent::Millis,
 };
 
@@ -168,6 +170,24 @@ impl Admission {
             self.failed(&error);
             None
         })
+    }
+
+    /// Returns where a call goes on that an agent has handed over, as its replica has noted.
+    pub async fn transfer_noted(&self, carrier_call: &CarrierCallId) -> Option<Name> {
+        #[derive(Deserialize)]
+        struct Noted {
+            transfer_to: String,
+        }
+        if self.book().outage.trouble() == Some(Trouble::Away) {
+            return None;
+        }
+        let state = self.store.state(carrier_call).await;
+        let state = state.unwrap_or_else(|error| {
+            self.failed(&error);
+            None
+        });
+        let noted: Noted = serde_json::from_str(&state?).ok()?;
+        noted.transfer_to.parse().ok()
     }
 
     /// Gives a dropped slot back to the store, or remembers to.

@@ -305,6 +305,14 @@ impl Store {
         }
     }
 
+    /// Returns what is kept of a call, as JSON. Memory keeps nothing that could be asked for.
+    pub async fn state(&self, call: &CarrierCallId) -> Result<Option<String>, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Redis(store) => store.state(call).await,
+        }
+    }
+
     /// Notes a refusal that was decided without the store, which may have taken a slot for that
     /// call unheard; a store of this process's own is never without an answer.
     pub async fn refuse(

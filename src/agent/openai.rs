@@ -11,15 +11,19 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{Complaint, Dialect, Event, Garbled, Limit, voice_live},
+    campaign::Campaign,
     chunk::{Chunk, Encoding},
     config::{AgentSettings, Detector},
-    language::Language,
-    session::{Answered, Input, Interrupted, ItemId, Speaker},
+    session::{Answered, Input, Interrupted, ItemId, Speaker, ToolCall, ToolResult},
+    tool::Tools,
     wire::Str,
 };
 
 /// The longest name of an item that is believed.
 const LONGEST_ID: usize = 128;
+
+/// The longest arguments of a tool that are read, in bytes.
+const LONGEST_ARGUMENTS: usize = 16 << 10;
 
 /// The most tokens that one answer is believed to have used up.
 const MOST_TOKENS: u32 = 10_000_000;
@@ -40,8 +44,9 @@ const FATAL: [&str; 7] = [
     "model_not_found",
 ];
 
-/// Returns the message that sets up a session for a call in `language`.
-pub fn session_update(settings: &AgentSettings, language: &Language, encoding: Encoding) -> String {
+/// Returns the message that sets up a session for a call of `campaign`.
+pub fn session_update(settings: &AgentSettings, campaign: &Campaign, encoding: Encoding) -> String {
+    let language = &campaign.language;
     let turns = &settings.turn_detection;
     let turn_detection = match settings.detector() {
         // The last one is unknown here, and settings do not let it come so far.
@@ -67,19 +72,25 @@ pub fn session_update(settings: &AgentSettings, language: &Language, encoding: E
     if let Some(model) = settings.transcription_model() {
         input["transcription"] = json!({"model": model, "language": language.primary()});
     }
-    let update = json!({
-        "type": "session.update",
-        "session": {
-            "type": "realtime",
-            "instructions": settings.instructions,
-            "output_modalities": ["audio"],
-            "audio": {
-                "input": input,
-                "output": {"format": format(encoding), "voice": settings.voice(language)},
-            },
+    let mut session = json!({
+        "type": "realtime",
+        "instructions": settings.instructions,
+        "output_modalities": ["audio"],
+        "audio": {
+            "input": input,
+            "output": {"format": format(encoding), "voice": settings.voice(language)},
         },
     });
-    update.to_string()
+    offer(&campaign.tools, &mut session);
+    json!({"type": "session.update", "session": session}).to_string()
+}
+
+/// Offers tools in a session; where there are none, nothing is said of them.
+pub fn offer(tools: &Tools, session: &mut Value) {
+    if !tools.is_empty() {
+        session["tools"] = tools.offers().map(|offer| json!(offer)).collect();
+        session["tool_choice"] = "auto".into();
+    }
 }
 
 /// Returns the wire name of audio.
@@ -145,6 +156,15 @@ pub fn pressed(key: char) -> String {
             "role": "user",
             "content": [{"type": "input_text", "text": text}],
         },
+    })
+    .to_string()
+}
+
+/// Returns the message that tells the agent what came of a tool.
+pub fn result(result: &ToolResult) -> String {
+    json!({
+        "type": "conversation.item.create",
+        "item": {"type": "function_call_output", "call_id": result.id, "output": result.text},
     })
     .to_string()
 }
@@ -266,6 +286,7 @@ pub fn decode(message: &Bytes, dialect: Dialect, encoding: Encoding) -> Result<E
         "rate_limits.updated" => {
             return Ok(Event::Limits(limits(&wire.rate_limits.unwrap_or_default())));
         }
+        "response.output_item.done" => item_done(message)?,
         "error" => return Ok(Event::Complaint(complaint(wire.error.ok_or(Garbled)?))),
         // Types appear without notice; all of them are signs of life.
         _ => Input::AgentAlive,
@@ -292,6 +313,36 @@ impl WireSession {
             ),
         }
     }
+}
+
+/// Reads what the agent has done: it may want to use a tool. `response.function_call_arguments.done`
+/// tells of the same, but not whether an interruption has cut it off.
+fn item_done(message: &[u8]) -> Result<Input, Garbled> {
+    #[derive(Deserialize)]
+    struct Done {
+        item: Item,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        r#type: String,
+        status: Option<String>,
+        call_id: Option<String>,
+        name: Option<String>,
+        arguments: Option<String>,
+    }
+    let Done { item } = serde_json::from_slice(message).map_err(|_| Garbled)?;
+    if item.r#type != "function_call" || item.status.as_deref() != Some("completed") {
+        return Ok(Input::AgentAlive);
+    }
+    let id = item.call_id.filter(|id| id.len() <= LONGEST_ID);
+    let mut tool = item.name.ok_or(Garbled)?;
+    tool.truncate(tool.floor_char_boundary(LONGEST_ID)); // Nothing of ours is called so.
+    let arguments = item.arguments.unwrap_or_default();
+    Ok(Input::ToolCalled(ToolCall {
+        id: id.ok_or(Garbled)?,
+        tool,
+        arguments: Some(arguments).filter(|arguments| arguments.len() <= LONGEST_ARGUMENTS),
+    }))
 }
 
 fn limits(limits: &[WireLimit]) -> Vec<(Limit, u64)> {

@@ -14,6 +14,7 @@ mod hearing;
 mod session;
 mod socket;
 mod speech;
+mod tools;
 mod voice;
 mod wire;
 
@@ -35,8 +36,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub use self::faults::Fault;
 use self::session::{LONGEST_SESSION, Manner, Session};
+pub use self::{faults::Fault, tools::ToolRequest};
 
 /// How many connections one parrot serves.
 pub const MOST_SESSIONS: usize = 1_000;
@@ -65,6 +66,9 @@ pub struct ParrotOptions {
     /// What goes wrong, in every session
     #[arg(long, value_enum)]
     pub fault: Option<Fault>,
+    /// A tool that is used when the caller presses a key, as name=arguments; the first one by 1
+    #[arg(long = "tool-call", value_name = "NAME=JSON", value_parser = tools::request)]
+    pub tool_calls: Vec<ToolRequest>,
     /// A file to which every message of a client is appended, one JSON line each
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -78,6 +82,7 @@ impl Default for ParrotOptions {
             delay: Duration::ZERO,
             echo: false,
             fault: None,
+            tool_calls: Vec::new(),
             record: None,
         }
     }
@@ -109,6 +114,7 @@ impl Parrot {
                 delay: options.delay,
                 echo: options.echo,
                 fault: options.fault,
+                tool_calls: options.tool_calls,
                 tune: voice::tune(),
             },
         };

@@ -27,10 +27,10 @@ use crate::{
         AgentError, Complaint, Dialect, Event, Garbled, Limit, openai, stream::Movable, voice_live,
     },
     call::EndReason,
+    campaign::Campaign,
     chunk::{Chunk, Encoding},
     config::AgentSettings,
-    language::Language,
-    session::{Input, Interrupted},
+    session::{Input, Interrupted, ToolResult},
     telemetry::AgentMetrics,
 };
 
@@ -66,7 +66,7 @@ impl AgentSocket {
     pub(super) async fn ready(
         socket: WebSocketStream<MaybeTlsStream<Movable>>,
         settings: &AgentSettings,
-        language: &Language,
+        campaign: &Campaign,
         encoding: Encoding,
         metrics: AgentMetrics,
         tokens: Arc<AtomicU32>,
@@ -89,14 +89,14 @@ impl AgentSocket {
             metrics,
             tokens,
         };
-        agent.set_up(settings, language).await?;
+        agent.set_up(settings, campaign).await?;
         Ok(agent)
     }
 
     async fn set_up(
         &mut self,
         settings: &AgentSettings,
-        language: &Language,
+        campaign: &Campaign,
     ) -> Result<(), AgentError> {
         loop {
             match self.next_event().await? {
@@ -105,7 +105,7 @@ impl AgentSocket {
                         Dialect::OpenAi => openai::session_update,
                         Dialect::VoiceLive => voice_live::session_update,
                     };
-                    let update = session_update(settings, language, self.encoding);
+                    let update = session_update(settings, campaign, self.encoding);
                     let sent = self.socket.send(Message::text(update)).await;
                     sent.map_err(AgentError::Unreachable)?;
                 }
@@ -181,6 +181,11 @@ impl AgentSocket {
 
     pub fn pressed(&mut self, key: char) {
         self.send(openai::pressed(key).into());
+    }
+
+    /// Tells the agent what came of a tool; [`AgentSocket::answer`] has it go on.
+    pub fn tell_result(&mut self, result: &ToolResult) {
+        self.send(openai::result(result).into());
     }
 
     /// Returns how many messages found no room.

@@ -20,6 +20,7 @@ use crate::{
     agent::parrot::{Fault, Parrot, ParrotOptions},
     chunk::{Chunk, Encoding},
     config::Config,
+    language::Language,
     official::recording,
 };
 
@@ -98,7 +99,7 @@ fn move_between_workers(agent: Arc<Agent>) {
     let first = thread::spawn(move || {
         let worker = worker();
         let mut agent = worker
-            .block_on(agent.connect(&Language::default(), Encoding::Mulaw))
+            .block_on(agent.connect(&Campaign::plain(Language::default(), None), Encoding::Mulaw))
             .unwrap();
         // Some of the echoes are left in the buffers of the layers above the stream.
         worker.block_on(echoes(&mut agent, 3));
@@ -162,10 +163,10 @@ async fn an_agent_is_not_believed_without_a_good_certificate() {
     let ca = tempfile::NamedTempFile::new().unwrap();
     let pems = [good.0.pem(), expired.0.pem()].concat();
     std::fs::write(ca.path(), pems).unwrap();
-    let language = Language::default();
+    let campaign = Campaign::plain(Language::default(), None);
     for (certified, ca) in [(&expired, ca.path().to_str()), (&good, None)] {
         let (url, _front) = tls_before(parrot.address(), certified).await;
-        let connected = agent(&url, ca).connect(&language, Encoding::Mulaw).await;
+        let connected = agent(&url, ca).connect(&campaign, Encoding::Mulaw).await;
         assert!(matches!(connected, Err(AgentError::Unreachable(_))));
     }
     parrot.stop().await;
@@ -187,7 +188,7 @@ async fn what_keeps_an_agent_from_being_ready_is_told_apart() {
         let parrot = parrot(options).await;
         let agent = agent(&parrot.url(), None);
         let error = agent
-            .connect(&Language::default(), Encoding::Mulaw)
+            .connect(&Campaign::plain(Language::default(), None), Encoding::Mulaw)
             .await
             .err()
             .unwrap();
@@ -205,8 +206,8 @@ async fn a_hanging_agent_costs_no_more_than_the_budget() {
         };
         let parrot = parrot(options).await;
         let agent = agent(&parrot.url(), None);
-        let language = Language::default();
-        let connected = agent.connect(&language, Encoding::Mulaw);
+        let campaign = Campaign::plain(Language::default(), None);
+        let connected = agent.connect(&campaign, Encoding::Mulaw);
         let connected = timeout(BUDGET + Duration::from_secs(5), connected).await;
         assert!(
             matches!(connected, Ok(Err(AgentError::TooSlow))),
@@ -225,10 +226,10 @@ async fn each_agent_rests_for_itself_and_a_reload_does_not_wake_it() {
     let before = agents(other.clone(), &both, None);
     let named = |agent: &str| agent.parse::<Name>().unwrap();
     let agent = before.of(&named("gone"));
-    let language = Language::default();
+    let campaign = Campaign::plain(Language::default(), None);
     while !agent.is_resting() {
         agent
-            .connect(&language, Encoding::Mulaw)
+            .connect(&campaign, Encoding::Mulaw)
             .await
             .err()
             .unwrap();
@@ -280,7 +281,9 @@ async fn a_session_in_pcm_is_agreed_on_and_what_is_said_comes_back() {
         let agent = agents.default_agent();
         for &encoding in encodings {
             assert_eq!(agent.encoding_for(encoding), encoding);
-            let connected = agent.connect(&Language::default(), encoding).await;
+            let connected = agent
+                .connect(&Campaign::plain(Language::default(), None), encoding)
+                .await;
             let mut socket = connected.unwrap();
             assert_eq!(socket.encoding(), encoding);
             let frame = Chunk::encode(&vec![0x31; encoding.rate() as usize / 25], encoding);
@@ -305,8 +308,8 @@ async fn an_agent_whose_token_cannot_be_had_is_unreachable() {
         Some(value.to_owned())
     });
     let agents = agents(config.unwrap().agent, &[], None);
-    let language = Language::default();
-    let connected = agents.default_agent().connect(&language, Encoding::Mulaw);
+    let campaign = Campaign::plain(Language::default(), None);
+    let connected = agents.default_agent().connect(&campaign, Encoding::Mulaw);
     let error = connected.await.err().unwrap();
     assert!(matches!(
         error,

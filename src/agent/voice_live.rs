@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Event, Garbled},
+    agent::{Event, Garbled, openai},
+    campaign::Campaign,
     chunk::Encoding,
     config::{AgentSettings, Detector, NOISE_SUPPRESSION},
     language::Language,
@@ -19,8 +20,9 @@ use crate::{
 /// What a token of Entra is asked for.
 pub const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 
-/// Returns the message that sets up a session for a call in `language`.
-pub fn session_update(settings: &AgentSettings, language: &Language, encoding: Encoding) -> String {
+/// Returns the message that sets up a session for a call of `campaign`.
+pub fn session_update(settings: &AgentSettings, campaign: &Campaign, encoding: Encoding) -> String {
+    let language = &campaign.language;
     let ours = &settings.voice_live;
     let mut session = json!({
         "modalities": ["text", "audio"],
@@ -33,6 +35,7 @@ pub fn session_update(settings: &AgentSettings, language: &Language, encoding: E
     // An agent that was made in Foundry has its own.
     if ours.foundry.is_none() {
         session["instructions"] = settings.instructions.as_str().into();
+        openai::offer(&campaign.tools, &mut session);
     }
     if ours.noise_suppression {
         session["input_audio_noise_reduction"] = json!({"type": NOISE_SUPPRESSION});

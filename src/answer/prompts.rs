@@ -184,7 +184,7 @@ impl Prompt {
     /// Returns what is said where a carrier cannot be asked to say it; nothing before hanging up.
     pub fn of(farewell: Farewell) -> Option<Self> {
         match farewell {
-            Farewell::HangUp => None,
+            Farewell::HangUp | Farewell::Transfer => None,
             Farewell::Goodbye => Some(Self::Goodbye),
             Farewell::Apology => Some(Self::Apology),
         }

@@ -12,6 +12,7 @@ use super::{
     twiml::{Document, LONGEST_VALUE, values},
     xml,
 };
+use crate::call::PhoneNumber;
 
 /// Renders a template with each sample of values, and reads what comes of it.
 ///
@@ -35,7 +36,7 @@ pub fn pass(
             Reason::Xml(flaw.what + sample.remark(), at)
         })?;
         if let Some(what) = lacking(&answer, &elements) {
-            let mut verbs = ["<Connect", "<Record"].into_iter();
+            let mut verbs = ["<Connect", "<Record", "<Dial"].into_iter();
             let at = verbs.find_map(|verb| text.find(verb)).unwrap_or_default();
             return Err(Reason::Xml(what, at));
         }
@@ -54,6 +55,7 @@ pub fn lacking(answer: &Answer, elements: &[xml::Element]) -> Option<String> {
             recording_url,
             ..
         } => lacking_recording(action_url, recording_url, elements),
+        Answer::Transfer { action_url, .. } => lacking_transfer(action_url, elements),
         Answer::Refuse
         | Answer::VoicemailThanks
         | Answer::Whatsapp
@@ -102,6 +104,16 @@ fn lacking_recording(
     })
 }
 
+fn lacking_transfer(action_url: &Url, elements: &[xml::Element]) -> Option<String> {
+    let mut elements = elements.iter();
+    let dials = elements
+        .any(|element| element.name == "Dial" && has(element, "action", action_url.as_str()));
+    (!dials).then(|| {
+        r#"there is no <Dial action="{{ action_url }}">: nobody would say so where nobody answers"#
+            .to_owned()
+    })
+}
+
 fn has(element: &xml::Element, name: &str, value: &str) -> bool {
     let mut attributes = element.attributes.iter();
     attributes.any(|(known, found)| known == name && found == value)
@@ -115,7 +127,7 @@ pub fn explained(error: &minijinja::Error) -> String {
         None if error.kind() == ErrorKind::UndefinedError => {
             "a name that has no value; there are caller, called, caller_name and campaign, and \
              in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, \
-             recording_url and max_seconds"
+             recording_url and max_seconds, in transfer.xml action_url, number and caller_id"
                 .to_owned()
         }
         None => error.kind().to_string(),
@@ -176,6 +188,16 @@ impl Sample {
                 recording_url: sample_url("https://voice.example/webhook/recording?a=1&b='2'"),
                 max_seconds: 120,
             },
+            Document::Transfer => Answer::Transfer {
+                number: sample_number("+972721234567"),
+                caller_id: match self {
+                    Self::Absent => None,
+                    Self::Plain | Self::Hostile | Self::Longest => {
+                        Some(sample_number("+972501234567"))
+                    }
+                },
+                action_url: sample_url("https://voice.example/webhook/transfer?a=1&b='2'"),
+            },
             Document::VoicemailThanks => Answer::VoicemailThanks,
             Document::Whatsapp => Answer::Whatsapp,
             Document::NotInService => Answer::NotInService,
@@ -226,6 +248,10 @@ fn sample_url(url: &str) -> Url {
     Url::parse(url).expect("a constant")
 }
 
+fn sample_number(number: &str) -> PhoneNumber {
+    number.parse().expect("a constant")
+}
+
 /// Returns an answer to `document` whose values would break out of it.
 #[cfg(test)]
 pub fn hostile(document: Document) -> Answer {
@@ -258,11 +284,11 @@ mod tests {
             ),
             (
                 "<Say>{{ caller_nam }}</Say>",
-                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds",
+                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number and caller_id",
             ),
             (
                 "\n<Say>{{ ticket }}</Say>",
-                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds",
+                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number and caller_id",
             ),
             (
                 "\n\n<Say>{% if caller %}</Say>",

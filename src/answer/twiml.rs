@@ -15,7 +15,7 @@ use std::{
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 
 use super::{Answer, CallDetails, escape::escape, trial, xml};
-use crate::language::Language;
+use crate::{call::PhoneNumber, language::Language};
 
 /// The longest value that comes from outside, in characters: long enough to be heard, and short
 /// enough that no caller's name makes a document larger than Twilio reads.
@@ -36,13 +36,14 @@ macro_rules! embedded {
 }
 
 /// The embedded templates, named as in `templates/twiml`.
-const EMBEDDED: [(&str, &str); 18] = [
+const EMBEDDED: [(&str, &str); 20] = [
     embedded!("en-US/apology.xml"),
     embedded!("en-US/busy.xml"),
     embedded!("en-US/connect.xml"),
     embedded!("en-US/goodbye.xml"),
     embedded!("en-US/hang-up.xml"),
     embedded!("en-US/not-in-service.xml"),
+    embedded!("en-US/transfer.xml"),
     embedded!("en-US/voicemail-thanks.xml"),
     embedded!("en-US/voicemail.xml"),
     embedded!("en-US/whatsapp.xml"),
@@ -52,6 +53,7 @@ const EMBEDDED: [(&str, &str); 18] = [
     embedded!("he-IL/goodbye.xml"),
     embedded!("he-IL/hang-up.xml"),
     embedded!("he-IL/not-in-service.xml"),
+    embedded!("he-IL/transfer.xml"),
     embedded!("he-IL/voicemail-thanks.xml"),
     embedded!("he-IL/voicemail.xml"),
     embedded!("he-IL/whatsapp.xml"),
@@ -92,6 +94,7 @@ pub enum Document {
     Busy,
     Voicemail,
     VoicemailThanks,
+    Transfer,
     Whatsapp,
     NotInService,
     Apology,
@@ -203,11 +206,12 @@ impl Templates {
 }
 
 impl Document {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Connect,
         Self::Busy,
         Self::Voicemail,
         Self::VoicemailThanks,
+        Self::Transfer,
         Self::Whatsapp,
         Self::NotInService,
         Self::Apology,
@@ -221,6 +225,7 @@ impl Document {
             Answer::Refuse => Self::Busy,
             Answer::Voicemail { .. } => Self::Voicemail,
             Answer::VoicemailThanks => Self::VoicemailThanks,
+            Answer::Transfer { .. } => Self::Transfer,
             Answer::Whatsapp => Self::Whatsapp,
             Answer::NotInService => Self::NotInService,
             Answer::Apology => Self::Apology,
@@ -235,6 +240,7 @@ impl Document {
             Self::Busy => "busy.xml",
             Self::Voicemail => "voicemail.xml",
             Self::VoicemailThanks => "voicemail-thanks.xml",
+            Self::Transfer => "transfer.xml",
             Self::Whatsapp => "whatsapp.xml",
             Self::NotInService => "not-in-service.xml",
             Self::Apology => "apology.xml",
@@ -310,6 +316,16 @@ pub fn values(answer: &Answer, call: &CallDetails<'_>) -> Value {
             max_seconds => max_seconds,
             ..call
         },
+        Answer::Transfer {
+            number,
+            caller_id,
+            action_url,
+        } => context! {
+            number => number.reveal(),
+            caller_id => caller_id.as_ref().map_or("", PhoneNumber::reveal),
+            action_url => action_url.as_str(),
+            ..call
+        },
         Answer::Refuse
         | Answer::VoicemailThanks
         | Answer::Whatsapp
@@ -341,6 +357,13 @@ fn wordless(answer: &Answer) -> String {
             r#"<Record action="{}" maxLength="{max_seconds}" recordingStatusCallback="{}"/>"#,
             escape(action_url.as_str()),
             escape(recording_url.as_str()),
+        ),
+        Answer::Transfer {
+            number, action_url, ..
+        } => format!(
+            r#"<Dial action="{}" method="POST">{}</Dial>"#,
+            escape(action_url.as_str()),
+            escape(number.reveal()),
         ),
         Answer::Refuse | Answer::Whatsapp => r#"<Reject reason="busy"/>"#.to_owned(),
         Answer::NotInService => r#"<Reject reason="rejected"/>"#.to_owned(),

@@ -17,13 +17,15 @@ use tokio::time::timeout;
 use crate::{
     admission::{ClaimError, Claimed},
     bridge::{AgentSeat, Bridge, Line, Parted, call::lost::Life},
-    call::{CarrierCallId, EndReason},
-    campaign::Campaign,
+    call::{CallId, CallerId, CarrierCallId, EndReason},
+    campaign::{Campaign, Name},
+    chunk::Encoding,
     connections::Place,
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
     record::What,
     session::{Session, Terms},
+    tool::{Keypad, Surroundings, Workbench},
 };
 
 pub use lost::LostCalls;
@@ -52,6 +54,27 @@ struct Taken {
 struct Over {
     reason: EndReason,
     campaign: Arc<Campaign>,
+    /// Where the call goes on.
+    destination: Option<Name>,
+}
+
+/// How a bridged call ended.
+struct Bridged {
+    place: Place,
+    reason: EndReason,
+    /// Whom its caller goes on talking with.
+    destination: Option<Name>,
+}
+
+impl Bridged {
+    /// Ends a call that goes nowhere else.
+    fn as_is(place: Place, reason: EndReason) -> Self {
+        Self {
+            place,
+            reason,
+            destination: None,
+        }
+    }
 }
 
 impl ResponseError for NoPlace {
@@ -147,30 +170,50 @@ async fn see_out(
     gateway: &extract::Data<Gateway>,
     call: &CarrierCallId,
     campaign: Arc<Campaign>,
-    bridged: impl Future<Output = Option<(Place, EndReason)>>,
+    bridged: impl Future<Output = Option<Bridged>>,
 ) -> Over {
-    let (is_back, reason) = match AssertUnwindSafe(bridged).catch_unwind().await {
-        Ok(Some((place, reason))) => (place.leave(reason), reason),
+    let (is_back, reason, destination) = match AssertUnwindSafe(bridged).catch_unwind().await {
+        Ok(Some(Bridged {
+            place,
+            reason,
+            destination,
+        })) => (place.leave(reason), reason, destination),
         Ok(None) => {
-            let reason = EndReason::TakenOver;
-            return Over { reason, campaign };
+            return Over {
+                reason: EndReason::TakenOver,
+                campaign,
+                destination: None,
+            };
         }
         Err(_) => {
             tracing::error!("a call panicked: this is a bug in callgate");
-            (None, EndReason::Panicked)
+            (None, EndReason::Panicked, None)
         }
     };
+    if let Some(destination) = &destination {
+        gateway.note_transfer(call, destination);
+    }
     gateway.ended(call, reason);
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
         "call ended"
     );
-    if let Some(is_back) = is_back {
-        // Once the socket closes, the carrier may ask any replica what the caller hears now.
-        let _ = timeout(NOTED_WITHIN, is_back).await;
+    // Once the socket closes, the carrier may ask any replica what the caller hears now.
+    let told = async {
+        if let Some(is_back) = is_back {
+            let _ = is_back.await; // Whoever gives slots back may be gone, at process exit.
+        }
+        if let Some(destination) = &destination {
+            gateway.tell_transfer(call, destination).await;
+        }
+    };
+    let _ = timeout(NOTED_WITHIN, told).await;
+    Over {
+        reason,
+        campaign,
+        destination,
     }
-    Over { reason, campaign }
 }
 
 /// Bridges a call that was claimed; returns how it has ended, unless another socket has it.
@@ -178,7 +221,7 @@ async fn bridge(
     gateway: &extract::Data<Gateway>,
     socket: &mut MediaSocket,
     taken: Taken,
-) -> Option<(Place, EndReason)> {
+) -> Option<Bridged> {
     let Taken {
         call,
         campaign,
@@ -191,29 +234,25 @@ async fn bridge(
         agent,
         arriving,
         ..
-    } = gateway.take_ringing(
-        &call,
-        &claimed.agent,
-        &campaign.language,
-        noted,
-        socket.encoding(),
-    );
+    } = gateway.take_ringing(&call, &claimed.agent, &campaign, noted, socket.encoding());
     let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
-        return Some((place, EndReason::CarrierEnded));
+        return Some(Bridged::as_is(place, EndReason::CarrierEnded));
     }
     #[cfg(test)]
     assert!(call.as_str() != "CApanic", "a test wants it");
     socket.tell(State::Connected, &campaign.language);
+    let encoding = socket.encoding();
     let terms = Terms {
-        encoding: socket.encoding(),
+        encoding,
         follows: socket.follows(),
         greets: agent.greets(),
         longest_call: gateway.longest_call,
     };
     let life = Life {
+        call_id: claimed.call,
         agent_name: agent.kind().title(),
         session: Session::new(socket.now(), terms),
         agent: AgentSeat::Awaited(arriving),
@@ -233,9 +272,11 @@ async fn live(
     gateway: &extract::Data<Gateway>,
     socket: &mut MediaSocket,
     life: Box<Life>,
-) -> Option<(Place, EndReason)> {
+) -> Option<Bridged> {
+    let encoding = socket.encoding();
     let Life {
         call,
+        call_id,
         campaign,
         caller,
         agent_name,
@@ -258,10 +299,12 @@ async fn live(
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
         line,
+        tools: workbench(gateway, &campaign, &call, call_id, &caller, encoding),
     };
     let Parted {
         reason,
         may_go_on,
+        destination,
         session,
         agent,
         orders,
@@ -270,11 +313,16 @@ async fn live(
     if !may_go_on {
         gateway.timeline.talked(&call, began.elapsed());
         dismiss(gateway, agent);
-        return Some((place, reason));
+        return Some(Bridged {
+            place,
+            reason,
+            destination,
+        });
     }
     tracing::warn!(reason = reason.as_str(), "a call has lost its media socket");
     let life = Box::new(Life {
         call,
+        call_id,
         campaign,
         caller,
         agent_name,
@@ -288,7 +336,7 @@ async fn live(
     let (life, reason) = gateway.lost.keep(life, reason).await?;
     gateway.timeline.talked(&life.call, life.began.elapsed());
     dismiss(gateway, life.agent);
-    Some((life.place, reason))
+    Some(Bridged::as_is(life.place, reason))
 }
 
 /// Tells the agent of a call goodbye, for which nobody waits.
@@ -299,4 +347,34 @@ fn dismiss(gateway: &extract::Data<Gateway>, agent: AgentSeat) {
         metrics.garbled_by_agent(agent.garbled());
         gateway.calls().spawn_local(agent.close());
     }
+}
+
+/// Lays out what the agent's tools work with.
+fn workbench<'a>(
+    gateway: &'a Gateway,
+    campaign: &'a Campaign,
+    call: &'a CarrierCallId,
+    call_id: CallId,
+    caller: &CallerId,
+    encoding: Encoding,
+) -> Workbench<'a> {
+    let acs = gateway.acs.as_ref();
+    let at_acs = acs.and_then(|acs| Some((acs, acs.connection(call)?)));
+    let keypad = match (at_acs, caller) {
+        (Some((acs, connection)), CallerId::Number(number)) => Keypad::Acs {
+            client: &acs.client,
+            connection,
+            number: number.clone(),
+        },
+        _ => Keypad::Sounding(encoding),
+    };
+    let surroundings = Surroundings {
+        call,
+        call_id,
+        keypad,
+        http: &gateway.guarded,
+        timeline: &gateway.timeline,
+        metrics: &gateway.metrics.tools,
+    };
+    Workbench::new(campaign, surroundings)
 }

@@ -26,7 +26,7 @@ use crate::{
     call::{CarrierCallId, NameError},
     carrier::acs::{
         access::http_date,
-        request::{Answer, NewCall, Play, Redirect, Reject, Transfer},
+        request::{Answer, NewCall, Play, Redirect, Reject, SendTones, Transfer},
         transport::{Operation, Transport},
     },
     config::AcsApi,
@@ -119,10 +119,7 @@ impl CallAutomation {
     ///
     /// # Errors
     /// If it is not placed by the deadline, or nobody knows.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for calls that we place or hand over")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for calls that we place"))]
     pub async fn create_call(
         &self,
         call: &NewCall<'_>,
@@ -154,10 +151,6 @@ impl CallAutomation {
     ///
     /// # Errors
     /// If ACS does not take it up by the deadline, or nobody knows.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for calls that we place or hand over")
-    )]
     pub async fn transfer(
         &self,
         call: &CallConnectionId,
@@ -165,6 +158,20 @@ impl CallAutomation {
         deadline: Instant,
     ) -> Result<(), AcsError> {
         let operation = self.once(&format!("/{call}:transferToParticipant"), Some(transfer));
+        self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Presses keys for a number that is in a call.
+    ///
+    /// # Errors
+    /// If ACS does not take it up by the deadline, or nobody knows.
+    pub async fn send_tones(
+        &self,
+        call: &CallConnectionId,
+        tones: &SendTones<'_>,
+        deadline: Instant,
+    ) -> Result<(), AcsError> {
+        let operation = self.once(&format!("/{call}:sendDtmfTones"), Some(tones));
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 

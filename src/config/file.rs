@@ -8,6 +8,7 @@ mod campaigns;
 mod endpoints;
 mod secret;
 mod table;
+mod tools;
 mod voice_live;
 
 use std::{
@@ -23,7 +24,7 @@ use toml::de::DeTable;
 use crate::{
     campaign::{AcsRefusal, Campaigns, Name, WhenFull},
     config::{
-        AgentSettings, Caps, VoiceLiveAccess,
+        AgentSettings, Caps, ToolSettings, VoiceLiveAccess,
         file::{
             secret::Beside,
             table::{Notes, Table},
@@ -73,6 +74,7 @@ pub struct Inherited {
     pub caps: Caps,
     pub agent: AgentSettings,
     pub voice_live: VoiceLiveAccess,
+    pub tools: ToolSettings,
     pub guard: GuardRules,
     /// Who is told of calls where there is no campaign file.
     pub endpoints: Endpoints,

@@ -33,6 +33,8 @@ use crate::{
 
 use silence::SilentCalls;
 
+pub(super) use ending::{ACT_WITHIN, hang_up};
+
 pub use answering::Settled;
 
 /// How long a connection is remembered, in milliseconds: longer than calls last.
@@ -152,7 +154,7 @@ impl Acs {
     }
 
     /// Returns what is cancelled once a call is over that is about to hear its last words.
-    fn listens(&self, call: &CarrierCallId) -> CancellationToken {
+    pub(super) fn listens(&self, call: &CarrierCallId) -> CancellationToken {
         let mut listening = self
             .listening
             .lock()
@@ -204,12 +206,16 @@ impl Gateway {
     }
 
     /// Runs what takes ACS's time, in the span of its call; draining waits for it.
-    fn act(&self, call: &CarrierCallId, acting: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn act(
+        &self,
+        call: &CarrierCallId,
+        acting: impl Future<Output = ()> + Send + 'static,
+    ) {
         let span = tracing::info_span!("call", carrier_call.id = %call);
         self.calls.spawn(acting.instrument(span));
     }
 }
 
-fn soon(within: Duration) -> Instant {
+pub(super) fn soon(within: Duration) -> Instant {
     Instant::now() + within
 }

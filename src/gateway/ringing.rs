@@ -16,7 +16,6 @@ use crate::{
     campaign::{Campaign, Name},
     chunk::Encoding,
     gateway::Gateway,
-    language::Language,
     record::{Arrival, Direction},
 };
 
@@ -73,7 +72,7 @@ impl Gateway {
                 self.metrics.started();
                 self.timeline.arrived(call, arrival(Some(agent), None));
                 if ready.dials {
-                    self.call_agent(call, caller, agent, &campaign.language, carrier);
+                    self.call_agent(call, caller, agent, campaign, carrier);
                 }
             }
             Decision::Refuse {
@@ -96,10 +95,10 @@ impl Gateway {
         call: &CarrierCallId,
         caller: &CallerId,
         agent: &Name,
-        language: &Language,
+        campaign: &Campaign,
         carrier: Encoding,
     ) {
-        let ringing = self.begin_ringing(call, caller.clone(), agent, language, carrier);
+        let ringing = self.begin_ringing(call, caller.clone(), agent, campaign, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -111,16 +110,16 @@ impl Gateway {
         call: &CarrierCallId,
         caller: CallerId,
         agent: &Name,
-        language: &Language,
+        campaign: &Campaign,
         carrier: Encoding,
     ) -> Ringing {
         let agent = self.campaigns.agents().of(agent);
         let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
-        let (ours, language) = (Arc::clone(&agent), language.clone());
+        let (ours, campaign) = (Arc::clone(&agent), campaign.clone());
         let connecting = async move {
-            let connected = gateway.connect_agent(&ours, &language, encoding).await;
+            let connected = gateway.connect_agent(&ours, &campaign, encoding).await;
             let unwanted = match arrived.send(connected) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted,
@@ -142,11 +141,11 @@ impl Gateway {
     async fn connect_agent(
         &self,
         agent: &Agent,
-        language: &Language,
+        campaign: &Campaign,
         encoding: Encoding,
     ) -> Result<AgentSocket, AgentError> {
         let began = Instant::now();
-        let connected = agent.connect(language, encoding).await;
+        let connected = agent.connect(campaign, encoding).await;
         match &connected {
             Ok(_) => self.metrics.agent_ready(began.elapsed()),
             Err(error) => {
@@ -169,14 +168,14 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         agent: &Name,
-        language: &Language,
+        campaign: &Campaign,
         noted: Option<&str>,
         carrier: Encoding,
     ) -> Ringing {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
-            self.begin_ringing(call, caller, agent, language, carrier)
+            self.begin_ringing(call, caller, agent, campaign, carrier)
         })
     }
 

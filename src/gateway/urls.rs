@@ -16,6 +16,7 @@ pub struct PublicUrls {
     pub voicemail: Url,
     pub recording_status: Url,
     pub message_status: Url,
+    pub transfer_ended: Url,
 }
 
 impl PublicUrls {
@@ -45,6 +46,7 @@ impl PublicUrls {
             voicemail: under("/webhook/voicemail"),
             recording_status: under("/webhook/recording_status"),
             message_status: under("/webhook/message_status"),
+            transfer_ended: under("/webhook/transfer_ended"),
             base,
         }
     }

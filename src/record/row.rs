@@ -177,7 +177,8 @@ impl CallRow {
                 | What::AgentReady
                 | What::FirstWords
                 | What::Said { .. }
-                | What::Interrupted { .. },
+                | What::Interrupted { .. }
+                | What::ToolUsed { .. },
             )
             | Fact::Used(_) => {}
         }

@@ -16,6 +16,8 @@ const MOST_PIECES: usize = 4_096;
 /// How much audio lies between two marks, and goes out in one piece at most: the error of an
 /// interruption's position. Whole steps of a chunk, so that it is cut there.
 const MARK_EVERY: Duration = Duration::from_millis(180);
+/// How long the end of what was sent may be on its way to the caller's ear.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
 /// What a carrier that returns no marks can make us remember.
 const MOST_MARKS: usize = 512;
 const MOST_ITEMS: usize = 64;
@@ -58,8 +60,8 @@ pub enum Follows {
 #[derive(Debug)]
 pub struct Playback {
     follows: Follows,
-    /// What waits because the carrier has enough.
-    queue: VecDeque<(ItemId, Chunk)>,
+    /// What waits because the carrier has enough; tones are no item of the agent's.
+    queue: VecDeque<(Option<ItemId>, Chunk)>,
     queued: Duration,
     /// When the carrier will have played all it was given.
     ends_at: Duration,
@@ -144,7 +146,15 @@ impl Playback {
         item.received += chunk.duration();
         let id = item.id.clone();
         self.queued += chunk.duration();
-        self.queue.push_back((id, chunk));
+        self.queue.push_back((Some(id), chunk));
+        self.release(at, out);
+    }
+
+    /// Takes tones, which follow what the agent has said so far. They outlive an interruption as
+    /// long as the carrier has not to drop anything for it.
+    pub fn sound(&mut self, at: Duration, tones: Chunk, out: &mut Vec<Output>) {
+        self.queued += tones.duration();
+        self.queue.push_back((None, tones));
         self.release(at, out);
     }
 
@@ -178,7 +188,9 @@ impl Playback {
             self.ends_at = self.ends_at.max(at) + duration;
             self.unmarked += duration;
             out.push(Output::PlayToCaller(piece));
-            if let Some(item) = self.items.iter_mut().find(|item| item.id == id) {
+            if let Some(id) = id
+                && let Some(item) = self.items.iter_mut().find(|item| item.id == id)
+            {
                 item.sent += duration;
                 let is_due = self.unmarked >= MARK_EVERY
                     || item.complete && item.sent == item.received
@@ -262,9 +274,11 @@ impl Playback {
             }
             self.dropped.push_back(item.id.clone());
         }
-        self.queue.clear();
-        self.queued = Duration::ZERO;
-        self.ends_at = at;
+        self.queue.retain(|(id, _)| id.is_none());
+        self.queued = self.queue.iter().map(|(_, tones)| tones.duration()).sum();
+        if !unheard.is_empty() {
+            self.ends_at = at; // The carrier drops what it has.
+        }
         self.unmarked = Duration::ZERO;
         self.marks.clear();
         self.generation += 1;
@@ -274,6 +288,16 @@ impl Playback {
     /// Returns when more may be released, if anything waits.
     pub fn deadline(&self) -> Option<Duration> {
         (!self.queue.is_empty()).then(|| self.ends_at.saturating_sub(LEAD))
+    }
+
+    /// Returns when the caller will have heard everything; `None` where more is to come, or the
+    /// carrier has yet to say so.
+    pub fn over_at(&self) -> Option<Duration> {
+        let is_sent = self.queue.is_empty();
+        match self.follows {
+            Follows::Marks => (is_sent && self.marks.is_empty()).then_some(self.ends_at),
+            Follows::Clock => is_sent.then(|| self.ends_at + ON_ITS_WAY),
+        }
     }
 
     /// Tells whether the agent's socket should be read.

@@ -9,7 +9,8 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics, slow,
+    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics,
+    ToolMetrics, slow,
 };
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
@@ -36,6 +37,7 @@ pub struct Metrics {
     pub offers: OfferMetrics,
     pub records: RecordMetrics,
     pub events: EventMetrics,
+    pub tools: ToolMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +98,7 @@ impl Metrics {
             offers: OfferMetrics::default(),
             records: RecordMetrics::default(),
             events: EventMetrics::default(),
+            tools: ToolMetrics::new(),
         };
         metrics.register();
         metrics
@@ -177,6 +180,7 @@ impl Metrics {
         self.offers.register(r);
         self.records.register(r);
         self.events.register(r);
+        self.tools.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);

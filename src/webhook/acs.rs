@@ -252,6 +252,18 @@ async fn became(
         (Kind::PlayCompleted | Kind::PlayFailed | Kind::PlayCanceled, _) => {
             gateway.hang_up_acs(call); // Only last words are played.
         }
+        (Kind::TransferAccepted, _) => {
+            if let Some(acs) = &gateway.acs {
+                acs.is_over(call); // It is somebody else's.
+            }
+        }
+        (Kind::TransferFailed, _) => {
+            tracing::warn!(carrier_call.id = %call, code, subcode, message,
+                "nobody took a call that was handed over");
+            if let Some(connection) = connection {
+                gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
+            }
+        }
         (Kind::Disconnected, _) => {
             if let Some(acs) = &gateway.acs {
                 acs.is_over(call);

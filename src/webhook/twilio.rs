@@ -2,6 +2,7 @@
 
 pub mod message;
 pub mod signature;
+pub mod transfer;
 pub mod voicemail;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -119,18 +120,36 @@ pub async fn stream_ended(
     } else {
         gateway.stream_lost(&call.id).await
     };
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.answering(&call.to);
     let answer = match farewell {
         Farewell::HangUp => Answer::HangUp,
         Farewell::Goodbye => Answer::Goodbye,
         Farewell::Apology => Answer::Apology,
+        Farewell::Transfer => {
+            let campaign = campaign.as_ref().unwrap_or(campaigns.default_campaign());
+            transfer(&gateway, &call.id, campaign).await
+        }
     };
-    let campaign = gateway.campaigns.current().answering(&call.to);
     twiml(
         &gateway,
         &answer,
         campaign.as_ref(),
         &CallDetails::default(),
     )
+}
+
+/// Sends a call to where its agent has handed it over.
+async fn transfer(gateway: &Gateway, call: &CarrierCallId, campaign: &Campaign) -> Answer {
+    let Some(number) = gateway.transfer_of(call, campaign).await else {
+        tracing::warn!(carrier_call.id = %call, "nobody knows where a call is to go on");
+        return Answer::Apology;
+    };
+    Answer::Transfer {
+        number,
+        caller_id: campaign.tools.directory.caller_id.clone(),
+        action_url: gateway.public.transfer_ended.clone(),
+    }
 }
 
 fn twiml(

@@ -454,10 +454,10 @@ const CLOSE_CODES = {
 /** The gateway's end reasons in a caller's words; the first that matches. */
 const END_REASONS = [
   [/^(too_long|agent_expired)$/, "tooLong"],
+  [/^(caller_hung_up|carrier_ended|agent_hung_up|transferred)$/, "ended"],
   [/^agent_/, "agentGone"],
   [/^(drained|stopped)$/, "draining"],
   [/^(carrier_lost|carrier_unresponsive|carrier_blocked|media_stalled|no_media)$/, "lost"],
-  [/^(caller_hung_up|carrier_ended)$/, "ended"],
 ];
 
 function parse(text) {

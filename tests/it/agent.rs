@@ -97,7 +97,8 @@ impl Session {
         this.say(json!({"type": "session.created", "session": {"type": "realtime"}}))
             .await;
         this.settings = this.hear().await?["session"].take();
-        let format = json!({"format": {"type": "audio/pcmu"}});
+        // Whatever encoding was asked for is as well.
+        let format = json!({"format": this.settings["audio"]["input"]["format"]});
         let session = if this.uri.path().ends_with("/voice-live/realtime") {
             json!({"input_audio_format": "g711_ulaw", "output_audio_format": "g711_ulaw"})
         } else {

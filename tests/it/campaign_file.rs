@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, path::PathBuf};
 
-use callgate::EndReason;
+use callgate::{Config, EndReason, Gateway};
 use serde_json::json;
 
 use crate::{
@@ -14,16 +14,16 @@ use crate::{
     process::{Program, until},
 };
 
-const SUPPORT: &str = "+97221111111";
-const SALES: &str = "+97222222222";
+pub const SUPPORT: &str = "+97221111111";
+pub const SALES: &str = "+97222222222";
 
 /// A campaign file in a folder of its own.
-struct File {
+pub struct File {
     folder: tempfile::TempDir,
 }
 
 impl File {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let file = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -35,11 +35,26 @@ impl File {
         self.folder.path().join("callgate.toml")
     }
 
-    fn write(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         fs::write(self.path(), text).unwrap();
     }
 
-    async fn gateway(&self, settings: Settings<'_>) -> TestGateway {
+    /// Returns what is wrong with it.
+    pub async fn mistakes(&self, settings: Settings<'_>) -> String {
+        let path = self.path();
+        let file = ("CALLGATE_CONFIG", path.to_str().unwrap());
+        let settings: Vec<_> = settings.iter().copied().chain([file]).collect();
+        let config = Config::load(|name| {
+            let found = settings.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        });
+        let started = Gateway::start(config.unwrap()).await;
+        started
+            .err()
+            .map_or(String::new(), |error| error.to_string())
+    }
+
+    pub async fn gateway(&self, settings: Settings<'_>) -> TestGateway {
         let path = self.path();
         let file = ("CALLGATE_CONFIG", path.to_str().unwrap());
         // What no campaign names is the environment's: nobody is to reach that one.

@@ -25,6 +25,7 @@ mod postgres_server;
 mod redis;
 mod redis_server;
 mod rest;
+mod tool_server;
 mod twiml;
 
 mod acs_calls;
@@ -57,5 +58,6 @@ mod signature;
 mod simulated;
 mod store_outage;
 mod store_settings;
+mod tools;
 mod voice_live;
 mod web_calls;

@@ -80,6 +80,14 @@ impl PcmLine {
         let _ = self.orders.send(Order::Speak(words));
     }
 
+    /// Presses a key, as ACS tells of it.
+    pub fn press(&self, digit: &str) {
+        self.send(json!({"kind": "DtmfData", "dtmfData": {
+            "data": digit, "timestamp": "2026-01-06T10:20:40Z",
+            "participantRawID": "4:+972501234567",
+        }}));
+    }
+
     pub fn send(&self, message: Value) {
         let _ = self.orders.send(Order::Send(message));
     }

@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use callgate::{
     What,
-    parrot::{Fault, Parrot, ParrotOptions},
+    parrot::{Fault, Parrot, ParrotOptions, ToolRequest},
 };
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -24,10 +24,13 @@ use crate::{
     gateway::{TestGateway, drained},
 };
 
+const TOOLS: (&str, &str) = ("AGENT_TOOLS", "end_call,transfer_call,send_dtmf");
+const DIRECTORY: (&str, &str) = ("AGENT_TRANSFERS", "reception=+97223333333");
+
 #[tokio::test]
 async fn all_that_callgate_says_to_an_agent_is_written_down() {
     let record = recording("agent-client-events.jsonl");
-    let settings = [("AGENT_VAD_SILENCE_MS", "200")];
+    let settings = [("AGENT_VAD_SILENCE_MS", "200"), TOOLS, DIRECTORY];
     let gateway = TestGateway::with_parrot(recorded(&record), &settings).await;
     say_everything(gateway).await;
 
@@ -45,7 +48,7 @@ async fn all_that_callgate_says_to_an_agent_is_written_down() {
 #[tokio::test]
 async fn all_that_callgate_says_to_voice_live_is_written_down() {
     let record = recording("voice-live-client-events.jsonl");
-    let settings = [("AGENT_VAD_SILENCE_MS", "200")];
+    let settings = [("AGENT_VAD_SILENCE_MS", "200"), TOOLS, DIRECTORY];
     let gateway = TestGateway::with_voice_live(recorded(&record), &settings).await;
     say_everything(gateway).await;
 
@@ -68,7 +71,16 @@ fn recorded(record: &Path) -> ParrotOptions {
     ParrotOptions {
         answer_after: Duration::from_millis(100),
         record: Some(record.to_owned()),
+        tool_calls: vec![keys()],
         ..ParrotOptions::default()
+    }
+}
+
+/// What the parrot wants to use when 1 is pressed.
+fn keys() -> ToolRequest {
+    ToolRequest {
+        name: "send_dtmf".to_owned(),
+        arguments: r#"{"digits":"1"}"#.to_owned(),
     }
 }
 
@@ -93,6 +105,9 @@ async fn say_everything(gateway: TestGateway) {
     call.line.press("5");
     call.line.press("#");
     call.line.until_played(played + 60 * FRAME).await;
+    call.line.press("1");
+    let used = |step: &What| matches!(step, What::ToolUsed { .. }).then_some(());
+    gateway.until_steps(&call.sid, used).await;
     let steps = gateway.steps(&call.sid);
     let heard: Vec<u64> = steps
         .iter()
@@ -121,6 +136,7 @@ async fn set_up(gateway: TestGateway) {
 fn has_everything(record: &Path) {
     let said = fs::read_to_string(record).unwrap();
     assert!(!said.contains("null"), "the vendors' types know no null");
+    assert!(said.contains("function_call_output"), "a tool was used");
     assert_has(
         record,
         &[
@@ -217,6 +233,23 @@ async fn hear_everything(url: fn(&Parrot) -> String, session: &Value, file: &mut
     client
         .until_one_of(&["conversation.item.done", "conversation.item.created"])
         .await;
+    client
+        .say(json!({"type": "conversation.item.create", "item": {
+            "type": "message", "role": "user",
+            "content": [{"type": "input_text", "text": "The caller pressed 1 on the keypad."}],
+        }}))
+        .await;
+    client.say(json!({"type": "response.create"})).await;
+    let wanted = client.until("response.function_call_arguments.done").await;
+    client.until("response.done").await;
+    client
+        .say(json!({"type": "conversation.item.create", "item": {
+            "type": "function_call_output", "call_id": wanted["call_id"], "output": "{}",
+        }}))
+        .await;
+    client
+        .until_one_of(&["conversation.item.done", "conversation.item.created"])
+        .await;
     client.hear(&syllables(1_100.0, 50)).await;
     client.hear(&[SILENCE; 30 * FRAME]).await;
     client.until("response.created").await;
@@ -271,6 +304,7 @@ impl<'a> Client<'a> {
             listen: ([127, 0, 0, 1], 0).into(),
             answer_after: Duration::from_millis(100),
             fault,
+            tool_calls: vec![keys()],
             ..ParrotOptions::default()
         });
         let parrot = parrot.await.unwrap();

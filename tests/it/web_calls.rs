@@ -185,7 +185,7 @@ async fn start(settings: Settings<'_>) -> TestGateway {
 }
 
 /// Calls from a page of the gateway's own.
-async fn call(gateway: &TestGateway) -> PcmLine {
+pub async fn call(gateway: &TestGateway) -> PcmLine {
     let socket = open(gateway, "/web/ws", Some(PUBLIC_URL)).await;
     PcmLine::over(socket.unwrap(), Tongue::Web)
 }
@@ -207,7 +207,7 @@ async fn open(gateway: &TestGateway, path: &str, origin: Option<&str>) -> Result
 }
 
 /// Waits until a browser's call has ended.
-async fn ended(gateway: &TestGateway) -> EndReason {
+pub async fn ended(gateway: &TestGateway) -> EndReason {
     let ended = |step: &What| {
         let What::Ended(reason) = step else {
             return None;

@@ -88,6 +88,14 @@ def transfer(client, given):
     )
 
 
+def send_tones(client, given):
+    client.get_call_connection(given["call"]).send_dtmf_tones(
+        given["tones"],
+        PhoneNumberIdentifier(given["to"]),
+        operation_context=given["operation_context"],
+    )
+
+
 def play(client, given):
     client.get_call_connection(given["call"]).play_media(
         FileSource(given["file"]), operation_context=given["operation_context"]
@@ -126,6 +134,7 @@ REQUESTS = {
     "redirect": (redirect, models.RedirectCallRequest),
     "hang_up": (hang_up, None),
     "transfer": (transfer, models.TransferToParticipantRequest),
+    "send_tones": (send_tones, models.SendDtmfTonesRequest),
     "play": (play, models.PlayRequest),
     "create_call": (create_call, models.CreateCallRequest),
 }

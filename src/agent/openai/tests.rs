@@ -173,3 +173,67 @@ fn an_answer_says_what_it_has_used_up_if_it_can_be_believed() {
         );
     }
 }
+
+#[test]
+fn a_tool_is_used_once_its_call_is_complete_and_within_bounds() {
+    let done = |item: &str| {
+        let message = format!(r#"{{"type":"response.output_item.done","item":{item}}}"#);
+        decoded(&message)
+    };
+    let call = |id: &str, tool: &str, arguments: Option<&str>| {
+        Ok(Event::Input(Input::ToolCalled(ToolCall {
+            id: id.to_owned(),
+            tool: tool.to_owned(),
+            arguments: arguments.map(str::to_owned),
+        })))
+    };
+    let item = r#"{"type":"function_call","status":"completed","call_id":"call_77","name":"find_slot","arguments":"{\"day\":\"tuesday\"}"}"#;
+    assert_eq!(
+        done(item),
+        call("call_77", "find_slot", Some(r#"{"day":"tuesday"}"#))
+    );
+    let long = |length| {
+        let arguments = "x".repeat(length);
+        format!(
+            r#"{{"type":"function_call","status":"completed","call_id":"c","name":"{}","arguments":"{arguments}"}}"#,
+            "n".repeat(500)
+        )
+    };
+    let name = "n".repeat(LONGEST_ID);
+    let most = "x".repeat(LONGEST_ARGUMENTS);
+    assert_eq!(
+        done(&long(LONGEST_ARGUMENTS)),
+        call("c", &name, Some(&most))
+    );
+    assert_eq!(done(&long(LONGEST_ARGUMENTS + 1)), call("c", &name, None));
+    for cut_off in [
+        r#"{"type":"function_call","status":"incomplete","call_id":"c","name":"n","arguments":"{\"d"}"#,
+        r#"{"type":"function_call","call_id":"c","name":"n","arguments":"{}"}"#,
+        r#"{"type":"message","status":"completed","content":[]}"#,
+    ] {
+        assert_eq!(
+            done(cut_off),
+            Ok(Event::Input(Input::AgentAlive)),
+            "{cut_off}"
+        );
+    }
+    let endless = format!(
+        r#"{{"type":"function_call","status":"completed","call_id":"{}","name":"n"}}"#,
+        "c".repeat(LONGEST_ID + 1)
+    );
+    for bad in [
+        "7",
+        r#"{"type":"function_call","status":"completed","name":"n"}"#,
+        r#"{"type":"function_call","status":"completed","call_id":"c"}"#,
+        &endless,
+    ] {
+        assert_eq!(done(bad), Err(Garbled), "{bad}");
+    }
+    let told = "response.function_call_arguments.done";
+    let told = format!(r#"{{"type":"{told}","call_id":"c","name":"n","arguments":"{{}}"}}"#);
+    assert_eq!(
+        decoded(&told),
+        Ok(Event::Input(Input::AgentAlive)),
+        "once is enough"
+    );
+}

@@ -33,6 +33,7 @@ pub struct Change {
     pub transcription: Option<Value>,
     pub voice: Option<Value>,
     pub instructions: Option<Value>,
+    pub tools: Option<Value>,
 }
 
 /// What ends a caller's turn.
@@ -164,6 +165,7 @@ fn change(session: &Value) -> Result<Change, Problem> {
         transcription: any("/audio/input/transcription"),
         voice: any("/audio/output/voice"),
         instructions: any("/instructions"),
+        tools: tools(session)?,
     })
 }
 
@@ -218,7 +220,21 @@ fn flat_change(session: &Value) -> Result<Change, Problem> {
         transcription: any("input_audio_transcription"),
         voice,
         instructions: any("instructions"),
+        tools: tools(session)?,
     })
+}
+
+/// Reads what a client offers: functions only, in the flat shape of both dialects.
+fn tools(session: &Value) -> Result<Option<Value>, Problem> {
+    let Some(tools) = session.get("tools") else {
+        return Ok(None);
+    };
+    let is_one = |tool: &Value| {
+        tool["type"] == "function" && tool["name"].is_string() && tool["parameters"].is_object()
+    };
+    let are_all = tools.as_array().is_some_and(|all| all.iter().all(is_one));
+    let problem = || Problem::invalid("session.tools", "functions with a name and parameters");
+    are_all.then(|| Some(tools.clone())).ok_or_else(problem)
 }
 
 fn turns(given: Option<&Value>, param: &'static str) -> Result<Option<Turns>, Problem> {

@@ -20,6 +20,7 @@ use super::{
     faults::{self, Fault},
     hearing::{Hearing, Utterance},
     speech::{Outcome, Speech},
+    tools::{ToolRequest, Tools},
     wire::{Output, Problem, Wire},
 };
 use crate::{agent::Dialect, chunk::Encoding};
@@ -34,6 +35,8 @@ pub struct Manner {
     pub delay: Duration,
     pub echo: bool,
     pub fault: Option<Fault>,
+    /// What is used when the caller presses a key: the first one by 1.
+    pub tool_calls: Vec<ToolRequest>,
     /// What it greets with, in mu-law.
     pub tune: Bytes,
 }
@@ -57,6 +60,9 @@ pub struct Session {
     transcription: Value,
     voice: Value,
     instructions: Value,
+    /// What the client offers.
+    offered: Value,
+    tools: Tools,
     ear: Ear,
     hearing: Hearing,
     conversation: Conversation,
@@ -105,6 +111,8 @@ impl Session {
                 Dialect::VoiceLive => json!({ "type": "openai", "name": "marin" }),
             },
             instructions: "".into(),
+            offered: json!([]),
+            tools: Tools::default(),
             ear: Ear::of(Encoding::Pcm24k),
             hearing: Hearing::new(),
             conversation: Conversation::default(),
@@ -224,7 +232,10 @@ impl Session {
                 self.wire.event("input_audio_buffer.cleared", json!({}));
                 Ok(())
             }
-            ClientEvent::CreateItem(item) => conversation.create(item, wire),
+            ClientEvent::CreateItem(item) => {
+                self.tools.notice(&item)?;
+                conversation.create(item, wire)
+            }
             ClientEvent::TruncateItem(cut) if cut.content_index != 0 => Err(Problem::invalid(
                 "content_index",
                 "an item has one part only",

@@ -181,8 +181,13 @@ pub fn create(id: &str, wire: &mut Wire) {
 pub fn fail(code: &'static str, wire: &mut Wire) {
     let id = wire.id("resp");
     create(&id, wire);
+    done_without_audio(&id, Outcome::Failed(code), &json!([]), wire);
+}
+
+/// Announces the end of a response that has said nothing.
+pub fn done_without_audio(id: &str, outcome: Outcome, output: &Value, wire: &mut Wire) {
     let nothing = usage(Duration::ZERO, Duration::ZERO);
-    done_with(&id, Outcome::Failed(code), &json!([]), &nothing, wire);
+    done_with(id, outcome, output, &nothing, wire);
 }
 
 fn done_with(id: &str, outcome: Outcome, output: &Value, usage: &Value, wire: &mut Wire) {

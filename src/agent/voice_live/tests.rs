@@ -23,7 +23,8 @@ fn session(settings: &[(&str, &str)], language: &str, encoding: Encoding) -> Val
         let found = set.find(|(key, _)| *key == name);
         found.map(|(_, value)| (*value).to_owned())
     });
-    let update = session_update(&config.unwrap().agent, &language.parse().unwrap(), encoding);
+    let campaign = Campaign::plain(language.parse().unwrap(), None);
+    let update = session_update(&config.unwrap().agent, &campaign, encoding);
     let mut update: Value = serde_json::from_str(&update).unwrap();
     assert_eq!(update["type"], "session.update");
     update["session"].take()
@@ -61,6 +62,20 @@ fn a_session_for_a_hebrew_caller_on_the_telephone() {
         "audio"
       ],
       "output_audio_format": "g711_ulaw",
+      "tool_choice": "auto",
+      "tools": [
+        {
+          "description": "Ends the call. Say goodbye before: the call ends once the caller has heard it.",
+          "name": "end_call",
+          "parameters": {
+            "additionalProperties": false,
+            "properties": {},
+            "required": [],
+            "type": "object"
+          },
+          "type": "function"
+        }
+      ],
       "turn_detection": {
         "auto_truncate": false,
         "create_response": true,

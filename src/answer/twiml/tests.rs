@@ -216,8 +216,8 @@ fn one_failed_start_names_every_bad_template() {
     ]);
     insta::assert_snapshot!(error.err().unwrap(), @"
     3 templates are wrong:
-      /etc/callgate/twiml/he-IL/bussy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
-      /etc/callgate/he-IL/busy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
+      /etc/callgate/twiml/he-IL/bussy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, transfer.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
+      /etc/callgate/he-IL/busy.xml: no template has this name: they are twiml/<language>/ and one of connect.xml, busy.xml, voicemail.xml, voicemail-thanks.xml, transfer.xml, whatsapp.xml, not-in-service.xml, apology.xml, goodbye.xml, hang-up.xml
       /etc/callgate/twiml/he-IL/busy.xml:2:16: </Response> does not close <Say>
     ");
 }

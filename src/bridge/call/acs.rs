@@ -119,8 +119,15 @@ async fn part(
     gateway: &web::Data<Gateway>,
     socket: &mut MediaSocket,
     call: &CarrierCallId,
-    Over { reason, campaign }: Over,
+    over: Over,
 ) -> EndReason {
+    let Over {
+        reason, campaign, ..
+    } = over;
+    if let Some(destination) = over.destination {
+        gateway.transfer_acs(call, &destination, &campaign);
+        return reason;
+    }
     if let EndReason::CarrierEnded | EndReason::TakenOver = reason {
         return reason;
     }

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     bridge::{AgentSeat, Line},
-    call::{CallerId, CarrierCallId, EndReason},
+    call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::Campaign,
     connections::{ConnectionManager, Orders, Place},
     session::Session,
@@ -29,6 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What a call is, whichever socket carries it.
 pub struct Life {
     pub call: CarrierCallId,
+    pub call_id: CallId,
     pub campaign: Arc<Campaign>,
     pub caller: CallerId,
     pub agent_name: &'static str,

@@ -87,8 +87,23 @@ pub struct Transfer<'a> {
     #[serde(rename = "targetParticipant", serialize_with = "party")]
     pub to: &'a PhoneNumber,
     /// What the person called sees: a number of the resource's own.
-    #[serde(rename = "sourceCallerIdNumber", serialize_with = "number")]
-    pub from: &'a PhoneNumber,
+    #[serde(
+        rename = "sourceCallerIdNumber",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub from: Option<Number<'a>>,
+    pub operation_context: &'a str,
+}
+
+/// Presses keys for a number that is in a call.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SendTones<'a> {
+    /// At most 18 of `0` to `9`, `*` and `#`.
+    #[serde(rename = "tones", serialize_with = "tones")]
+    pub keys: &'a str,
+    #[serde(rename = "targetParticipant", serialize_with = "party")]
+    pub to: &'a PhoneNumber,
     pub operation_context: &'a str,
 }
 
@@ -139,8 +154,9 @@ struct Party<'a> {
     phone_number: Number<'a>,
 }
 
+/// A number by itself.
 #[derive(Serialize)]
-struct Number<'a> {
+pub struct Number<'a> {
     value: &'a str,
 }
 
@@ -190,6 +206,19 @@ fn parties<S: Serializer>(number: &PhoneNumber, serializer: S) -> Result<S::Ok, 
 
 fn number<S: Serializer>(number: &PhoneNumber, serializer: S) -> Result<S::Ok, S::Error> {
     Number::from(number).serialize(serializer)
+}
+
+/// Writes keys as ACS calls them; it is given no others.
+fn tones<S: Serializer>(keys: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    const DIGITS: [&str; 10] = [
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    ];
+    let tone = |key: char| match key {
+        '*' => Some("asterisk"),
+        '#' => Some("pound"),
+        digit => DIGITS.get(digit.to_digit(10)? as usize).copied(),
+    };
+    serializer.collect_seq(keys.chars().filter_map(tone))
 }
 
 fn sources<S: Serializer>(file: &Url, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
-    request::{Media, RejectReason},
+    request::{Media, Number, RejectReason},
     signature::{Signable, sign},
     *,
 };
@@ -141,10 +141,16 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
     acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
-        from: &from,
+        from: Some(Number::from(&from)),
         operation_context: "t",
     };
     acs.transfer(&call, &transfer, in_time()).await.unwrap();
+    let tones = SendTones {
+        keys: "50*#",
+        to: &to,
+        operation_context: "k",
+    };
+    acs.send_tones(&call, &tones, in_time()).await.unwrap();
     let file = "https://gw.example.com/busy.wav".parse().unwrap();
     let play = Play {
         file: &file,
@@ -175,6 +181,8 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
 
     POST /calling/callConnections/1b005580-1f2e:transferToParticipant?api-version=2026-03-12 once
     {"targetParticipant":{"rawId":"4:+14255550199","phoneNumber":{"value":"+14255550199"}},"sourceCallerIdNumber":{"value":"+14255550123"},"operationContext":"t"}
+    POST /calling/callConnections/1b005580-1f2e:sendDtmfTones?api-version=2026-03-12 once
+    {"tones":["five","zero","asterisk","pound"],"targetParticipant":{"rawId":"4:+14255550199","phoneNumber":{"value":"+14255550199"}},"operationContext":"k"}
     POST /calling/callConnections/1b005580-1f2e:play?api-version=2026-03-12 whenever
     {"playSources":[{"kind":"file","file":{"uri":"https://gw.example.com/busy.wav"}}],"operationContext":"p"}
     POST /calling/callConnections?api-version=2026-03-12 once

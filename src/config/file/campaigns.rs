@@ -15,6 +15,7 @@ use crate::{
             endpoints,
             secret::Beside,
             table::{Entry, Table},
+            tools,
         },
     },
     event::Endpoints,
@@ -174,6 +175,7 @@ impl Reading<'_> {
             }
             (second != agent).then_some(second)
         });
+        let tools = tools::read(table, inherited, &numbers);
         let campaign = Campaign {
             id,
             tenant,
@@ -186,6 +188,7 @@ impl Reading<'_> {
             second_agent,
             when_full: when_full.unwrap_or(inherited.when_full),
             acs_when_full: acs_when_full.unwrap_or_else(|| inherited.acs_when_full.clone()),
+            tools,
         };
         (campaign, numbers)
     }

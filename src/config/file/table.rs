@@ -7,12 +7,16 @@ use std::{
     str::FromStr,
 };
 
+use serde_json::Value;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use crate::{campaign::Name, config::reader::MOST_CALLS};
+use crate::{
+    campaign::{Name, NotAName},
+    config::reader::MOST_CALLS,
+};
 
 /// How much of a name or value is shown, in characters.
 const SHOWN: usize = 40;
@@ -122,6 +126,74 @@ impl<'t> Table<'t> {
         Some((name.ok()?, table?))
     }
 
+    /// Returns the values below `key`, by their names, in the order of the file.
+    pub fn names(&self, key: &'static str, most: usize) -> Vec<(Name, Entry<'t>)> {
+        let Some(entry) = self.entry(key) else {
+            return Vec::new();
+        };
+        let DeValue::Table(entries) = entry.value else {
+            entry.mistake("a table of names");
+            return Vec::new();
+        };
+        if entries.len() > most {
+            let many = entries.len();
+            entry.remark(&format!("{many} of them: at most {most}"));
+        }
+        let mut in_order: Vec<_> = entries.iter().collect();
+        in_order.sort_by_key(|(name, _)| name.span().start);
+        let named = in_order.into_iter().take(most).filter_map(|(name, value)| {
+            let text: &str = name.get_ref();
+            let key = format!("{}.{}", entry.key, shown_key(text));
+            match text.parse() {
+                Ok(name) => Some((name, Entry::new(self.notes, key, value))),
+                Err(error) => {
+                    let error: NotAName = error;
+                    let at = name.span().start;
+                    self.notes.mistake(at, format!("{key}: {error}"));
+                    None
+                }
+            }
+        });
+        named.collect()
+    }
+
+    /// Returns the tables of a list, such as `[[…]]` makes one.
+    pub fn tables(&self, key: &'static str, most: usize) -> Vec<Table<'t>> {
+        const RULE: &str = "a list of tables: [[…]]";
+        let Some(entry) = self.entry(key) else {
+            return Vec::new();
+        };
+        let listed = entry.list(most, RULE).into_iter().enumerate();
+        let tables = listed.filter_map(|(place, listed)| match listed.value {
+            DeValue::Table(entries) => Some(Table {
+                notes: self.notes,
+                prefix: format!("{}[{}].", entry.key, place + 1),
+                at: listed.at,
+                entries,
+                known: RefCell::default(),
+            }),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => {
+                listed.mistake(RULE);
+                None
+            }
+        });
+        tables.collect()
+    }
+
+    /// Returns a value that has to be there.
+    pub fn needed(&self, key: &'static str, rule: &str) -> Option<Entry<'t>> {
+        let entry = self.entry(key);
+        if entry.is_none() {
+            self.missing(key, rule);
+        }
+        entry
+    }
+
     /// Tells whether there is nothing below `key`.
     pub fn is_without(&self, key: &str) -> bool {
         let value = self.entries.get(key).map(Spanned::get_ref);
@@ -208,6 +280,17 @@ impl<'t> Entry<'t> {
     pub fn warning(&self, warning: &str) {
         let what = format!("{}={}: {warning}", self.key, shown(self.value));
         self.notes.warning(self.at, what);
+    }
+
+    /// Notes that something is odd about the value, without showing it.
+    pub fn hint(&self, warning: &str) {
+        self.notes
+            .warning(self.at, format!("{}: {warning}", self.key));
+    }
+
+    /// Returns the value as JSON.
+    pub fn json(&self) -> Value {
+        json_of(self.value)
     }
 
     /// Returns the text that the value is; one without any character is none.
@@ -374,6 +457,31 @@ fn shown(value: &DeValue<'_>) -> String {
         DeValue::Datetime(date) => date.to_string(),
         DeValue::Array(_) => "[…]".to_owned(),
         DeValue::Table(_) => "{…}".to_owned(),
+    }
+}
+
+fn json_of(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(number) => {
+            let read = i64::from_str_radix(number.as_str(), number.radix());
+            read.map_or_else(|_| Value::from(number.as_str()), Value::from)
+        }
+        DeValue::Float(number) => {
+            let read: Option<f64> = number.as_str().parse().ok();
+            read.map_or_else(|| Value::from(number.as_str()), Value::from)
+        }
+        DeValue::Boolean(switch) => Value::from(*switch),
+        DeValue::Datetime(date) => Value::from(date.to_string()),
+        DeValue::Array(entries) => entries.iter().map(|it| json_of(it.get_ref())).collect(),
+        DeValue::Table(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|(name, value)| {
+                let name: &str = name.get_ref();
+                (name.to_owned(), json_of(value.get_ref()))
+            });
+            Value::Object(entries.collect())
+        }
     }
 }
 

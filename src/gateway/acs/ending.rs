@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long anything may take that ends a call.
-const ACT_WITHIN: Duration = Duration::from_secs(30);
+pub const ACT_WITHIN: Duration = Duration::from_secs(30);
 /// When hanging up is tried again after everything that a request does by itself.
 const HANG_UP_AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether a call's connection is known.
@@ -26,6 +26,29 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const SILENT_FOR: Duration = Duration::from_secs(3);
 /// How long a sentence may last until the call is ended though nobody said that it was played.
 const SAID_WITHIN: Duration = Duration::from_secs(45);
+
+impl Acs {
+    /// Waits for a call's connection: a media socket may come, and its call end, before ACS has told
+    /// us of it.
+    pub(in crate::gateway) async fn known_connection(
+        &self,
+        call: &CarrierCallId,
+    ) -> Option<CallConnectionId> {
+        let known = async {
+            loop {
+                if let Some(connection) = self.connection(call) {
+                    return connection;
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let known = timeout(ACT_WITHIN, known).await.ok();
+        if known.is_none() {
+            tracing::warn!("a call may be left to itself: its connection is not known");
+        }
+        known
+    }
+}
 
 impl Gateway {
     /// Says something to a call that has no media socket, and then ends it.
@@ -70,17 +93,7 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            // A media socket may come, and its call end, before ACS has told us the connection.
-            let known = async {
-                loop {
-                    if let Some(connection) = acs.connection(&ended) {
-                        return connection;
-                    }
-                    sleep(LOOK_AGAIN).await;
-                }
-            };
-            let Ok(connection) = timeout(ACT_WITHIN, known).await else {
-                tracing::warn!("a call may be left to itself: its connection is not known");
+            let Some(connection) = acs.known_connection(&ended).await else {
                 return;
             };
             if hang_up(acs, &connection).await {
@@ -150,7 +163,7 @@ impl Gateway {
 
 /// Ends a call; tells whether that is done. Tries for as long as it may take, whatever ACS says:
 /// nobody else would end it.
-pub(super) async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
+pub async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
     let deadline = soon(ACT_WITHIN);
     // Several replicas may do so: within a minute they ask for the same, which ACS does once.
     let now = Timestamp::now();

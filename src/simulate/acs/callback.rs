@@ -101,6 +101,13 @@ impl Callback {
         }
     }
 
+    pub fn transfer_failed() -> Self {
+        Self {
+            result: (408, 5_000, "Nobody took the call."),
+            ..Self::well("CallTransferFailed")
+        }
+    }
+
     pub fn disconnected() -> Self {
         Self::well("CallDisconnected")
     }

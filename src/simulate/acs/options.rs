@@ -65,6 +65,8 @@ pub enum Fault {
     MediaFailed,
     /// Nothing is played: `PlayFailed`.
     PlayFailed,
+    /// Nobody takes a call that is handed over: `CallTransferFailed`.
+    TransferFailed,
 }
 
 /// A fake resource: where it is, and the key that requests to it are signed with.

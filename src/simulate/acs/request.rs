@@ -27,6 +27,7 @@ pub enum Operation {
     HangUp(String),
     Transfer(String),
     Play(String),
+    SendTones(String),
 }
 
 /// What a request is answered.
@@ -86,6 +87,14 @@ pub struct TransferBody {
     pub target_participant: Phone,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TonesBody {
+    pub tones: Vec<String>,
+    #[expect(dead_code, reason = "it has to be there")]
+    pub target_participant: Phone,
+}
+
 /// An identifier that is a phone number.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,6 +143,7 @@ impl Operation {
             (&Method::DELETE, "") | (&Method::POST, "terminate") => Some(Self::HangUp(id)),
             (&Method::POST, "transferToParticipant") => Some(Self::Transfer(id)),
             (&Method::POST, "play") => Some(Self::Play(id)),
+            (&Method::POST, "sendDtmfTones") => Some(Self::SendTones(id)),
             _ => None,
         }
     }

@@ -22,7 +22,9 @@ use super::{
     calls::{Answered, Call, Ender, Media, Turned},
     options::Fault,
     play::play,
-    request::{Answer, AnswerBody, Operation, Phone, RedirectBody, RejectBody, TransferBody},
+    request::{
+        Answer, AnswerBody, Operation, Phone, RedirectBody, RejectBody, TonesBody, TransferBody,
+    },
     seen::Deed,
     signature::Signed,
 };
@@ -131,7 +133,8 @@ fn named(service: &Service, operation: &Operation, body: &[u8]) -> Asked<Arc<Cal
         Operation::Show(id)
         | Operation::HangUp(id)
         | Operation::Transfer(id)
-        | Operation::Play(id) => id,
+        | Operation::Play(id)
+        | Operation::SendTones(id) => id,
     };
     service.calls.named(name).ok_or_else(Answer::not_found)
 }
@@ -163,6 +166,7 @@ fn perform(
             transfer(service, call, phone_number.value)
         }
         Operation::Play(_) => play(service, call, read(body)?),
+        Operation::SendTones(_) => press(service, call, &read(body)?),
     }
 }
 
@@ -266,7 +270,24 @@ fn hang_up(service: &Service, call: &Call) -> Asked<Answer> {
     Ok(Answer::done())
 }
 
+fn press(service: &Service, call: &Call, body: &TonesBody) -> Asked<Answer> {
+    const MOST: usize = 18;
+    if call.status.borrow().is_over() {
+        return Err(Answer::not_found());
+    }
+    if !(1..=MOST).contains(&body.tones.len()) {
+        return Err(Answer::invalid("The field Tones is invalid."));
+    }
+    service.note(&call.name.correlation, Deed::Pressed(body.tones.join(",")));
+    Ok(Answer::accepted())
+}
+
 fn transfer(service: &Service, call: &Call, to: String) -> Asked<Answer> {
+    if service.fails(Fault::TransferFailed) {
+        service.note(&call.name.correlation, Deed::Transferred(to));
+        call.tell(Callback::transfer_failed());
+        return Ok(Answer::accepted());
+    }
     let is_first = call.status.send_if_modified(|status| {
         let is_first = status.answered.is_some() && !status.is_over();
         if is_first {

@@ -24,6 +24,8 @@ pub enum Deed {
     Redirected(String),
     /// To a number.
     Transferred(String),
+    /// Keys, as ACS calls them, with commas.
+    Pressed(String),
     HungUp,
     /// It was to be hung up, and nobody was there.
     HungUpTwice,

@@ -48,6 +48,7 @@ impl Session {
         replace(&mut self.transcription, change.transcription);
         replace(&mut self.voice, change.voice);
         replace(&mut self.instructions, change.instructions);
+        replace(&mut self.offered, change.tools);
         if self.manner.delay.is_zero() {
             self.settle();
         } else {
@@ -77,6 +78,8 @@ impl Session {
                 "expires_at": self.expires_at,
                 "output_modalities": ["audio"],
                 "instructions": self.instructions,
+                "tools": self.offered,
+                "tool_choice": "auto",
                 "audio": {
                     "input": {
                         "format": format(self.input),
@@ -92,6 +95,8 @@ impl Session {
                 "expires_at": self.expires_at,
                 "modalities": ["text", "audio"],
                 "instructions": self.instructions,
+                "tools": self.offered,
+                "tool_choice": "auto",
                 "voice": self.voice,
                 "input_audio_format": match self.input {
                     Encoding::Mulaw => "g711_ulaw",

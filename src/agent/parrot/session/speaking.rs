@@ -40,8 +40,14 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to say back what was heard, or to greet if there was nothing.
+    /// Uses the tool that the caller has chosen, or begins to say back what was heard, or to greet
+    /// if there was nothing.
     pub(super) fn respond(&mut self, at: Duration) -> Turn {
+        let (conversation, wire) = (&mut self.conversation, &mut self.wire);
+        let requests = &self.manner.tool_calls;
+        if self.tools.use_chosen(requests, conversation, wire) {
+            return Turn::Idle;
+        }
         let mut script = match self.unanswered.take() {
             Some(said) => Script {
                 length: said.samples.len(),

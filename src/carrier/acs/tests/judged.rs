@@ -103,10 +103,16 @@ async fn of_running_calls(acs: &CallAutomation) -> Asked {
     acs.hang_up(&call, since(30), in_time()).await.unwrap();
     let transfer = Transfer {
         to: &to,
-        from: &from,
+        from: Some(Number::from(&from)),
         operation_context: "שיחה 1",
     };
     acs.transfer(&call, &transfer, in_time()).await.unwrap();
+    let tones = SendTones {
+        keys: "1*",
+        to: &to,
+        operation_context: "k",
+    };
+    acs.send_tones(&call, &tones, in_time()).await.unwrap();
     let play = Play {
         file: &file,
         operation_context: "p",
@@ -119,11 +125,18 @@ async fn of_running_calls(acs: &CallAutomation) -> Asked {
         "from": from.reveal(),
         "operation_context": transfer.operation_context,
     });
+    let pressed = json!({
+        "call": call,
+        "tones": ["one", "asterisk"],
+        "to": to.reveal(),
+        "operation_context": tones.operation_context,
+    });
     let played =
         json!({"call": call, "file": file.as_str(), "operation_context": play.operation_context});
     vec![
         ("hang_up", json!({"call": call})),
         ("transfer", transferred),
+        ("send_tones", pressed),
         ("play", played),
     ]
 }

@@ -141,6 +141,7 @@ pub fn manner(fault: Option<Fault>) -> Manner {
         delay: Duration::ZERO,
         echo: false,
         fault,
+        tool_calls: Vec::new(),
         tune: voice::tune(),
     }
 }

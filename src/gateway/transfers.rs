@@ -1,0 +1,127 @@
+//! Calls that agents hand over: where they go on. The carrier asks any replica, or is told by the
+//! one that carried the call.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    answer::prompts::Prompt,
+    call::{CarrierCallId, PhoneNumber},
+    campaign::{Campaign, Name},
+    carrier::acs::request::{Number, Transfer},
+    gateway::{
+        Gateway,
+        acs::{ACT_WITHIN, hang_up, soon},
+    },
+    recent::Recent,
+};
+
+/// How long a destination is remembered for a carrier that asks for it, in milliseconds.
+const KEPT: u64 = 3_600_000;
+/// How long ACS may take to hand a call over, ringing included, until it is ended. One that has
+/// been handed over is not ours any more, and ending it does nothing.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(120);
+
+/// Where the calls of this replica go on.
+pub struct Transfers {
+    started: Instant,
+    destinations: Mutex<Recent<CarrierCallId, Name>>,
+}
+
+impl Transfers {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            destinations: Mutex::default(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Gateway {
+    /// Notes where a call goes on, before its end is noted.
+    pub(crate) fn note_transfer(&self, call: &CarrierCallId, destination: &Name) {
+        let Transfers { destinations, .. } = &self.transfers;
+        let mut noted = destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.transfers.now();
+        noted.put(now, KEPT, call.clone(), destination.clone());
+    }
+
+    /// Tells the other replicas where a call goes on, after they were told that it has ended: the
+    /// carrier may ask any of them.
+    pub(crate) async fn tell_transfer(&self, call: &CarrierCallId, destination: &Name) {
+        let fields = json!({ "transfer_to": destination.as_str() });
+        self.admission.note(call, fields.to_string()).await;
+    }
+
+    /// Returns the number with which a call goes on; `None` where nobody knows, or its campaign
+    /// does not have the destination any more.
+    pub(crate) async fn transfer_of(
+        &self,
+        call: &CarrierCallId,
+        campaign: &Campaign,
+    ) -> Option<PhoneNumber> {
+        let noted = {
+            let noted = self.transfers.destinations.lock();
+            let noted = noted.unwrap_or_else(PoisonError::into_inner);
+            noted.get(self.transfers.now(), call).cloned()
+        };
+        let destination = match noted {
+            Some(noted) => noted,
+            None => self.admission.transfer_noted(call).await?,
+        };
+        let destinations = &campaign.tools.directory.destinations;
+        destinations.get(&destination).cloned()
+    }
+
+    /// Has ACS hand a call over. Goes on by itself: where it fails the caller hears so, and the
+    /// call ends.
+    pub(crate) fn transfer_acs(
+        self: &Arc<Self>,
+        call: &CarrierCallId,
+        destination: &Name,
+        campaign: &Campaign,
+    ) {
+        let directory = &campaign.tools.directory;
+        let Some(to) = directory.destinations.get(destination).cloned() else {
+            return self.hang_up_acs(call);
+        };
+        let from = directory.caller_id.as_ref().or(directory.number.as_ref());
+        let from = from.cloned();
+        let (gateway, campaign, call) = (Arc::clone(self), campaign.clone(), call.clone());
+        self.act(&call.clone(), async move {
+            let Some(acs) = &gateway.acs else { return };
+            let Some(connection) = acs.known_connection(&call).await else {
+                return;
+            };
+            let transfer = Transfer {
+                to: &to,
+                from: from.as_ref().map(Number::from),
+                operation_context: "transfer",
+            };
+            let over = acs.listens(&call);
+            let transferred = acs
+                .client
+                .transfer(&connection, &transfer, soon(ACT_WITHIN));
+            if let Err(error) = transferred.await {
+                let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
+                tracing::warn!(error, reason, "ACS did not hand a call over");
+                return gateway.say_by_rest(&call, connection, Prompt::Apology, &campaign);
+            }
+            let over = gateway.stopping.run_until_cancelled(over.cancelled());
+            if timeout(HANDED_OVER_WITHIN, over).await.is_err() {
+                tracing::warn!("nobody says that a call was handed over");
+                hang_up(acs, &connection).await;
+                acs.is_over(&call);
+            }
+        });
+    }
+}
