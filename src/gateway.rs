@@ -474,17 +474,6 @@ impl Running {
     }
 }
 
-/// Starts the tasks that look after the gateway until they are told to stop.
-fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
-    let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
-    supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
-    supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
-    supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
-    supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
-    supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
-    (supervisor, stop)
-}
-
 /// Opens the records of `replica`, and begins to tell endpoints of them.
 async fn keep_records(
     settings: &RecordSettings,
@@ -526,6 +515,7 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
     supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
     supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
+    supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
     (supervisor, stop)
 }
 
