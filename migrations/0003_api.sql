@@ -38,3 +38,8 @@ CREATE TABLE duties (
     duty           TEXT   NOT NULL PRIMARY KEY,
     at             BIGINT NOT NULL
 );
+
+-- By the day and not by the time: an index in the order of a tenant's list that knows nothing of
+-- tenants tempts Postgres to read everybody's calls.
+DROP INDEX calls_by_age;
+CREATE INDEX calls_by_day ON calls ((rang_at / 86400000));
