@@ -8,7 +8,7 @@
 #![allow(
     dead_code,
     unused_imports,
-    reason = "placing calls and sending events again come next"
+    reason = "the routes that place calls and hang up come next"
 )]
 
 pub mod calls;
@@ -20,15 +20,16 @@ pub mod usage;
 mod answering;
 mod asked;
 mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod command;
 mod error;
 mod failures;
 mod fields;
-mod idempotency;
 mod key;
 mod keyring;
 mod keys;
-mod scope;
+pub mod scope;
 
 #[cfg(test)]
 pub mod tests;
@@ -38,12 +39,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{api::failures::Failures, api::keyring::Keyring, record::Database};
 
 pub use answering::{RequestId, answering, no_such_route, other_method};
-pub use asked::{Asked, Body, Input, OfCall, OfEvent, Query};
+pub use asked::{Asked, Input, Json, OfCall, OfEvent, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
 pub use error::{ApiError, Code};
 pub use fields::{Fields, FromFields};
-pub use idempotency::{Claim, IdempotencyKey, Known};
 pub use key::{ApiKey, KeyId, Tenant};
 pub use scope::Scope;
 

@@ -25,7 +25,11 @@ use crate::{
     webhook::twilio::signature::{Key, is_valid},
 };
 
-pub use crate::{admission::bench::Slots, resample::Resampler};
+pub use crate::{
+    admission::bench::Slots,
+    api::bench::{Calls, Question},
+    resample::Resampler,
+};
 
 /// A call's codecs and session, as they stand in the middle of a conversation.
 pub struct Call {

@@ -54,7 +54,8 @@ pub struct Entry {
     route: Route,
 }
 
-/// Every route, one a line. What each door asks for, its handlers demand by the types of what they take.
+/// Every route, one a line. What a door asks for, its handlers demand by the types of what they
+/// take.
 #[rustfmt::skip]
 pub fn all() -> Vec<Entry> {
     use Door::{Browser, Carrier, Key, Operator, Public};

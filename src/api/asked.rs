@@ -8,6 +8,7 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
+use serde_json::Value;
 
 use crate::{
     api::{ApiError, ApiKey, Code, Fields, FromFields, key::Presented, keyring::Away, scope::Need},
@@ -42,8 +43,8 @@ pub trait Input: Sized {
 /// The fields of the query.
 pub struct Query<T>(pub T);
 
-/// The fields of a JSON body.
-pub struct Body<T>(pub T);
+/// A body of JSON.
+pub struct Json(pub Value);
 
 /// The call that the path names, and what else is asked.
 pub struct OfCall<I = ()>(pub CallId, pub I);
@@ -120,11 +121,14 @@ impl Input for () {
 
 impl<T: FromFields> Input for Query<T> {
     async fn read(request: &HttpRequest, _: Payload) -> Result<Self, ApiError> {
-        read_fields(Fields::of_query(request.query_string())?).map(Self)
+        let mut fields = Fields::of_query(request.query_string())?;
+        let read = T::from_fields(&mut fields)?;
+        fields.finish()?;
+        Ok(Self(read))
     }
 }
 
-impl<T: FromFields> Input for Body<T> {
+impl Input for Json {
     async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, ApiError> {
         Fields::of_query(request.query_string())?.finish()?;
         if !request
@@ -148,7 +152,12 @@ impl<T: FromFields> Input for Body<T> {
                 _ => ApiError::new(Code::InvalidRequest, error.to_string()),
             }
         })?;
-        read_fields(Fields::of_body(&body)?).map(Self)
+        // Where it broke off is of use; what stood there is theirs.
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let message = format!("the body is not JSON: line {line}, column {column}");
+            ApiError::new(Code::InvalidRequest, message)
+        })
     }
 }
 
@@ -173,12 +182,6 @@ impl<I: Input> Input for OfEvent<I> {
         }
         Ok(Self(event.to_owned(), I::read(request, payload).await?))
     }
-}
-
-fn read_fields<T: FromFields>(mut fields: Fields) -> Result<T, ApiError> {
-    let read = T::from_fields(&mut fields)?;
-    fields.finish()?;
-    Ok(read)
 }
 
 fn too_large() -> ApiError {

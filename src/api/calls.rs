@@ -2,6 +2,8 @@
 
 mod stored;
 
+use std::str::FromStr;
+
 use actix_web::web::{Data, Json};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,12 +26,18 @@ use crate::{
 };
 
 pub use stored::Cursor;
+#[cfg(feature = "bench")]
+pub use stored::{list as page, plan};
 
 /// How many calls a page has, and has at most.
 const PAGE: u32 = 50;
 const LONGEST_PAGE: u32 = 200;
 /// The longest reason that is asked for, in characters.
 const LONGEST_REASON: usize = 64;
+
+/// Why a call ended or was refused, in one word; which words there are grows with the versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(String); // Invariant: 1 to 64 of a-z and `_`.
 
 /// Which calls to list.
 #[derive(Debug, Default, IntoParams)]
@@ -45,8 +53,8 @@ pub struct Wanted {
     #[param(schema_with = directions)]
     pub direction: Option<Direction>,
     /// Calls that ended, or were refused, for this reason.
-    #[param(pattern = "^[a-z_]{1,64}$")]
-    pub reason: Option<String>,
+    #[param(value_type = Option<String>, pattern = "^[a-z_]{1,64}$")]
+    pub reason: Option<Reason>,
     /// Calls from or to this number: all of it, in E.164 form.
     #[param(value_type = Option<String>, pattern = "^\\+[0-9]{2,15}$")]
     pub number: Option<PhoneNumber>,
@@ -242,18 +250,23 @@ pub fn found_by(gateway: &Gateway, number: &PhoneNumber) -> Result<String, ApiEr
     })
 }
 
+impl FromStr for Reason {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        if (1..=LONGEST_REASON).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(())
+        }
+    }
+}
+
 impl FromFields for Wanted {
     fn from_fields(fields: &mut Fields) -> Result<Self, ApiError> {
-        let reason = fields.text("reason", LONGEST_REASON)?;
-        let is_plain = |reason: &String| {
-            let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-            !reason.is_empty() && reason.bytes().all(plain)
-        };
-        if reason.as_ref().is_some_and(|reason| !is_plain(reason)) {
-            return Err(fields.wrong("reason", "a reason, such as caller_hung_up"));
-        }
         Ok(Self {
-            reason,
+            reason: fields.parsed::<Reason>("reason", "a reason, such as caller_hung_up")?,
             campaign: fields.parsed("campaign", "a campaign's name: a-z, 0-9, - and _")?,
             state: fields.parsed("state", &one_of(&State::ALL.map(State::as_str)))?,
             direction: fields

@@ -1,8 +1,7 @@
-//! What a request says, field by field: each is taken once, and what nobody takes is unknown.
+//! What a query says, field by field: each is taken once, and what nobody takes is unknown.
 
-use std::{ops::RangeInclusive, str::FromStr};
+use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};
 
-use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use crate::api::{ApiError, Code};
@@ -12,17 +11,11 @@ const MOST_FIELDS: usize = 32;
 /// The longest query, in bytes.
 const LONGEST_QUERY: usize = 4_096;
 
-/// The fields of a query or of a JSON object that nobody has taken yet.
+/// The fields of a query that nobody has taken yet.
 #[derive(Debug)]
-pub struct Fields {
-    rest: Map<String, Value>,
-    /// The object that they are in, with a full stop; nothing at the top.
-    within: String,
-    /// In a query numbers are texts.
-    is_query: bool,
-}
+pub struct Fields(BTreeMap<String, String>);
 
-/// What the fields of a request can be read into.
+/// What the fields of a query can be read into.
 pub trait FromFields: Sized {
     /// # Errors
     /// If a field is missing or wrong.
@@ -37,10 +30,10 @@ impl Fields {
             let message = format!("the query is longer than {LONGEST_QUERY} bytes");
             return Err(ApiError::new(Code::InvalidRequest, message));
         }
-        let mut rest = Map::new();
+        let mut rest = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()).take(MOST_FIELDS + 1) {
             let name = shown(&name);
-            if rest.insert(name.clone(), value.into()).is_some() {
+            if rest.insert(name.clone(), value.into_owned()).is_some() {
                 return Err(ApiError::field(name, "given twice"));
             }
         }
@@ -48,76 +41,21 @@ impl Fields {
             let message = format!("the query has more than {MOST_FIELDS} fields");
             return Err(ApiError::new(Code::InvalidRequest, message));
         }
-        Ok(Self {
-            rest,
-            within: String::new(),
-            is_query: true,
-        })
+        Ok(Self(rest))
     }
 
-    /// # Errors
-    /// If the body is not one JSON object.
-    pub fn of_body(body: &[u8]) -> Result<Self, ApiError> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(rest)) => Ok(Self {
-                rest,
-                within: String::new(),
-                is_query: false,
-            }),
-            Ok(_) => {
-                let message = "the body is JSON, but not an object";
-                Err(ApiError::new(Code::InvalidRequest, message))
-            }
-            // Where it broke off is of use; what stood there is theirs.
-            Err(error) => {
-                let (line, column) = (error.line(), error.column());
-                let message = format!("the body is not JSON: line {line}, column {column}");
-                Err(ApiError::new(Code::InvalidRequest, message))
-            }
-        }
-    }
-
-    /// Takes a field as it is; `null` counts as not given.
-    pub fn value(&mut self, name: &str) -> Option<Value> {
-        self.rest.remove(name).filter(|value| !value.is_null())
-    }
-
-    /// Takes a text of at most `longest` characters, none of which is a control character.
-    ///
-    /// # Errors
-    /// If it is something else.
-    pub fn text(&mut self, name: &str, longest: usize) -> Result<Option<String>, ApiError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        match value {
-            Value::String(text)
-                if text.chars().count() <= longest && !text.chars().any(char::is_control) =>
-            {
-                Ok(Some(text))
-            }
-            Value::String(_)
-            | Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::Array(_)
-            | Value::Object(_) => {
-                let rule = format!("a text of at most {longest} plain characters");
-                Err(self.wrong(name, rule))
-            }
-        }
-    }
-
-    /// Takes what a short text means; `rule` says what it has to be.
+    /// Takes what a text means; `rule` says what it has to be.
     ///
     /// # Errors
     /// If it means nothing.
-    pub fn parsed<T: FromStr>(&mut self, name: &str, rule: &str) -> Result<Option<T>, ApiError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let parsed = value.as_str().and_then(|text| text.parse().ok());
-        parsed.map(Some).ok_or_else(|| self.wrong(name, rule))
+    pub fn parsed<T: FromStr>(
+        &mut self,
+        name: &'static str,
+        rule: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let parsed = self.0.remove(name).map(|text| text.parse());
+        let parsed = parsed.transpose();
+        parsed.map_err(|_| ApiError::field(name, rule))
     }
 
     /// Takes a whole number within `range`.
@@ -126,51 +64,22 @@ impl Fields {
     /// If it is none.
     pub fn number(
         &mut self,
-        name: &str,
+        name: &'static str,
         range: RangeInclusive<u32>,
     ) -> Result<Option<u32>, ApiError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let number = if self.is_query {
-            value.as_str().and_then(|text| text.parse().ok())
-        } else {
-            value.as_u64().and_then(|number| number.try_into().ok())
-        };
-        let number = number.filter(|number| range.contains(number));
-        number.map(Some).ok_or_else(|| {
-            let rule = format!("a whole number from {} to {}", range.start(), range.end());
-            self.wrong(name, rule)
-        })
-    }
-
-    /// Takes an object.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Object(rest)) => Ok(Some(Self {
-                rest,
-                within: format!("{}{name}.", self.within),
-                is_query: false,
-            })),
-            Some(_) => Err(self.wrong(name, "an object")),
+        let rule = format!("a whole number from {} to {}", range.start(), range.end());
+        match self.parsed(name, &rule)? {
+            Some(number) if !range.contains(&number) => Err(ApiError::field(name, rule)),
+            number => Ok(number),
         }
-    }
-
-    /// Says that a field has to be something else.
-    pub fn wrong(&self, name: &str, rule: impl std::fmt::Display) -> ApiError {
-        ApiError::field(format!("{}{name}", self.within), rule)
     }
 
     /// # Errors
     /// If there is a field that nobody has taken.
     pub fn finish(self) -> Result<(), ApiError> {
-        match self.rest.keys().next() {
+        match self.0.into_keys().next() {
             None => Ok(()),
-            Some(name) => Err(self.wrong(&shown(name), "there is no such field here")),
+            Some(name) => Err(ApiError::field(name, "there is no such field here")),
         }
     }
 }
@@ -193,7 +102,10 @@ mod tests {
         let mut fields = Fields::of_query("limit=50&state=ended&x=%D7%A9").unwrap();
         assert_eq!(fields.number("limit", 1..=200), Ok(Some(50)));
         assert_eq!(fields.number("limit", 1..=200), Ok(None));
-        assert_eq!(fields.text("state", 5), Ok(Some("ended".to_owned())));
+        assert_eq!(
+            fields.parsed("state", "a text"),
+            Ok(Some("ended".to_owned()))
+        );
         assert_eq!(
             fault(fields.finish()),
             "invalid_request: x: there is no such field here"
@@ -217,51 +129,5 @@ mod tests {
             Fields::of_query(&many.join("&")).is_err()
                 && Fields::of_query(&"a".repeat(5_000)).is_err()
         );
-    }
-
-    #[test]
-    fn a_body_names_the_field_that_is_at_fault() {
-        let read = |body: &str| -> Result<Option<String>, ApiError> {
-            let mut fields = Fields::of_body(body.as_bytes())?;
-            let to = fields.text("to", 16)?;
-            if let Some(mut agent) = fields.object("agent")? {
-                agent.number("speed", 1..=3)?;
-                agent.finish()?;
-            }
-            fields.finish()?;
-            Ok(to)
-        };
-        assert_eq!(
-            read("{\"to\": \"+1\", \"agent\": null}"),
-            Ok(Some("+1".to_owned()))
-        );
-        for (body, expected) in [
-            ("", "the body is not JSON: line 1, column 0"),
-            ("{", "the body is not JSON: line 1, column 1"),
-            ("[]", "the body is JSON, but not an object"),
-            ("{\"to\": 7}", "to: a text of at most 16 plain characters"),
-            (
-                "{\"to\": \"a\\u0000\"}",
-                "to: a text of at most 16 plain characters",
-            ),
-            ("{\"too\": 7}", "too: there is no such field here"),
-            ("{\"agent\": 7}", "agent: an object"),
-            (
-                "{\"agent\": {\"speed\": \"1\"}}",
-                "agent.speed: a whole number from 1 to 3",
-            ),
-            (
-                "{\"agent\": {\"x\": 1}}",
-                "agent.x: there is no such field here",
-            ),
-        ] {
-            assert_eq!(
-                fault(read(body)),
-                format!("invalid_request: {expected}"),
-                "{body}"
-            );
-        }
-        let deep = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
-        assert!(read(&deep).is_err());
     }
 }

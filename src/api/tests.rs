@@ -7,6 +7,20 @@ use serde_json::Value;
 use super::{key::NewKey, keys, *};
 use crate::{Config, Gateway, Running, record::Sql};
 
+const PAGE: &str = include_str!("../../docs/api.md");
+
+#[test]
+fn the_page_prints_every_code_and_every_scope() {
+    for code in Code::ALL {
+        let (name, status) = (code.as_str(), code.status().as_u16());
+        let line = format!("| `{name}` | {status} | {} |", code.meaning());
+        assert!(PAGE.contains(&line), "{line}");
+    }
+    for scope in Scope::ALL {
+        assert!(PAGE.contains(&format!("| `{scope}` |")), "{scope}");
+    }
+}
+
 pub const OPS_TOKEN: &str = "an-operators-token";
 
 /// A gateway with a database that tests may look into.
@@ -38,7 +52,7 @@ impl TestApi {
         // Another test may have installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
-            running: Gateway::start(config).await.unwrap(),
+            running: Box::pin(Gateway::start(config)).await.unwrap(),
             database,
             http: reqwest::Client::new(),
             _folder: folder,

@@ -23,8 +23,6 @@ const LOOK: Duration = Duration::from_secs(300);
 /// How often a replica, whichever, sees to what is too old.
 const EVERY_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
-/// How long answers are kept for requests that come again.
-const ANSWERS_KEPT_MS: i64 = DAY_MS;
 /// How long it is kept who has changed what.
 const AUDIT_KEPT_MS: i64 = 400 * DAY_MS;
 const DUTY: &str = "retention";
@@ -63,7 +61,9 @@ impl Doomed {
     fn question(&self) -> Sql {
         let mut sql = Sql::new("SELECT call FROM calls WHERE ");
         if let Some(tenant) = &self.tenant {
-            sql.push("tenant = ").bind(tenant.to_string()).push(" AND ");
+            // No index of tenants': those of numbers and days are shorter ways.
+            sql.push("tenant || '' = ").bind(tenant.to_string());
+            sql.push(" AND ");
         }
         match &self.which {
             Which::OfNumber(number) => {
@@ -72,6 +72,7 @@ impl Doomed {
             }
             Which::Before(at) | Which::TooOld(at) => {
                 sql.push("rang_at < ").bind(*at);
+                sql.push(" AND rang_at / 86400000 <= ").bind(*at / DAY_MS);
             }
         }
         match &self.which {
@@ -103,15 +104,7 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
         return Ok(0);
     }
     // Deliveries go with their events. The call itself is last: until then it is found again.
-    for table in [
-        "steps",
-        "words",
-        "usage",
-        "recordings",
-        "events",
-        "idempotency",
-        "calls",
-    ] {
+    for table in ["steps", "words", "usage", "recordings", "events", "calls"] {
         let mut sql = Sql::new("DELETE FROM ");
         sql.push(table).push(" WHERE call IN (");
         for (number, call) in calls.iter().enumerate() {
@@ -176,7 +169,6 @@ pub async fn sweep(
     for (table, name, before) in [
         // Of calls that nobody has the row of.
         ("events", "event", too_old),
-        ("idempotency", "key", now.saturating_sub(ANSWERS_KEPT_MS)),
         ("audit", "entry", now.saturating_sub(AUDIT_KEPT_MS)),
     ] {
         while delete_some(database, table, name, before).await? > 0 {

@@ -20,7 +20,7 @@ const PUBLIC: [&str; 8] = [
 ];
 
 /// Every table but that of replicas, whose beat never rests.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 9] = [
     "calls",
     "steps",
     "words",
@@ -29,7 +29,6 @@ const TABLES: [&str; 10] = [
     "events",
     "keys",
     "audit",
-    "idempotency",
     "duties",
 ];
 

@@ -37,6 +37,7 @@ mod acs_proofs;
 mod acs_refused;
 mod acs_replicas;
 mod agent_faults;
+mod api;
 mod browser;
 mod budgets;
 mod campaign_file;

@@ -45,7 +45,7 @@ pub async fn list(
     found_by: Option<String>,
 ) -> Result<CallPage, DatabaseError> {
     let limit = wanted.limit.unwrap_or(PAGE) as usize;
-    let sql = question(tenant, wanted, found_by, limit);
+    let sql = question(Sql::new(""), tenant, wanted, found_by, limit);
     let rows = database
         .read(|pool| async move { sql.read(&pool).await })
         .await?;
@@ -65,10 +65,20 @@ pub async fn list(
 }
 
 /// Asks for one more call than a page has, which tells whether there is another page.
-fn question(tenant: &Tenant, wanted: Wanted, found_by: Option<String>, limit: usize) -> Sql {
-    let mut sql = Sql::new("SELECT ");
-    sql.push(COLUMNS).push(" FROM calls WHERE tenant = ");
-    sql.bind(tenant.as_str().to_owned());
+fn question(
+    mut sql: Sql,
+    tenant: &Tenant,
+    wanted: Wanted,
+    found_by: Option<String>,
+    limit: usize,
+) -> Sql {
+    sql.push("SELECT ");
+    sql.push(COLUMNS).push(" FROM calls WHERE tenant");
+    if found_by.is_some() {
+        // A number has few calls: the way to it is by its own index, and not by the tenant's.
+        sql.push(" || ''");
+    }
+    sql.push(" = ").bind(tenant.as_str().to_owned());
     if let Some(campaign) = wanted.campaign {
         sql.push(" AND campaign = ").bind(campaign.to_string());
     }
@@ -79,7 +89,7 @@ fn question(tenant: &Tenant, wanted: Wanted, found_by: Option<String>, limit: us
         sql.push(" AND direction = ").bind(direction.as_str());
     }
     if let Some(reason) = wanted.reason {
-        sql.push(" AND reason = ").bind(reason);
+        sql.push(" AND reason = ").bind(reason.0);
     }
     if let Some(number) = found_by {
         sql.push(" AND (caller = ").bind(number.clone());
@@ -302,4 +312,29 @@ impl FromStr for Cursor {
             call: call.parse().map_err(|_| NotACursor)?,
         })
     }
+}
+
+/// Returns how the database goes about a page.
+///
+/// # Errors
+/// If it does not answer.
+#[cfg(feature = "bench")]
+pub async fn plan(
+    database: &Database,
+    tenant: &Tenant,
+    wanted: Wanted,
+    found_by: Option<String>,
+) -> Result<Vec<String>, DatabaseError> {
+    use crate::record::DatabaseKind;
+    let (explain, column) = match database.kind() {
+        DatabaseKind::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
+        DatabaseKind::Postgres => ("EXPLAIN ", "QUERY PLAN"),
+    };
+    let limit = wanted.limit.unwrap_or(PAGE) as usize;
+    let sql = question(Sql::new(explain), tenant, wanted, found_by, limit);
+    let read = database.read(move |pool| async move {
+        let rows = sql.read(&pool).await?;
+        rows.iter().map(|row| row.try_get(column)).collect()
+    });
+    read.await
 }

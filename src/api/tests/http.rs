@@ -123,103 +123,105 @@ async fn usage_is_summed_up_by_day_and_campaign() {
     api.end().await;
 }
 
+/// Requests by a good key: method, path, status, code, and field at fault.
+const WRONG: [(&str, &str, u16, &str, Option<&str>); 18] = [
+    (
+        "GET",
+        "/v1/calls?limit=201",
+        400,
+        "invalid_request",
+        Some("limit"),
+    ),
+    (
+        "GET",
+        "/v1/calls?state=gone",
+        400,
+        "invalid_request",
+        Some("state"),
+    ),
+    (
+        "GET",
+        "/v1/calls?number=0501234567",
+        400,
+        "invalid_request",
+        Some("number"),
+    ),
+    (
+        "GET",
+        "/v1/calls?number=%2B1%00",
+        400,
+        "invalid_request",
+        Some("number"),
+    ),
+    (
+        "GET",
+        "/v1/calls?from=yesterday",
+        400,
+        "invalid_request",
+        Some("from"),
+    ),
+    (
+        "GET",
+        "/v1/calls?cursor=AAAA",
+        400,
+        "invalid_request",
+        Some("cursor"),
+    ),
+    (
+        "GET",
+        "/v1/calls?reason=%D7%A9",
+        400,
+        "invalid_request",
+        Some("reason"),
+    ),
+    (
+        "GET",
+        "/v1/calls?limit=1&limit=2",
+        400,
+        "invalid_request",
+        Some("limit"),
+    ),
+    (
+        "GET",
+        "/v1/calls?colour=red",
+        400,
+        "invalid_request",
+        Some("colour"),
+    ),
+    (
+        "GET",
+        "/v1/usage?from=2020-01-01T00:00:00Z",
+        400,
+        "invalid_request",
+        Some("from"),
+    ),
+    ("GET", "/v1/openapi.json/x", 404, "not_found", None),
+    ("GET", "/v1/calls/7", 404, "not_found", None),
+    ("GET", "/v1/nothing", 404, "not_found", None),
+    ("GET", "/v1/calls/", 404, "not_found", None),
+    ("PUT", "/v1/calls", 405, "method_not_allowed", None),
+    ("HEAD", "/v1/calls", 405, "", None),
+    (
+        "DELETE",
+        "/v1/records",
+        400,
+        "invalid_request",
+        Some("number"),
+    ),
+    (
+        "DELETE",
+        "/v1/records?number=%2B972501234567&before=2020-01-01T00:00:00Z",
+        400,
+        "invalid_request",
+        Some("before"),
+    ),
+];
+
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one table of bad requests")]
 async fn what_is_wrong_is_told_with_its_code_its_field_and_a_sentence() {
     let api = TestApi::start(&[]).await;
     let key = api.key("acme", &Scope::ALL).await;
-    for (method, path, status, code, field) in [
-        (
-            "GET",
-            "/v1/calls?limit=201",
-            400,
-            "invalid_request",
-            Some("limit"),
-        ),
-        (
-            "GET",
-            "/v1/calls?state=gone",
-            400,
-            "invalid_request",
-            Some("state"),
-        ),
-        (
-            "GET",
-            "/v1/calls?number=0501234567",
-            400,
-            "invalid_request",
-            Some("number"),
-        ),
-        (
-            "GET",
-            "/v1/calls?number=%2B1%00",
-            400,
-            "invalid_request",
-            Some("number"),
-        ),
-        (
-            "GET",
-            "/v1/calls?from=yesterday",
-            400,
-            "invalid_request",
-            Some("from"),
-        ),
-        (
-            "GET",
-            "/v1/calls?cursor=AAAA",
-            400,
-            "invalid_request",
-            Some("cursor"),
-        ),
-        (
-            "GET",
-            "/v1/calls?reason=%D7%A9",
-            400,
-            "invalid_request",
-            Some("reason"),
-        ),
-        (
-            "GET",
-            "/v1/calls?limit=1&limit=2",
-            400,
-            "invalid_request",
-            Some("limit"),
-        ),
-        (
-            "GET",
-            "/v1/calls?colour=red",
-            400,
-            "invalid_request",
-            Some("colour"),
-        ),
-        (
-            "GET",
-            "/v1/usage?from=2020-01-01T00:00:00Z",
-            400,
-            "invalid_request",
-            Some("from"),
-        ),
-        ("GET", "/v1/openapi.json/x", 404, "not_found", None),
-        ("GET", "/v1/calls/7", 404, "not_found", None),
-        ("GET", "/v1/nothing", 404, "not_found", None),
-        ("GET", "/v1/calls/", 404, "not_found", None),
-        ("PUT", "/v1/calls", 405, "method_not_allowed", None),
-        ("HEAD", "/v1/calls", 405, "", None),
-        (
-            "DELETE",
-            "/v1/records",
-            400,
-            "invalid_request",
-            Some("number"),
-        ),
-        (
-            "DELETE",
-            "/v1/records?number=%2B972501234567&before=2020-01-01T00:00:00Z",
-            400,
-            "invalid_request",
-            Some("before"),
-        ),
-    ] {
+    for (method, path, status, code, field) in WRONG {
         let (answered, body) = api.ask(method, path, Some(&key)).await;
         assert_eq!(answered, status, "{method} {path}: {body}");
         if method == "HEAD" {
