@@ -31,6 +31,8 @@ CREATE TABLE outbound (
 );
 
 CREATE INDEX outbound_open ON outbound (held_until) WHERE state <> 'over';
+-- Nobody is called twice at a time, whoever asks.
+CREATE UNIQUE INDEX outbound_ringing ON outbound (to_number) WHERE state <> 'over';
 CREATE INDEX outbound_to ON outbound (to_number, created_at);
 CREATE INDEX outbound_by_age ON outbound (created_at);
 

@@ -7,7 +7,10 @@ use crate::{
     call::{CallId, CarrierCallId, PhoneNumber},
     campaign::Name,
     outbound::request::Terms,
-    record::{Database, DatabaseError, Direction, KeptNumber, Numbers, Sql, State, Writing},
+    record::{
+        Database, DatabaseError, DatabaseKind as Kind, Direction, KeptNumber, Numbers, Sql, State,
+        Writing,
+    },
 };
 
 /// How long a replica looks after a call without saying so again: longer than a slot's lease, so
@@ -204,15 +207,18 @@ pub async fn note(
                 if let Some(known) = rows(writing, by_key()).await?.pop() {
                     return Ok(Noted::Known(Box::new(known)));
                 }
+                // Another replica may be quicker, from one statement to the next: its call is the
+                // one that is counted, and found by the key, or rings where ours would.
+                let quicker = async |writing: &mut Writing, otherwise: Noted| {
+                    let known = rows(writing, by_key()).await?.pop();
+                    Ok(known.map_or(otherwise, |known| Noted::Known(Box::new(known))))
+                };
                 if let Some(too_many) = count(writing, row, limits).await? {
-                    return Ok(too_many);
+                    return quicker(writing, too_many).await;
                 }
                 if insert(&new).execute(writing).await? == 0 {
-                    // Another replica was quicker: its call is counted.
                     give_day_back(writing, &row.tenant, now).await?;
-                    let known = rows(writing, by_key()).await?.pop();
-                    let known = known.ok_or(sqlx::Error::RowNotFound)?;
-                    return Ok(Noted::Known(Box::new(known)));
+                    return quicker(writing, Noted::Engaged).await;
                 }
                 record(row, &caller, &called).execute(writing).await?;
                 Ok(Noted::New)
@@ -297,7 +303,7 @@ fn insert(new: &NewRow) -> Sql {
             .push(new.holder.clone())
             .push(row.created_at + HELD_MS);
     });
-    sql.push(" ON CONFLICT (tenant, idempotency_key) DO NOTHING");
+    sql.push(" ON CONFLICT DO NOTHING"); // Of the key, or of the number.
     sql
 }
 
@@ -523,37 +529,47 @@ pub async fn keep(
     holder: String,
     now: i64,
 ) -> Result<Vec<Row>, DatabaseError> {
-    database.write(move |writing| {
-        Box::pin(async move {
-            let mut sql = Sql::new("UPDATE outbound SET held_until = ");
-            sql.bind(now + HELD_MS)
-                .push(" WHERE holder = ")
-                .bind(holder.clone());
-            sql.push(" AND state <> 'over' AND held_until > ").bind(now);
-            sql.execute(writing).await?;
-            let mut sql = Sql::new("UPDATE outbound SET holder = ");
-            sql.bind(holder).push(", held_until = ").bind(now + HELD_MS);
-            sql.push(
-                " WHERE call IN (SELECT call FROM outbound WHERE state <> 'over' AND held_until <= ",
-            );
-            sql.bind(now)
-                .push(" ORDER BY held_until LIMIT ")
-                .bind(AT_ONCE);
-            sql.push(") AND held_until <= ").bind(now);
-            sql.push(" RETURNING ").push(COLUMNS);
-            let taken = rows(writing, sql).await?;
-            let mut sql = Sql::new("DELETE FROM outbound WHERE state = 'over' AND created_at < ");
-            sql.bind(now - DAY_MS);
-            sql.execute(writing).await?;
-            let mut sql = Sql::new(
-                "UPDATE outbound SET to_number = '', from_number = '' WHERE \
+    let kind = database.kind();
+    database
+        .write(move |writing| {
+            Box::pin(async move {
+                let mut sql = Sql::new("UPDATE outbound SET held_until = ");
+                sql.bind(now + HELD_MS)
+                    .push(" WHERE holder = ")
+                    .bind(holder.clone());
+                sql.push(" AND state <> 'over' AND held_until > ").bind(now);
+                sql.execute(writing).await?;
+                // Looked up once: a subquery with a limit may be run again for each row.
+                let mut sql = Sql::new(
+                    "WITH left_alone AS MATERIALIZED (SELECT call FROM outbound WHERE \
+                 state <> 'over' AND held_until <= ",
+                );
+                sql.bind(now)
+                    .push(" ORDER BY held_until LIMIT ")
+                    .bind(AT_ONCE);
+                // Replicas that look at the same time take different ones.
+                if kind == Kind::Postgres {
+                    sql.push(" FOR UPDATE SKIP LOCKED");
+                }
+                sql.push(") UPDATE outbound SET holder = ").bind(holder);
+                sql.push(", held_until = ").bind(now + HELD_MS);
+                sql.push(" WHERE call IN (SELECT call FROM left_alone) RETURNING ");
+                sql.push(COLUMNS);
+                let taken = rows(writing, sql).await?;
+                let mut sql =
+                    Sql::new("DELETE FROM outbound WHERE state = 'over' AND created_at < ");
+                sql.bind(now - DAY_MS);
+                sql.execute(writing).await?;
+                let mut sql = Sql::new(
+                    "UPDATE outbound SET to_number = '', from_number = '' WHERE \
                  state = 'over' AND to_number <> '' AND created_at < ",
-            );
-            sql.bind(now - HOUR_MS);
-            sql.execute(writing).await?;
-            Ok(taken)
+                );
+                sql.bind(now - HOUR_MS);
+                sql.execute(writing).await?;
+                Ok(taken)
+            })
         })
-    }).await
+        .await
 }
 
 /// Returns the holder's calls that ring for too long or, by their records, are over.

@@ -13,6 +13,11 @@ use crate::{
     simulate::{script::Script, voice::Voices},
 };
 
+#[path = "../../tests/it/database.rs"]
+mod database;
+
+use self::database::Database;
+
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 const GUARD: Duration = Duration::from_secs(30);
@@ -21,16 +26,12 @@ const GUARD: Duration = Duration::from_secs(30);
 struct House {
     twilio: FakeTwilio,
     running: Running,
-    _database: tempfile::TempDir,
+    database: Database,
 }
 
 impl House {
     async fn open(settings: &[(&str, &str)]) -> Self {
-        let database = tempfile::tempdir().unwrap();
-        Self::open_over(database, settings).await
-    }
-
-    async fn open_over(database: tempfile::TempDir, settings: &[(&str, &str)]) -> Self {
+        let database = Database::new();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = free.local_addr().unwrap();
         drop(free);
@@ -49,7 +50,6 @@ impl House {
         let twilio = FakeTwilio::start(options, customer, talk, None);
         let twilio = twilio.await.unwrap();
         let url = twilio.url();
-        let path = format!("sqlite:{}", database.path().join("callgate.db").display());
         let config = Config::load(|name| {
             let set = settings.iter().find(|(set, _)| *set == name);
             let default = match name {
@@ -57,7 +57,7 @@ impl House {
                 "TWILIO_AUTH_TOKEN" => TOKEN.to_owned(),
                 "TWILIO_ACCOUNT_SID" => ACCOUNT.to_owned(),
                 "TWILIO_API_BASE" => url.clone(),
-                "DATABASE_URL" => path.clone(),
+                "DATABASE_URL" => database.url().to_owned(),
                 "OUTBOUND_COUNTRIES" => "IL".to_owned(),
                 "OUTBOUND_FROM" => "+972722234567".to_owned(),
                 "OUTBOUND_CALLS_PER_SECOND" => "1000".to_owned(),
@@ -66,11 +66,19 @@ impl House {
             Some(set.map_or(default, |(_, value)| (*value).to_owned()))
         });
         let running = Gateway::start(config.unwrap()).await.unwrap();
-        Self {
+        let house = Self {
             twilio,
             running,
-            _database: database,
-        }
+            database,
+        };
+        // A gateway takes calls before its tables are made.
+        let records = &house.running.gateway().records.database;
+        let nobody = crate::call::CarrierCallId::pending(crate::call::Carrier::Twilio);
+        let nobody = crate::call::CallId::of(&nobody);
+        house
+            .until(async || rows::find(records, nobody).await.is_ok())
+            .await;
+        house
     }
 
     async fn place(&self, key: &str, body: &Value) -> Result<Placed, Refused> {
@@ -130,6 +138,9 @@ impl House {
             .await;
         let used = gateway.admission.usage(&gateway.campaigns.current());
         assert!(used.iter().all(|(_, used, _)| *used == 0), "{used:?}");
+        let open = "SELECT call FROM outbound WHERE state <> 'over'";
+        self.until(async || self.database.ask(open).await.is_empty())
+            .await;
         self.twilio.stop().await;
         self.running.drain(std::future::ready(())).await;
     }
@@ -173,6 +184,27 @@ async fn the_same_key_a_hundred_times_at_once_calls_once_and_another_body_is_ref
     assert_eq!(house.place("one", &body).await.as_ref(), Ok(&answers[0]));
     let other = house.place("one", &to("+972502345679")).await;
     assert_eq!(other, Err(Refused::OtherBody));
+    assert_eq!(house.twilio.calls().len(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_number_that_many_ask_for_at_the_same_moment_is_called_once() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    let body = to("+972502345678");
+    let keys: Vec<String> = (0..20).map(|key| key.to_string()).collect();
+    let asking = keys.iter().map(|key| house.place(key, &body));
+    let (placed, refused): (Vec<_>, Vec<_>) =
+        join_all(asking).await.into_iter().partition(Result::is_ok);
+    assert_eq!((placed.len(), refused.len()), (1, 19), "{refused:?}");
+    for refused in refused {
+        let Err(Refused::TooMany { cap, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(cap, "calls_to_one_number_at_a_time");
+    }
+    house.over(&placed[0].as_ref().unwrap().id).await;
     assert_eq!(house.twilio.calls().len(), 1);
     house.close().await;
 }

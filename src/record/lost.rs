@@ -90,7 +90,7 @@ async fn beat(
             sql.execute(writing).await?;
             let sql = Sql::new(
                 "SELECT replica, beat FROM replicas UNION ALL \
-                 SELECT DISTINCT replica, NULL FROM calls \
+                 SELECT DISTINCT replica, CAST(NULL AS BIGINT) FROM calls \
                  WHERE rank < 90 AND replica IS NOT NULL \
                  AND replica NOT IN (SELECT replica FROM replicas)",
             );
