@@ -146,6 +146,16 @@ impl FromStr for Name {
     }
 }
 
+impl WhenFull {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Voicemail => "voicemail",
+            Self::Whatsapp => "whatsapp",
+        }
+    }
+}
+
 impl FromStr for WhenFull {
     type Err = ();
 

@@ -28,6 +28,10 @@ impl MessageId {
     pub fn read(text: &str) -> Option<Self> {
         (is_sid("SM", text) || is_sid("MM", text)).then(|| Self(text.to_owned()))
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for MessageId {

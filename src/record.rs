@@ -32,7 +32,8 @@ use uuid::Uuid;
 use crate::{
     admission::Refusal,
     call::{CallerId, CarrierCallId, EndReason},
-    campaign::Name,
+    campaign::{Name, WhenFull},
+    carrier::MessageId,
     config::RecordSettings,
     recent::Millis,
     record::{lost::look_after, retention::keep_short, writer::LAST_WORDS},
@@ -77,8 +78,16 @@ pub enum What {
     PickedUp,
     Admitted,
     Refused,
+    /// What the caller was offered for whom there was no room.
+    Offered(WhenFull),
     /// The caller, for whom there was no room, has left a message.
     LeftMessage(Recording),
+    /// What became of the WhatsApp message that the caller was to get.
+    Invited {
+        /// Twilio's name for it, if it told that.
+        message: Option<MessageId>,
+        result: &'static str,
+    },
     /// The media socket has brought the call.
     Connected,
     AgentReady,
@@ -324,7 +333,9 @@ impl What {
             Self::PickedUp => "picked_up",
             Self::Admitted => "admitted",
             Self::Refused => "refused",
+            Self::Offered(_) => "offered",
             Self::LeftMessage(_) => "left_message",
+            Self::Invited { .. } => "invited",
             Self::Connected => "connected",
             Self::AgentReady => "agent_ready",
             Self::FirstWords => "first_words",
@@ -351,6 +362,11 @@ impl What {
             Self::Ended(reason) => {
                 Some(json!({"reason": reason.as_str(), "blame": reason.blame().as_str()}))
             }
+            Self::Offered(offer) => Some(json!({"offer": offer.as_str()})),
+            Self::Invited { message, result } => Some(json!({
+                "message": message.as_ref().map(MessageId::as_str),
+                "result": result,
+            })),
             Self::LeftMessage(recording) => Some(json!({
                 "recording": recording.id.as_str(),
                 "seconds": recording.duration.as_secs(),

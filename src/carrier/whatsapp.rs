@@ -74,6 +74,8 @@ struct Ledger {
     callers: Recent<PhoneNumber, ()>,
     /// The messages on which the last word has been said.
     settled: Recent<MessageId, ()>,
+    /// Whose calls' the messages are that were sent from here.
+    sent: Recent<MessageId, CarrierCallId>,
 }
 
 /// Where a call stands.
@@ -162,8 +164,13 @@ impl Invitations {
         })
     }
 
-    /// Sends a message once it is its turn, and says what became of it.
-    pub async fn send(&self, invitation: Invitation) {
+    /// Sends a message once it is its turn. Returns Twilio's name for it, if it has one, and what
+    /// became of it, as metrics call that.
+    pub async fn send(
+        &self,
+        call: &CarrierCallId,
+        invitation: Invitation,
+    ) -> (Option<MessageId>, &'static str) {
         let turn = self.turns.acquire().await;
         let to = address(&invitation.to);
         let mut form = vec![
@@ -182,30 +189,46 @@ impl Invitations {
         match sent {
             Ok(id) => {
                 self.metrics.whatsapp("sent");
-                let id = id.map(tracing::field::display);
-                tracing::info!(message.id = id, "a WhatsApp message is on its way");
+                let shown = id.as_ref().map(tracing::field::display);
+                tracing::info!(message.id = shown, "a WhatsApp message is on its way");
+                if let Some(id) = &id {
+                    let now = self.now();
+                    self.lock().sent.put(now, DAY, id.clone(), call.clone());
+                }
+                (id, "sent")
             }
-            Err(error) => self.failed(&invitation, &error),
+            Err(error) => {
+                self.failed(&invitation, &error);
+                (None, error.as_str())
+            }
         }
     }
 
-    /// Counts the last word on a message, however often Twilio says it.
-    pub fn settle(&self, message: &MessageId, delivery: Delivery) {
+    /// Counts the last word on a message, however often Twilio says it. Returns the call that it
+    /// was sent for, if that was from here, and what became of it.
+    pub fn settle(
+        &self,
+        message: &MessageId,
+        delivery: Delivery,
+    ) -> Option<(CarrierCallId, &'static str)> {
         if !self.lock().settle(self.now(), message) {
-            return;
+            return None;
         }
-        match delivery {
-            Delivery::Delivered => self.metrics.whatsapp("delivered"),
+        let result = match delivery {
+            Delivery::Delivered => "delivered",
             Delivery::Undelivered { code } => {
-                self.metrics.whatsapp("undelivered");
                 tracing::warn!(
                     message.id = %message,
                     code,
                     hint = code.map(hint),
                     "a WhatsApp message was not delivered"
                 );
+                "undelivered"
             }
-        }
+        };
+        self.metrics.whatsapp(result);
+        let call = self.lock().sent.get(self.now(), message).cloned();
+        call.map(|call| (call, result))
     }
 
     /// Returns how many messages wait or are being sent.

@@ -408,10 +408,10 @@ fn without_a_file_the_default_tenant_may_have_one_endpoint() {
     let own = &endpoints[&crate::campaign::Name::default_name()];
     assert_eq!(own.len(), 1);
     assert!(own[0].kinds.iter().all(|kind| !kind.is_transcript()));
-    assert_eq!(own[0].kinds.len(), 4);
+    assert_eq!(own[0].kinds.len(), 5);
     let told_all = [&endpoint[..], &[("EVENTS_TRANSCRIPTS", "1")]].concat();
     let told_all = load(&told_all).unwrap().events.endpoint.unwrap();
-    assert_eq!(told_all.kinds.len(), 5);
+    assert_eq!(told_all.kinds.len(), 6);
     assert!(load(&[]).unwrap().inherited().endpoints.is_empty());
     for (settings, told) in [
         (&endpoint[..1], "EVENTS_SECRET: not set"),

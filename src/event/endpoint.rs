@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, str::FromStr};
 use crate::{campaign::Name, event::SigningSecrets, guard::GuardedUrl};
 
 /// Every kind of event there is.
-pub const KINDS: [EventKind; 5] = [
+pub const KINDS: [EventKind; 6] = [
     EventKind::CallStarted,
     EventKind::CallEnded,
     EventKind::CallRefused,
     EventKind::CallTranscript,
     EventKind::VoicemailReceived,
+    EventKind::WhatsappStatus,
 ];
 
 /// What an event tells of.
@@ -21,6 +22,7 @@ pub enum EventKind {
     CallRefused,
     CallTranscript,
     VoicemailReceived,
+    WhatsappStatus,
 }
 
 /// A receiver of a tenant's events.
@@ -44,6 +46,7 @@ impl EventKind {
             Self::CallRefused => "call.refused",
             Self::CallTranscript => "call.transcript",
             Self::VoicemailReceived => "voicemail.received",
+            Self::WhatsappStatus => "whatsapp.status",
         }
     }
 
@@ -51,9 +54,11 @@ impl EventKind {
     pub fn is_transcript(self) -> bool {
         match self {
             Self::CallTranscript => true,
-            Self::CallStarted | Self::CallEnded | Self::CallRefused | Self::VoicemailReceived => {
-                false
-            }
+            Self::CallStarted
+            | Self::CallEnded
+            | Self::CallRefused
+            | Self::VoicemailReceived
+            | Self::WhatsappStatus => false,
         }
     }
 }

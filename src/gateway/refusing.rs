@@ -11,6 +11,7 @@ use crate::{
     campaign::{Campaign, WhenFull},
     carrier::{Delivery, Invitations, MessageId, Offer},
     gateway::Gateway,
+    record::What,
 };
 
 impl Gateway {
@@ -27,16 +28,25 @@ impl Gateway {
         if reason == Reason::Draining {
             return Answer::Refuse; // Nobody would be here to hear of a message.
         }
-        match campaign.when_full {
-            WhenFull::Reject => Answer::Refuse,
-            WhenFull::Voicemail => Answer::Voicemail {
-                action_url: self.public.voicemail.clone(),
-                recording_url: self.public.recording_status.clone(),
-                max_seconds: self.longest_message.as_secs(),
-            },
-            WhenFull::Whatsapp if self.invite(call, caller, campaign, first) => Answer::Whatsapp,
-            WhenFull::Whatsapp => Answer::Refuse, // It asks to write to us, which is always true.
+        let (offer, answer) = match campaign.when_full {
+            WhenFull::Voicemail => {
+                let answer = Answer::Voicemail {
+                    action_url: self.public.voicemail.clone(),
+                    recording_url: self.public.recording_status.clone(),
+                    max_seconds: self.longest_message.as_secs(),
+                };
+                (WhenFull::Voicemail, answer)
+            }
+            WhenFull::Whatsapp if self.invite(call, caller, campaign, first) => {
+                (WhenFull::Whatsapp, Answer::Whatsapp)
+            }
+            // It asks to write to us, which is always true.
+            WhenFull::Reject | WhenFull::Whatsapp => (WhenFull::Reject, Answer::Refuse),
+        };
+        if first {
+            self.timeline.step(call, What::Offered(offer));
         }
+        answer
     }
 
     /// Tells whether the caller gets a message, which this may set going.
@@ -55,10 +65,12 @@ impl Gateway {
             Offer::Promised => return true,
             Offer::Nothing => return false,
         };
-        let gateway = Arc::clone(self);
+        let (gateway, invited) = (Arc::clone(self), call.clone());
         let sending = async move {
             if let Some(invitations) = &gateway.invitations {
-                invitations.send(invitation).await;
+                let (message, result) = invitations.send(&invited, invitation).await;
+                let step = What::Invited { message, result };
+                gateway.timeline.step(&invited, step);
             }
         };
         let span = tracing::info_span!("call", carrier_call.id = %call);
@@ -68,8 +80,11 @@ impl Gateway {
 
     /// Notes the last word on a message to a caller.
     pub(crate) fn note_delivery(&self, message: &MessageId, delivery: Delivery) {
-        if let Some(invitations) = &self.invitations {
-            invitations.settle(message, delivery);
+        let settled = self.invitations.as_ref();
+        let settled = settled.and_then(|invitations| invitations.settle(message, delivery));
+        if let Some((call, result)) = settled {
+            let message = Some(message.clone());
+            self.timeline.step(&call, What::Invited { message, result });
         }
     }
 

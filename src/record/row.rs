@@ -49,6 +49,7 @@ pub struct CallRow {
     pub reason: Option<String>,
     pub blame: Option<&'static str>,
     pub scope: Option<String>,
+    pub offered: Option<&'static str>,
     pub connected_at: Option<Millis>,
     pub ended_at: Option<Millis>,
     pub talked_ms: Option<i64>,
@@ -121,6 +122,7 @@ impl CallRow {
             reason: None,
             blame: None,
             scope: None,
+            offered: None,
             connected_at: None,
             ended_at: None,
             talked_ms: None,
@@ -175,6 +177,9 @@ impl CallRow {
                 let lasted = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);
                 self.talked_ms.get_or_insert(lasted);
             }
+            Fact::Happened(What::Offered(offer)) => {
+                self.offered.get_or_insert(offer.as_str());
+            }
             Fact::Happened(What::Dialing) => drop(self.come_to(State::Dialing)),
             Fact::Happened(What::Unsure) => drop(self.come_to(State::Unknown)),
             Fact::Happened(What::Rings) => drop(self.come_to(State::Ringing)),
@@ -186,6 +191,7 @@ impl CallRow {
                 What::Admitted
                 | What::Refused
                 | What::LeftMessage(_)
+                | What::Invited { .. }
                 | What::AgentReady
                 | What::FirstWords
                 | What::Said { .. }

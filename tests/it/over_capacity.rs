@@ -60,7 +60,12 @@ async fn a_refused_caller_leaves_a_message_and_is_thanked() {
     }
     assert_eq!(gateway.figure(RECEIVED).await, 1);
     let steps = gateway.steps(&refused.sid);
-    let [What::Refused, What::LeftMessage(recording)] = steps.as_slice() else {
+    let [
+        What::Refused,
+        What::Offered(_),
+        What::LeftMessage(recording),
+    ] = steps.as_slice()
+    else {
         panic!("{steps:?}");
     };
     assert_eq!(recording.id.as_str(), RECORDING);

@@ -804,10 +804,10 @@ fn what_is_wrong_with_an_endpoint_is_told() {
     fine: "[campaigns.good]\nnumbers = [\"+97221111111\"]\ntenant = \"t\"\n[tenants.t.endpoints.crm]\nurl = \"https://hooks.example.com/a\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\nevents = [\"call.ended\", \"call.ended\"]"
     fine: "[campaigns.good]\nnumbers = [\"+97221111111\"]\ntenant = \"t\"\n[tenants.t.endpoints.crm]\nurl = \"https://hooks.example.com/a\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\ntranscripts = true\nevents = [\"call.transcript\"]"
     c.toml:7:11: tenants.t.endpoints.crm.events="call.transcript": private: set transcripts = true too
-    c.toml:7:11: tenants.t.endpoints.crm.events="call.end": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received"
+    c.toml:7:11: tenants.t.endpoints.crm.events="call.end": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received", "whatsapp.status"
     c.toml:8:1: tenants.t.endpoints.crm.retries: unknown; there are url, secret, secret_file, events, transcripts
     c.toml:7:10: tenants.t.endpoints.crm.events=[…]: no kind: it would never be told of anything
-    c.toml:7:10: tenants.t.endpoints.crm.events="call.ended": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received"
+    c.toml:7:10: tenants.t.endpoints.crm.events="call.ended": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received", "whatsapp.status"
     c.toml:8:15: tenants.t.endpoints.crm.transcripts=1: true or false
     c.toml:7:15: tenants.t.endpoints.crm.secret_file: there is secret too: leave one of them out
     c.toml:6:10: tenants.t.endpoints.crm.secret: whsec_ and the base64 of 24 to 64 bytes: whsec_$(openssl rand -base64 32)
@@ -840,7 +840,7 @@ fn a_tenants_endpoints_are_told_of_what_they_ask_for() {
         .iter()
         .map(|endpoint| (endpoint.name.as_str(), endpoint.kinds.len()))
         .collect();
-    assert_eq!(told, [("crm", 4), ("archive", 1)]);
+    assert_eq!(told, [("crm", 5), ("archive", 1)]);
     assert_eq!(endpoints[0].secrets, endpoints[1].secrets);
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     call::{CallId, CarrierCallId},
+    carrier::MessageId,
     recent::Millis,
     record::{
         Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
@@ -20,11 +21,11 @@ use crate::{
 
 /// What every call's row is read by.
 const COLUMNS: &str = "call, carrier_call, carrier, direction, tenant, campaign, agent, caller, \
-    caller_shown, called, called_shown, state, rank, reason, blame, scope, metadata, rang_at, \
+    caller_shown, called, called_shown, state, rank, reason, blame, scope, offered, metadata, rang_at, \
     connected_at, ended_at, talked_ms";
 
 /// How many values a row of `calls` has here.
-const VALUES_OF_A_CALL: usize = 21;
+const VALUES_OF_A_CALL: usize = 22;
 
 /// What events' ids are made in, so that the same event has the same id whoever writes it.
 const EVENTS: Uuid = Uuid::from_u128(0x6d1c_4b0e_9a57_4c39_8f1e_2f7d_0a55_c3e1);
@@ -81,17 +82,31 @@ pub async fn write(
         }
     }
     for entry in entries {
-        if let Fact::Happened(What::LeftMessage(recording)) = &entry.fact
-            && let Some(facts) = known.get(entry.call.as_str())
-        {
-            let message = json!({
-                "recording_id": recording.id.as_str(),
-                "url": recording.url.as_str(),
-                "seconds": recording.duration.as_secs(),
-            });
-            let more = Some(("recording", message));
-            announce(writing, facts, "voicemail.received", entry.at, more, told).await?;
-        }
+        let Some(facts) = known.get(entry.call.as_str()) else {
+            continue;
+        };
+        let news = match &entry.fact {
+            Fact::Happened(What::LeftMessage(recording)) => {
+                let message = json!({
+                    "recording_id": recording.id.as_str(),
+                    "url": recording.url.as_str(),
+                    "seconds": recording.duration.as_secs(),
+                });
+                ("voicemail.received", "recording", message)
+            }
+            Fact::Happened(What::Invited { message, result }) => {
+                let message = message.as_ref().map(MessageId::as_str);
+                let invitation = json!({"message_id": message, "result": result});
+                ("whatsapp.status", "whatsapp", invitation)
+            }
+            Fact::Arrived(_)
+            | Fact::Happened(_)
+            | Fact::Lost(_)
+            | Fact::Talked(_)
+            | Fact::Used(_) => continue,
+        };
+        let (kind, field, value) = news;
+        announce(writing, facts, kind, entry.at, Some((field, value)), told).await?;
     }
     Ok(())
 }
@@ -141,7 +156,7 @@ fn fold(entries: &[Entry]) -> Vec<CallRow> {
 fn upsert(rows: &[CallRow], numbers: &Numbers, replica: &str) -> Sql {
     let mut sql = Sql::new(
         "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, agent, caller, \
-         caller_shown, called, called_shown, state, rank, reason, blame, scope, rang_at, \
+         caller_shown, called, called_shown, state, rank, reason, blame, scope, offered, rang_at, \
          connected_at, ended_at, talked_ms, replica) VALUES ",
     );
     sql.rows(rows, |fields, row| {
@@ -170,6 +185,7 @@ fn upsert(rows: &[CallRow], numbers: &Numbers, replica: &str) -> Sql {
             .push(row.reason.clone())
             .push(row.blame)
             .push(row.scope.clone())
+            .push(row.offered)
             .push(millis(row.rang_at))
             .push(row.connected_at.map(millis))
             .push(row.ended_at.map(millis))
@@ -195,6 +211,7 @@ const MERGE: &str = " ON CONFLICT (carrier_call) DO UPDATE SET \
     reason = CASE WHEN excluded.rank > calls.rank THEN excluded.reason ELSE calls.reason END, \
     blame = CASE WHEN excluded.rank > calls.rank THEN excluded.blame ELSE calls.blame END, \
     scope = CASE WHEN excluded.rank > calls.rank THEN excluded.scope ELSE calls.scope END, \
+    offered = COALESCE(calls.offered, excluded.offered), \
     rang_at = CASE WHEN excluded.rang_at < calls.rang_at THEN excluded.rang_at \
         ELSE calls.rang_at END, \
     connected_at = COALESCE(calls.connected_at, excluded.connected_at), \
@@ -400,6 +417,7 @@ impl CallFacts {
             "reason": text("reason")?,
             "blame": text("blame")?,
             "full_scope": text("scope")?,
+            "offered": text("offered")?,
             "metadata": metadata,
             "rang_at": time("rang_at")?,
             "connected_at": time("connected_at")?,
