@@ -32,12 +32,48 @@ pub async fn look_after(
 ) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut beats: HashMap<String, (Option<i64>, Instant)> = HashMap::new();
+    let mut beats = Beats::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = look(&database, &told, &replica, &mut beats).await {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(error, "nobody could look after lost calls");
         }
+    }
+}
+
+/// Who has last shown which beat, and since when it is that one: counted only while we could see.
+/// Where the database was away, nobody could show anything.
+struct Beats {
+    seen: HashMap<String, (Option<i64>, Instant)>,
+    looked: Instant,
+}
+
+impl Beats {
+    fn new() -> Self {
+        Self {
+            seen: HashMap::new(),
+            looked: Instant::now(),
+        }
+    }
+
+    /// Takes in what is there `now`; returns who has been silent for too long.
+    fn silent(&mut self, now: Instant, there: Vec<(String, Option<i64>)>) -> Vec<String> {
+        if now.duration_since(self.looked) > BEAT * 3 {
+            self.seen.clear();
+        }
+        self.looked = now;
+        self.seen
+            .retain(|known, _| there.iter().any(|(replica, _)| replica == known));
+        let mut silent = Vec::new();
+        for (replica, beat) in there {
+            let (last, since) = self.seen.entry(replica.clone()).or_insert((beat, now));
+            if *last != beat {
+                (*last, *since) = (beat, now);
+            } else if now.duration_since(*since) >= SILENT_FOR {
+                silent.push(replica);
+            }
+        }
+        silent
     }
 }
 
@@ -57,20 +93,12 @@ async fn look(
     database: &Database,
     told: &Arc<dyn Told>,
     replica: &str,
-    beats: &mut HashMap<String, (Option<i64>, Instant)>,
+    beats: &mut Beats,
 ) -> Result<(), DatabaseError> {
-    let seen = beat(database, replica.to_owned()).await?;
-    let now = Instant::now();
-    beats.retain(|known, _| seen.iter().any(|(replica, _)| replica == known));
-    for (other, beat) in seen {
-        if other == replica {
-            continue;
-        }
-        let (last, since) = beats.entry(other.clone()).or_insert((beat, now));
-        if *last != beat {
-            (*last, *since) = (beat, now);
-        } else if now.duration_since(*since) >= SILENT_FOR {
-            close_calls_of(database, told, &other).await?;
+    let there = beat(database, replica.to_owned()).await?;
+    for gone in beats.silent(Instant::now(), there) {
+        if gone != replica {
+            close_calls_of(database, told, &gone).await?;
         }
     }
     Ok(())
@@ -155,4 +183,41 @@ async fn close_some(
         sql.execute(writing).await?;
     }
     Ok(closed.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_could_show_itself_is_silent() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let there = |beat| {
+            vec![
+                ("gone".to_owned(), Some(7)),
+                ("alive".to_owned(), Some(beat)),
+            ]
+        };
+        let mut beats = Beats {
+            seen: HashMap::new(),
+            looked: began,
+        };
+        for second in (0..30).step_by(2) {
+            assert_eq!(
+                beats.silent(at(second), there(1 + second.cast_signed())),
+                [""; 0]
+            );
+        }
+        assert_eq!(beats.silent(at(30), there(99)), ["gone"]);
+        // The database was away for a minute: nobody could show itself.
+        assert_eq!(beats.silent(at(90), there(99)), [""; 0]);
+        for second in (92..120).step_by(2) {
+            assert_eq!(
+                beats.silent(at(second), there(second.cast_signed())),
+                [""; 0]
+            );
+        }
+        assert_eq!(beats.silent(at(120), there(120)), ["gone"]);
+    }
 }

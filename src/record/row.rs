@@ -97,7 +97,9 @@ impl State {
             Self::Admitted => 40,
             Self::Connected => 50,
             Self::Transferred => 60,
-            Self::Ended | Self::RejectedCapacity | Self::Failed | Self::InstanceLost => OVER,
+            Self::InstanceLost => OVER,
+            // Whoever had a call after all knows better than who took it for lost.
+            Self::Ended | Self::RejectedCapacity | Self::Failed => OVER + 5,
         }
     }
 }

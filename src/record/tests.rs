@@ -120,6 +120,14 @@ fn arrival(refused: bool) -> Fact {
     }))
 }
 
+/// The same call, as whoever takes it for lost knows it.
+fn lost() -> Fact {
+    match arrival(false) {
+        Fact::Arrived(arrival) => Fact::Lost(arrival),
+        other => other,
+    }
+}
+
 fn said(text: &str) -> Fact {
     Fact::Happened(What::Said {
         who: Speaker::Caller,
@@ -284,6 +292,7 @@ fn facts() -> impl Strategy<Value = Vec<(Millis, Fact)>> {
         (30, ended(EndReason::TakenOver)),
         (40, said("hello")),
         (50, Fact::Talked(Duration::from_secs(3))),
+        (55, lost()),
         (60, ended(EndReason::CallerHungUp)),
     ];
     Just(all).prop_shuffle()

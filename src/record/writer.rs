@@ -229,6 +229,8 @@ impl Writer {
                 .await;
             match refused {
                 None => {}
+                // Another replica may have given the call its name meanwhile: once more.
+                Some(_) if part.len() == 1 && self.write(&part).await.is_ok() => {}
                 Some(error) if part.len() == 1 => {
                     self.standing.refused.fetch_add(1, Ordering::Relaxed);
                     let error = &error as &dyn std::error::Error;

@@ -215,7 +215,9 @@ const MERGE: &str = " ON CONFLICT (carrier_call) DO UPDATE SET \
     rang_at = CASE WHEN excluded.rang_at < calls.rang_at THEN excluded.rang_at \
         ELSE calls.rang_at END, \
     connected_at = COALESCE(calls.connected_at, excluded.connected_at), \
-    ended_at = COALESCE(calls.ended_at, excluded.ended_at), \
+    ended_at = CASE WHEN excluded.rank > calls.rank \
+        THEN COALESCE(excluded.ended_at, calls.ended_at) \
+        ELSE COALESCE(calls.ended_at, excluded.ended_at) END, \
     talked_ms = COALESCE(calls.talked_ms, excluded.talked_ms), \
     replica = CASE WHEN excluded.replica IS NOT NULL AND excluded.rank >= calls.rank \
         THEN excluded.replica ELSE calls.replica END";
