@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many rows are tried at once: most of their time they wait for words to be played.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// How many messages may make no sense.
 const MOST_GARBLED: u64 = 20;
 

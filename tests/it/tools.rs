@@ -188,8 +188,9 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
         let output = told["item"]["output"].as_str().unwrap();
         assert_eq!(output.contains("too many"), number == 4, "{output}");
     }
-    let last = all_used(&gateway, &call.sid).last().cloned();
-    assert_eq!(last, Some(("send_dtmf".to_owned(), ToolOutcome::TooMany)));
+    let too_many = |step: &What| used(step).filter(|(_, outcome)| *outcome == ToolOutcome::TooMany);
+    let last = gateway.until_steps(&call.sid, too_many).await;
+    assert_eq!(last.0, "send_dtmf");
     call.hang_up().await;
     session.closed().await;
     gateway.finish().await;
