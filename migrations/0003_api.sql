@@ -1,4 +1,4 @@
--- Who may use /v1, what they have changed, and what they have asked for once.
+-- Who may use /v1, and what they have changed.
 
 -- The secret part of a key is kept as its SHA-256 only: it has 128 bits of chance, and nobody
 -- comes from the code to it.
@@ -32,23 +32,6 @@ CREATE TABLE audit (
 
 CREATE INDEX audit_by_age ON audit (at);
 CREATE INDEX audit_of_tenant ON audit (tenant, at DESC, entry DESC);
-
--- Requests that must not be acted on twice, by the key that their sender gave them.
-CREATE TABLE idempotency (
-    tenant         TEXT   NOT NULL,
-    key            TEXT   NOT NULL,
-    -- Of the body: the same key with another one is a mistake.
-    fingerprint    TEXT   NOT NULL,
-    -- The call that the request is about.
-    call           TEXT   NOT NULL,
-    -- Unknown until it is acted on.
-    status         BIGINT,
-    answer         TEXT,
-    at             BIGINT NOT NULL,
-    PRIMARY KEY (tenant, key)
-);
-
-CREATE INDEX idempotency_by_age ON idempotency (at);
 
 -- What one replica at a time does now and then, and when one has last begun to.
 CREATE TABLE duties (

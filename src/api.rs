@@ -5,12 +5,6 @@
 //! Invariant: another tenant's call is answered as one that never was.
 //! Invariant: whatever changes something leaves one row in `audit`.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "placing calls and sending events again come next"
-)]
-
 pub mod calls;
 pub mod document;
 pub mod events;
@@ -24,7 +18,6 @@ mod command;
 mod error;
 mod failures;
 mod fields;
-mod idempotency;
 mod key;
 mod keyring;
 mod keys;
@@ -38,12 +31,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{api::failures::Failures, api::keyring::Keyring, record::Database};
 
 pub use answering::{RequestId, answering, no_such_route, other_method};
-pub use asked::{Asked, Body, Input, OfCall, OfEvent, Query};
+pub use asked::{Asked, Body, Input, OfCall, OfEvent, Once, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
 pub use error::{ApiError, Code};
 pub use fields::{Fields, FromFields};
-pub use idempotency::{Claim, IdempotencyKey, Known};
 pub use key::{ApiKey, KeyId, Tenant};
 pub use scope::Scope;
 

@@ -1,5 +1,7 @@
-//! Calls, as their tenant sees them: listed, and each with its timeline and its transcript.
+//! Calls, as their tenant sees them: listed, and each with its timeline and its transcript. New ones
+//! are placed, and live ones are hung up.
 
+pub mod placing;
 mod stored;
 
 use actix_web::web::{Data, Json};
@@ -250,7 +252,10 @@ impl FromFields for Wanted {
             !reason.is_empty() && reason.bytes().all(plain)
         };
         if reason.as_ref().is_some_and(|reason| !is_plain(reason)) {
-            return Err(fields.wrong("reason", "a reason, such as caller_hung_up"));
+            return Err(ApiError::field(
+                "reason",
+                "a reason, such as caller_hung_up",
+            ));
         }
         Ok(Self {
             reason,

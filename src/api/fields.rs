@@ -16,8 +16,6 @@ const LONGEST_QUERY: usize = 4_096;
 #[derive(Debug)]
 pub struct Fields {
     rest: Map<String, Value>,
-    /// The object that they are in, with a full stop; nothing at the top.
-    within: String,
     /// In a query numbers are texts.
     is_query: bool,
 }
@@ -50,7 +48,6 @@ impl Fields {
         }
         Ok(Self {
             rest,
-            within: String::new(),
             is_query: true,
         })
     }
@@ -61,7 +58,6 @@ impl Fields {
         match serde_json::from_slice(body) {
             Ok(Value::Object(rest)) => Ok(Self {
                 rest,
-                within: String::new(),
                 is_query: false,
             }),
             Ok(_) => {
@@ -75,6 +71,11 @@ impl Fields {
                 Err(ApiError::new(Code::InvalidRequest, message))
             }
         }
+    }
+
+    /// Takes all that there is, for whoever reads it elsewhere.
+    pub fn all(&mut self) -> Value {
+        Value::Object(std::mem::take(&mut self.rest))
     }
 
     /// Takes a field as it is; `null` counts as not given.
@@ -103,7 +104,7 @@ impl Fields {
             | Value::Array(_)
             | Value::Object(_) => {
                 let rule = format!("a text of at most {longest} plain characters");
-                Err(self.wrong(name, rule))
+                Err(ApiError::field(name, rule))
             }
         }
     }
@@ -117,7 +118,7 @@ impl Fields {
             return Ok(None);
         };
         let parsed = value.as_str().and_then(|text| text.parse().ok());
-        parsed.map(Some).ok_or_else(|| self.wrong(name, rule))
+        parsed.map(Some).ok_or_else(|| ApiError::field(name, rule))
     }
 
     /// Takes a whole number within `range`.
@@ -140,29 +141,8 @@ impl Fields {
         let number = number.filter(|number| range.contains(number));
         number.map(Some).ok_or_else(|| {
             let rule = format!("a whole number from {} to {}", range.start(), range.end());
-            self.wrong(name, rule)
+            ApiError::field(name, rule)
         })
-    }
-
-    /// Takes an object.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Object(rest)) => Ok(Some(Self {
-                rest,
-                within: format!("{}{name}.", self.within),
-                is_query: false,
-            })),
-            Some(_) => Err(self.wrong(name, "an object")),
-        }
-    }
-
-    /// Says that a field has to be something else.
-    pub fn wrong(&self, name: &str, rule: impl std::fmt::Display) -> ApiError {
-        ApiError::field(format!("{}{name}", self.within), rule)
     }
 
     /// # Errors
@@ -170,7 +150,7 @@ impl Fields {
     pub fn finish(self) -> Result<(), ApiError> {
         match self.rest.keys().next() {
             None => Ok(()),
-            Some(name) => Err(self.wrong(&shown(name), "there is no such field here")),
+            Some(name) => Err(ApiError::field(shown(name), "there is no such field here")),
         }
     }
 }
@@ -224,15 +204,12 @@ mod tests {
         let read = |body: &str| -> Result<Option<String>, ApiError> {
             let mut fields = Fields::of_body(body.as_bytes())?;
             let to = fields.text("to", 16)?;
-            if let Some(mut agent) = fields.object("agent")? {
-                agent.number("speed", 1..=3)?;
-                agent.finish()?;
-            }
+            fields.number("speed", 1..=3)?;
             fields.finish()?;
             Ok(to)
         };
         assert_eq!(
-            read("{\"to\": \"+1\", \"agent\": null}"),
+            read("{\"to\": \"+1\", \"speed\": null}"),
             Ok(Some("+1".to_owned()))
         );
         for (body, expected) in [
@@ -245,15 +222,7 @@ mod tests {
                 "to: a text of at most 16 plain characters",
             ),
             ("{\"too\": 7}", "too: there is no such field here"),
-            ("{\"agent\": 7}", "agent: an object"),
-            (
-                "{\"agent\": {\"speed\": \"1\"}}",
-                "agent.speed: a whole number from 1 to 3",
-            ),
-            (
-                "{\"agent\": {\"x\": 1}}",
-                "agent.x: there is no such field here",
-            ),
+            ("{\"speed\": \"1\"}", "speed: a whole number from 1 to 3"),
         ] {
             assert_eq!(
                 fault(read(body)),

@@ -124,11 +124,6 @@ impl Tenant {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
-
-    #[cfg(test)]
-    pub fn of_test(name: &str) -> Self {
-        Self(name.parse().unwrap())
-    }
 }
 
 impl KeyId {

@@ -81,6 +81,7 @@ macro_rules! needs {
 
 needs!(
     CallsRead,
+    CallsWrite,
     TranscriptsRead,
     UsageRead,
     EventsRead,

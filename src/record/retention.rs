@@ -23,8 +23,6 @@ const LOOK: Duration = Duration::from_secs(300);
 /// How often a replica, whichever, sees to what is too old.
 const EVERY_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
-/// How long answers are kept for requests that come again.
-const ANSWERS_KEPT_MS: i64 = DAY_MS;
 /// How long it is kept who has changed what.
 const AUDIT_KEPT_MS: i64 = 400 * DAY_MS;
 const DUTY: &str = "retention";
@@ -103,15 +101,7 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
         return Ok(0);
     }
     // Deliveries go with their events. The call itself is last: until then it is found again.
-    for table in [
-        "steps",
-        "words",
-        "usage",
-        "recordings",
-        "events",
-        "idempotency",
-        "calls",
-    ] {
+    for table in ["steps", "words", "usage", "recordings", "events", "calls"] {
         let mut sql = Sql::new("DELETE FROM ");
         sql.push(table).push(" WHERE call IN (");
         for (number, call) in calls.iter().enumerate() {
@@ -176,7 +166,6 @@ pub async fn sweep(
     for (table, name, before) in [
         // Of calls that nobody has the row of.
         ("events", "event", too_old),
-        ("idempotency", "key", now.saturating_sub(ANSWERS_KEPT_MS)),
         ("audit", "entry", now.saturating_sub(AUDIT_KEPT_MS)),
     ] {
         while delete_some(database, table, name, before).await? > 0 {

@@ -4,13 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use secrecy::SecretString;
-use serde_json::json;
 use sqlx::Row;
 
 use super::*;
 use crate::{
     api::{
-        idempotency::{self, IdempotencyKey},
         key::Presented,
         keyring::{Away, Keyring},
         keys::Revoked,
@@ -125,62 +123,6 @@ async fn keys_outlast_a_database_that_is_away_for_seconds_only() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     database.close().await;
-}
-
-#[tokio::test]
-async fn of_a_hundred_requests_with_the_same_key_one_is_acted_on() {
-    on_both(async |database| {
-        let tenant = Tenant::of_test("acme");
-        let key: IdempotencyKey = "order-7".parse().unwrap();
-        let body = idempotency::fingerprint(&json!({"to": "+1", "from": "+2"}));
-        assert_eq!(
-            body,
-            idempotency::fingerprint(&json!({"from": "+2", "to": "+1"}))
-        );
-        let call = uuid::Uuid::from_u128(1).to_string().parse().unwrap();
-        let claim = |body: &str| {
-            let (tenant, key, body) = (tenant.clone(), key.clone(), body.to_owned());
-            database.write(move |writing| {
-                Box::pin(
-                    async move { idempotency::claim(writing, &tenant, &key, &body, call).await },
-                )
-            })
-        };
-        let claims = join_all((0..100).map(|_| claim(&body))).await;
-        let ours = claims
-            .iter()
-            .filter(|claim| matches!(claim, Ok(Claim::Ours)))
-            .count();
-        let under_way = Claim::Known(Known { call, answer: None });
-        let known = claims
-            .iter()
-            .filter(|claim| matches!(claim, Ok(known) if *known == under_way));
-        assert_eq!((ours, known.count()), (1, 99));
-        assert_eq!(claim("other").await.unwrap(), Claim::OtherBody);
-        let (named, asker) = (key.clone(), tenant.clone());
-        let answered = database.write(move |writing| {
-            Box::pin(async move {
-                idempotency::answer(writing, &asker, &named, 201, "{}").await?;
-                idempotency::answer(writing, &asker, &named, 500, "late").await?;
-                idempotency::give_back(writing, &asker, &named).await
-            })
-        });
-        answered.await.unwrap();
-        let done = Known {
-            call,
-            answer: Some((201, "{}".to_owned())),
-        };
-        assert_eq!(claim(&body).await.unwrap(), Claim::Known(done.clone()));
-        let looked = database.read(|pool| {
-            let (tenant, key) = (tenant.clone(), key.clone());
-            async move { idempotency::look(&pool, &tenant, &key).await }
-        });
-        assert_eq!(looked.await.unwrap(), Some(done));
-    })
-    .await;
-    for bad in ["", "a b", "ש", "a\n", &"x".repeat(256)] {
-        assert!(bad.parse::<IdempotencyKey>().is_err(), "{bad:?}");
-    }
 }
 
 const OF_CALLS: [&str; 6] = ["calls", "steps", "words", "usage", "recordings", "events"];
