@@ -5,12 +5,6 @@
 //! Invariant: another tenant's call is answered as one that never was.
 //! Invariant: whatever changes something leaves one row in `audit`.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the routes that place calls and hang up come next"
-)]
-
 pub mod calls;
 pub mod document;
 pub mod events;
@@ -39,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{api::failures::Failures, api::keyring::Keyring, record::Database};
 
 pub use answering::{RequestId, answering, no_such_route, other_method};
-pub use asked::{Asked, Input, Json, OfCall, OfEvent, Query};
+pub use asked::{Asked, Input, Json, OfCall, OfEvent, Once, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
 pub use error::{ApiError, Code};

@@ -4,12 +4,6 @@
 //! carrier is asked, and the carrier is asked again only for what it has certainly not done.
 //! Invariant: what may ring has a row that some replica looks after, and holds a slot.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the routes that use it come next: POST and DELETE /v1/calls"
-)]
-
 pub mod number;
 mod pace;
 mod place;
@@ -36,7 +30,9 @@ use crate::{
 
 pub use place::{Asker, place};
 pub use progress::{Progress, hang_up, overrides_of, picked_up, progressed};
-pub use request::{Overrides, Request, WhenMachine};
+#[cfg(test)]
+pub use request::{AGENT_FIELDS, FIELDS};
+pub use request::{MachineDetection, Overrides, Request, WhenMachine};
 pub use supervise::look_after;
 
 /// What a marker is sealed for.
@@ -53,7 +49,7 @@ pub struct Outbound {
 }
 
 /// A call that is going to be placed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     pub id: String,
     pub state: &'static str,
@@ -66,11 +62,8 @@ pub struct Placed {
 /// Why a call is not placed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// A field of the request is at fault.
-    Invalid {
-        field: &'static str,
-        message: String,
-    },
+    /// A field of the request is at fault; blank where it is the body as a whole.
+    Invalid { field: String, message: String },
     /// The same key came with another body.
     OtherBody,
     /// No call can be placed with these settings; what has to be set.

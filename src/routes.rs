@@ -15,9 +15,12 @@ use actix_web::{
 use crate::{
     api::{
         Scope::{
-            self, CallsRead, EventsRead, EventsWrite, RecordsDelete, TranscriptsRead, UsageRead,
+            self, CallsRead, CallsWrite, EventsRead, EventsWrite, RecordsDelete, TranscriptsRead,
+            UsageRead,
         },
-        answering, calls, document, events, no_such_route, other_method, records, usage,
+        answering, calls,
+        calls::placing,
+        document, events, no_such_route, other_method, records, usage,
     },
     bridge::call,
     gateway::{Gateway, make_token},
@@ -89,7 +92,9 @@ pub fn all() -> Vec<Entry> {
         get("/metrics.json", Operator, to(metrics::json)),
         get("/v1/openapi.json", Public, to(document::serve)),
         get("/v1/calls", Key(CallsRead), to(calls::list)),
+        post("/v1/calls", Key(CallsWrite), to(placing::place)),
         get("/v1/calls/{call}", Key(CallsRead), to(calls::show)),
+        delete("/v1/calls/{call}", Key(CallsWrite), to(placing::hang_up)),
         get("/v1/calls/{call}/timeline", Key(CallsRead), to(calls::timeline)),
         get("/v1/calls/{call}/transcript", Key(TranscriptsRead), to(calls::transcript)),
         get("/v1/usage", Key(UsageRead), to(usage::show)),

@@ -46,6 +46,10 @@ pub struct Query<T>(pub T);
 /// A body of JSON.
 pub struct Json(pub Value);
 
+/// What the sender calls this request of its own, and what else is asked. Blank where it has no
+/// name: whoever acts on it says what a name has to be.
+pub struct Once<I>(pub String, pub I);
+
 /// The call that the path names, and what else is asked.
 pub struct OfCall<I = ()>(pub CallId, pub I);
 
@@ -158,6 +162,15 @@ impl Input for Json {
             let message = format!("the body is not JSON: line {line}, column {column}");
             ApiError::new(Code::InvalidRequest, message)
         })
+    }
+}
+
+impl<I: Input> Input for Once<I> {
+    async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, ApiError> {
+        let name = request.headers().get("idempotency-key");
+        let name = name.and_then(|name| name.to_str().ok());
+        let name = name.unwrap_or_default().to_owned();
+        Ok(Self(name, I::read(request, payload).await?))
     }
 }
 

@@ -78,6 +78,12 @@ impl Change {
         self
     }
 
+    /// Says what is changed, once it has a name.
+    pub fn about(mut self, target: &str) -> Self {
+        target.clone_into(&mut self.target);
+        self
+    }
+
     pub fn was(mut self, was: Value) -> Self {
         self.was = Some(was);
         self

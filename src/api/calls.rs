@@ -1,5 +1,7 @@
-//! Calls, as their tenant sees them: listed, and each with its timeline and its transcript.
+//! Calls, as their tenant sees them: listed, and each with its timeline and its transcript. New ones
+//! are placed, and live ones are hung up.
 
+pub mod placing;
 mod stored;
 
 use std::str::FromStr;

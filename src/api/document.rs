@@ -25,6 +25,8 @@ use crate::api::{Code, calls, error, events, records, usage};
         calls::show,
         calls::timeline,
         calls::transcript,
+        calls::placing::place,
+        calls::placing::hang_up,
         usage::show,
         events::list,
         events::resend,

@@ -28,8 +28,13 @@ pub enum Code {
     BodyTooLarge,
     UnsupportedMediaType,
     TooManyFailures,
+    IdempotencyKeyReused,
+    OutboundClosed,
+    RateLimitExceeded,
+    UsageCapExceeded,
     Internal,
     RecordsUnavailable,
+    Unavailable,
 }
 
 /// A refused request: every answer of `/v1` that is not 2xx has this shape.
@@ -67,7 +72,7 @@ struct Refused {
 }
 
 impl Code {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
@@ -77,8 +82,13 @@ impl Code {
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::TooManyFailures,
+        Self::IdempotencyKeyReused,
+        Self::OutboundClosed,
+        Self::RateLimitExceeded,
+        Self::UsageCapExceeded,
         Self::Internal,
         Self::RecordsUnavailable,
+        Self::Unavailable,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -141,6 +151,28 @@ impl Code {
                 "too_many_failures",
                 "Too many requests without a good key; ask again after `Retry-After`.",
             ),
+            Self::IdempotencyKeyReused => (
+                StatusCode::CONFLICT,
+                "idempotency_key_reused",
+                "Another body has come with this `Idempotency-Key`.",
+            ),
+            Self::OutboundClosed => (
+                StatusCode::CONFLICT,
+                "outbound_closed",
+                "No calls are placed here; `message` says which setting is missing.",
+            ),
+            Self::RateLimitExceeded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "Too many calls at once or in a row: `cap` says which, `value` how many there may \
+                 be, `used` how many there are; ask again after `Retry-After`.",
+            ),
+            Self::UsageCapExceeded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "usage_cap_exceeded",
+                "The day's calls or minutes are spent: `cap` says which, `value` how many there \
+                 are, `used` how many went; ask again after `Retry-After`.",
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -150,6 +182,12 @@ impl Code {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "records_unavailable",
                 "The database does not answer; ask again after `Retry-After`.",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "Nothing was done: what it takes is away, rests or ends; ask again after \
+                 `Retry-After`.",
             ),
         }
     }
@@ -195,10 +233,6 @@ impl ApiError {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self
-    }
-
-    pub fn code(&self) -> Code {
-        self.code
     }
 
     /// Returns the answer to the request of this id.

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use crate::{
     admission::{Outgoing, Refusal, Reservation},
+    api::Change,
     call::{CallId, CallerId, Carrier, CarrierCallId, EndReason, PhoneNumber},
     campaign::{Campaign, Name},
     carrier::twilio::{CallError, Fate, NewCall, hint},
@@ -43,6 +44,8 @@ pub struct Asker<'a> {
     pub tenant: &'a Name,
     /// The API key's id.
     pub api_key: &'a str,
+    /// What is noted of it once there is room for the call.
+    pub change: &'a Change,
 }
 
 /// Places a call once for each idempotency key: whoever asks again, on any replica, gets the first
@@ -99,12 +102,13 @@ pub async fn place(
         to,
         from,
     };
-    note(gateway, new, &campaign).await
+    note(gateway, asker, new, &campaign).await
 }
 
 /// Notes a call, or finds the one that was placed by the same key.
 async fn note(
     gateway: &web::Data<Gateway>,
+    asker: Asker<'_>,
     new: NewRow,
     campaign: &Arc<Campaign>,
 ) -> Result<Placed, Refused> {
@@ -127,7 +131,7 @@ async fn note(
         })?;
         let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
         return match noted {
-            Noted::New => begin(gateway, row, campaign, &new.api_key).await,
+            Noted::New => begin(gateway, asker, row, campaign).await,
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
             // Whether there is room for it is just being asked.
             Noted::Known(known) if known.stage == Stage::Reserving => {
@@ -137,7 +141,12 @@ async fn note(
                 sleep(LOOK_AGAIN).await;
                 continue;
             }
-            Noted::Known(known) => Ok(placed(&known)),
+            // Its numbers are blank some time after the call; the same body has named them again.
+            Noted::Known(known) => Ok(Placed {
+                to: row.to,
+                from: row.from,
+                ..placed(&known)
+            }),
             Noted::Engaged => Err(Refused::TooMany {
                 cap: "calls_to_one_number_at_a_time",
                 value: 1,
@@ -167,11 +176,11 @@ async fn note(
 /// Takes a turn and a slot for a call that was just noted, and has it placed.
 async fn begin(
     gateway: &web::Data<Gateway>,
+    asker: Asker<'_>,
     mut row: Row,
     campaign: &Arc<Campaign>,
-    api_key: &str,
 ) -> Result<Placed, Refused> {
-    let begun = match reserve(gateway, &row, campaign, api_key).await {
+    let begun = match reserve(gateway, &row, campaign, asker.api_key).await {
         Ok(begun) => begun,
         Err(refused) => {
             if let Refused::Full(refusal) = &refused {
@@ -184,6 +193,7 @@ async fn begin(
     let (turn, agent) = begun;
     let step = Move {
         agent: Some(agent.clone()),
+        change: Some(asker.change.clone().about(&row.call.to_string())),
         ..Move::new(row.call, &[Stage::Reserving], Stage::Queued)
     };
     if !matches!(

@@ -337,10 +337,11 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
     let row = rows::find(database, call).await.ok().flatten();
     match row {
         Some(row) if row.stage != Stage::Answered && row.stage != Stage::Over => {
-            let name = row.carrier_call.clone();
             fail(gateway, &row, EndReason::Canceled).await;
-            // One that has no name yet is ended when it gets one.
-            if let Some(name) = name {
+            // It may have got its name meanwhile. One that has none yet is ended when it gets one.
+            let found = rows::find(database, call).await.ok().flatten();
+            if let Some(name) = found.unwrap_or(row).carrier_call {
+                gateway.admission.unplaced(&name, EndReason::Canceled).await;
                 end_at_carrier(gateway, &name).await;
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::{carrier::twilio::Detection, outbound::Refused};
 
@@ -15,6 +16,21 @@ const LONGEST_INSTRUCTIONS: usize = 16_000;
 const LONGEST_GREETING: usize = 2_000;
 const LONGEST_VOICE: usize = 64;
 const LONGEST_METADATA: usize = 4 << 10;
+const LONGEST_NAME: usize = 64;
+
+/// What a request may say.
+pub const FIELDS: [&str; 8] = [
+    "to",
+    "from",
+    "campaign",
+    "agent",
+    "metadata",
+    "ring_timeout",
+    "machine_detection",
+    "when_machine",
+];
+/// What it may say of the agent.
+pub const AGENT_FIELDS: [&str; 3] = ["instructions", "voice", "greeting"];
 
 /// A call that a program asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +60,7 @@ pub struct Overrides {
 }
 
 /// Whether to listen for an answering machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineDetection {
     #[default]
@@ -55,7 +71,7 @@ pub enum MachineDetection {
 }
 
 /// What happens if a machine picks up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenMachine {
     #[default]
@@ -70,19 +86,9 @@ impl Request {
     /// # Errors
     /// If a field is missing, unknown or wrong.
     pub fn read(body: &Value) -> Result<Self, Refused> {
-        let fields = body.as_object();
-        let fields = fields.ok_or_else(|| invalid("", "the body is a JSON object"))?;
-        let known = [
-            "to",
-            "from",
-            "campaign",
-            "agent",
-            "metadata",
-            "ring_timeout",
-            "machine_detection",
-            "when_machine",
-        ];
-        refuse_unknown(fields, &known, "unknown field")?;
+        let fields = object(body).ok_or_else(|| invalid("", "the body is a JSON object"))?;
+        let fields = &fields;
+        refuse_unknown(fields, &FIELDS, "")?;
         let ring_seconds = match fields.get("ring_timeout") {
             None => RING_FOR,
             Some(seconds) => seconds
@@ -99,9 +105,10 @@ impl Request {
             return Err(invalid("metadata", "at most 4096 bytes of JSON"));
         }
         Ok(Self {
-            to: text(fields, "to", 64)?.ok_or_else(|| invalid("to", "the number to call"))?,
-            from: text(fields, "from", 64)?,
-            campaign: text(fields, "campaign", 64)?,
+            to: text(fields, "to", LONGEST_NAME)?
+                .ok_or_else(|| invalid("to", "the number to call, in E.164 form"))?,
+            from: text(fields, "from", LONGEST_NAME)?,
+            campaign: text(fields, "campaign", LONGEST_NAME)?,
             terms: Terms {
                 overrides: Overrides::read(fields.get("agent"))?,
                 metadata,
@@ -136,18 +143,12 @@ impl Overrides {
         let Some(agent) = agent else {
             return Ok(Self::default());
         };
-        let fields = agent.as_object();
-        let fields = fields.ok_or_else(|| invalid("agent", "an object"))?;
-        let known = ["instructions", "voice", "greeting"];
-        refuse_unknown(
-            fields,
-            &known,
-            "the agent has instructions, voice and greeting",
-        )?;
+        let fields = object(agent).ok_or_else(|| invalid("agent", "an object"))?;
+        refuse_unknown(&fields, &AGENT_FIELDS, "agent.")?;
         Ok(Self {
-            instructions: text(fields, "instructions", LONGEST_INSTRUCTIONS)?,
-            voice: text(fields, "voice", LONGEST_VOICE)?,
-            greeting: text(fields, "greeting", LONGEST_GREETING)?,
+            instructions: text(&fields, "agent.instructions", LONGEST_INSTRUCTIONS)?,
+            voice: text(&fields, "agent.voice", LONGEST_VOICE)?,
+            greeting: text(&fields, "agent.greeting", LONGEST_GREETING)?,
         })
     }
 
@@ -156,26 +157,36 @@ impl Overrides {
     }
 }
 
+/// Returns an object's fields; `null` counts as not given.
+fn object(value: &Value) -> Option<Map<String, Value>> {
+    let fields = value.as_object()?.iter();
+    let given = fields.filter(|(_, value)| !value.is_null());
+    Some(given.map(|(name, it)| (name.clone(), it.clone())).collect())
+}
+
 fn refuse_unknown(
     fields: &Map<String, Value>,
-    known: &[&'static str],
-    rule: &str,
+    known: &[&str],
+    within: &str,
 ) -> Result<(), Refused> {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let name: String = name.chars().take(64).collect();
-            Err(invalid("", &format!("{name:?}: {rule}")))
+            let name: String = name.chars().take(LONGEST_NAME).collect();
+            let rule = format!("there is no such field here, but {}", known.join(", "));
+            Err(invalid(format!("{within}{}", name.escape_debug()), &rule))
         }
     }
 }
 
+/// Takes the text whose name ends `path`; what is before that is where its object stands.
 fn text(
     fields: &Map<String, Value>,
-    name: &'static str,
+    path: &'static str,
     longest: usize,
 ) -> Result<Option<String>, Refused> {
-    let rule = || invalid(name, &format!("a text of 1 to {longest} characters"));
+    let rule = || invalid(path, &format!("a text of 1 to {longest} characters"));
+    let name = path.rsplit_once('.').map_or(path, |(_, name)| name);
     match fields.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => {
@@ -202,9 +213,9 @@ fn word<T: Default + for<'de> Deserialize<'de>>(
     }
 }
 
-pub fn invalid(field: &'static str, message: &str) -> Refused {
+pub fn invalid(field: impl Into<String>, message: &str) -> Refused {
     Refused::Invalid {
-        field,
+        field: field.into(),
         message: message.to_owned(),
     }
 }
@@ -243,15 +254,16 @@ mod tests {
             (json!([]), ""),
             (json!({}), "to"),
             (json!({"to": 5}), "to"),
-            (json!({"to": "+1", "tos": 1}), ""),
+            (json!({"to": null}), "to"),
+            (json!({"to": "+1", "tos": 1}), "tos"),
             (json!({"to": "+1", "from": ""}), "from"),
             (json!({"to": "+1", "ring_timeout": 4}), "ring_timeout"),
             (json!({"to": "+1", "ring_timeout": "30"}), "ring_timeout"),
             (json!({"to": "+1", "metadata": []}), "metadata"),
             (json!({"to": "+1", "metadata": {"a": big}}), "metadata"),
             (json!({"to": "+1", "agent": "x"}), "agent"),
-            (json!({"to": "+1", "agent": {"model": "x"}}), ""),
-            (json!({"to": "+1", "agent": {"voice": ""}}), "voice"),
+            (json!({"to": "+1", "agent": {"model": "x"}}), "agent.model"),
+            (json!({"to": "+1", "agent": {"voice": ""}}), "agent.voice"),
             (
                 json!({"to": "+1", "machine_detection": "maybe"}),
                 "machine_detection",

@@ -4,6 +4,7 @@
 use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
+    api::Change,
     call::{CallId, CarrierCallId, PhoneNumber},
     campaign::Name,
     outbound::request::Terms,
@@ -398,6 +399,8 @@ pub struct Move {
     pub agent: Option<Name>,
     pub dialed_at: Option<i64>,
     pub rings_until: Option<i64>,
+    /// What is noted together with it.
+    pub change: Option<Change>,
 }
 
 impl Move {
@@ -409,6 +412,7 @@ impl Move {
             agent: None,
             dialed_at: None,
             rings_until: None,
+            change: None,
         }
     }
 }
@@ -436,7 +440,11 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
                     sql.bind(stage.as_str());
                 }
                 sql.push(")");
-                Ok(sql.execute(writing).await? > 0)
+                let has_moved = sql.execute(writing).await? > 0;
+                if let Some(change) = step.change.filter(|_| has_moved) {
+                    change.note(writing).await?;
+                }
+                Ok(has_moved)
             })
         })
         .await

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     Config, Running,
     admission::Scope,
+    api::{Action, Change},
     fake_twilio::{Act, Callee, Customer, FakeTwilio, FakeTwilioOptions, Talk},
     outbound::rows::Stage,
     simulate::{script::Script, voice::Voices},
@@ -86,6 +87,7 @@ impl House {
         let asker = Asker {
             tenant: &tenant,
             api_key: "key",
+            change: &Change::by_operator(Action::PlaceCall, ""),
         };
         place(self.running.gateway(), asker, key, body).await
     }

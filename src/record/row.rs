@@ -50,6 +50,8 @@ pub struct CallRow {
     pub blame: Option<&'static str>,
     pub scope: Option<String>,
     pub offered: Option<&'static str>,
+    /// When somebody picked up a call that we placed.
+    pub picked_up_at: Option<Millis>,
     pub connected_at: Option<Millis>,
     pub ended_at: Option<Millis>,
     pub talked_ms: Option<i64>,
@@ -125,6 +127,7 @@ impl CallRow {
             blame: None,
             scope: None,
             offered: None,
+            picked_up_at: None,
             connected_at: None,
             ended_at: None,
             talked_ms: None,
@@ -187,6 +190,7 @@ impl CallRow {
             Fact::Happened(What::Rings) => drop(self.come_to(State::Ringing)),
             Fact::Happened(What::PickedUp) => {
                 self.is_owned = true;
+                self.picked_up_at.get_or_insert(at);
                 self.come_to(State::Admitted);
             }
             Fact::Happened(

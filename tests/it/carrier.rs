@@ -71,6 +71,10 @@ impl Carrier {
         self.http.request(method.clone(), url)
     }
 
+    pub fn delete(&self, path: &str) -> RequestBuilder {
+        self.http.delete(format!("http://{}{path}", self.address))
+    }
+
     /// Posts a form as Twilio does.
     pub async fn webhook(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
         let signature = sign(self.token, &format!("{PUBLIC_URL}{path}"), fields);

@@ -244,7 +244,7 @@ async fn what_is_wrong_is_told_with_its_code_its_field_and_a_sentence() {
         .send()
         .await
         .unwrap();
-    assert_eq!(response.headers()["allow"], "GET");
+    assert_eq!(response.headers()["allow"], "GET, POST");
     api.end().await;
 }
 

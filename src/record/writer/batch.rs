@@ -319,6 +319,10 @@ fn news(row: &CallRow, facts: &CallFacts) -> Vec<(&'static str, Millis)> {
         };
         news.push((kind, row.rang_at));
     }
+    // One that we place begins to be a call when somebody picks it up.
+    if let Some(at) = row.picked_up_at {
+        news.push(("call.started", at));
+    }
     let was_refused = facts.data["state"] == "rejected_capacity";
     // The row may have ended before anybody knew whose call it was.
     if facts.is_over && !was_refused && (row.arrival.is_some() || row.ended_at.is_some()) {
