@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use crate::{
-    admission::{ClaimError, Claimed},
+    admission::{ClaimError, Claimed, Onward},
     bridge::{AgentSeat, Bridge, Line, Parted, call::lost::Life},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
@@ -199,8 +199,12 @@ async fn see_out(
             (None, EndReason::Panicked, None)
         }
     };
-    if let Some(destination) = &destination {
-        gateway.note_transfer(call, destination);
+    let onward = destination.as_ref().map(|destination| Onward {
+        campaign: campaign.id.to_string(),
+        destination: destination.to_string(),
+    });
+    if let Some(onward) = &onward {
+        gateway.note_transfer(call, onward.clone());
     }
     gateway.ended(call, reason);
     tracing::info!(
@@ -213,8 +217,8 @@ async fn see_out(
         if let Some(is_back) = is_back {
             let _ = is_back.await; // Whoever gives slots back may be gone, at process exit.
         }
-        if let Some(destination) = &destination {
-            gateway.tell_transfer(call, destination).await;
+        if let Some(onward) = &onward {
+            gateway.tell_transfer(call, onward).await;
         }
     };
     let _ = timeout(NOTED_WITHIN, told).await;

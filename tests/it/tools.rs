@@ -356,7 +356,8 @@ async fn any_replica_knows_where_a_call_that_was_handed_over_goes_on() {
     .await;
     assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
     call.line.closed().await;
-    assert_eq!(replicas.state(&call.sid).await["transfer_to"], "reception");
+    let noted = json!({"campaign": "default", "destination": "reception"});
+    assert_eq!(replicas.state(&call.sid).await["transfer"], noted);
     is_handed_over(&replicas[1], &call.sid, None).await;
     drop(call);
     session.closed().await;
@@ -508,6 +509,55 @@ async fn a_destination_that_is_gone_by_now_is_apologised_for() {
     fields.push(("To", SUPPORT));
     let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
     assert_eq!(reply.await.twiml().verbs(), ["Say", "Hangup"]);
+    drop(call);
+    gateway.finish().await;
+}
+
+/// Each tenant has a reception: a call goes on at that of the campaign whose agent had it.
+#[tokio::test]
+async fn a_call_is_never_handed_over_to_the_reception_of_another_campaign() {
+    let mut agent = ScriptedAgent::start().await;
+    let with = |name: &str, number: &str, reception: &str| {
+        let directory = format!(
+            "tools = [\"transfer_call\"]\n[campaigns.{name}.transfer]\nreception = \"{reception}\""
+        );
+        campaign(name, number, &agent.url, &directory)
+    };
+    let other = "+97224444444";
+    let before = with("support", SUPPORT, RECEPTION) + &with("sales", SALES, other);
+    // Support has another number by now, and its former one is of sales; or it is gone.
+    let moved = with("support", "+97225555555", RECEPTION) + &with("sales", SUPPORT, other);
+    let gone = with("sales", SUPPORT, other);
+    let file = File::new(&before);
+    let gateway = file.gateway(&[]).await;
+    let call: Call<'_> = gateway.ring_number(SUPPORT).await.connected().await;
+    let mut session = agent.session().await;
+    uses(
+        &mut session,
+        "call_1",
+        "transfer_call",
+        r#"{"destination":"reception"}"#,
+    )
+    .await;
+    assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
+    for (text, number, verbs) in [
+        (&before, SUPPORT, &["Dial"][..]),
+        (&before, "+97229999999", &["Dial"]), // Nobody answers it.
+        (&moved, SUPPORT, &["Dial"]),
+        (&gone, SUPPORT, &["Say", "Hangup"]),
+    ] {
+        file.write(text);
+        gateway.reload().await;
+        let mut fields = ringing(&call.sid);
+        fields.retain(|(name, _)| *name != "To");
+        fields.push(("To", number));
+        let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
+        let answer = reply.await.twiml();
+        assert_eq!(answer.verbs(), verbs, "{text}");
+        if verbs == ["Dial"] {
+            assert_eq!(answer.child("Dial").text, RECEPTION, "{text}");
+        }
+    }
     drop(call);
     gateway.finish().await;
 }
