@@ -364,6 +364,32 @@ async fn any_replica_knows_where_a_call_that_was_handed_over_goes_on() {
     replicas.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hangs_while_a_call_is_handed_over_is_told_later() {
+    let mut agent = ScriptedAgent::start().await;
+    let url = agent.url.clone();
+    let settings = [ALL, DIRECTORY, ("OPENAI_REALTIME_URL", url.as_str())];
+    let replicas = Replicas::start(1, &settings).await;
+    let call = replicas[0].ring().await.connected().await;
+    let mut session = agent.session().await;
+    let _ = replicas.redis.cli(&["CLIENT", "PAUSE", "1000"]).await;
+    uses(
+        &mut session,
+        "call_1",
+        "transfer_call",
+        r#"{"destination":"reception"}"#,
+    )
+    .await;
+    assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
+    call.line.closed().await;
+    let _ = replicas.redis.cli(&["CLIENT", "UNPAUSE"]).await;
+    let noted = json!({"campaign": "default", "destination": "reception"});
+    eventually(async || replicas.state(&call.sid).await["transfer"] == noted).await;
+    drop(call);
+    session.closed().await;
+    replicas.finish().await;
+}
+
 #[tokio::test]
 async fn keys_are_heard_as_tones_on_the_telephone() {
     let tools = [("send_dtmf", r#"{"digits":"5w#"}"#)];
