@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
     admission::Onward,
@@ -24,8 +24,9 @@ use crate::{
 
 /// How long a destination is remembered for a carrier that asks for it, in milliseconds.
 const KEPT: u64 = 3_600_000;
-/// How long ACS may take to hand a call over, ringing included, until it is ended. One that has
-/// been handed over is not ours any more, and ending it does nothing.
+/// How long ACS may take to hand a call over, ringing included, until it is ended; a process that
+/// ends does so at once. One that has been handed over is not ours any more, and ending it does
+/// nothing.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where the calls of this replica go on.
@@ -119,8 +120,7 @@ impl Gateway {
                 tracing::warn!(error, reason, "ACS did not hand a call over");
                 return gateway.say_by_rest(&call, connection, Prompt::Apology, &campaign);
             }
-            let over = gateway.stopping.run_until_cancelled(over.cancelled());
-            if timeout(HANDED_OVER_WITHIN, over).await.is_err() {
+            if !gateway.is_over_within(HANDED_OVER_WITHIN, &over).await {
                 tracing::warn!("nobody says that a call was handed over");
                 hang_up(acs, &connection).await;
                 acs.is_over(&call);
