@@ -25,8 +25,6 @@ pub enum State {
     Admitted,
     /// Its media is there.
     Connected,
-    /// It talks with a person; only the carrier knows when that ends.
-    Transferred,
     Ended,
     RejectedCapacity,
     /// It was never answered, or could not be placed.
@@ -58,14 +56,13 @@ pub struct CallRow {
 }
 
 impl State {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Queued,
         Self::Dialing,
         Self::Unknown,
         Self::Ringing,
         Self::Admitted,
         Self::Connected,
-        Self::Transferred,
         Self::Ended,
         Self::RejectedCapacity,
         Self::Failed,
@@ -80,7 +77,6 @@ impl State {
             Self::Ringing => "ringing",
             Self::Admitted => "admitted",
             Self::Connected => "connected",
-            Self::Transferred => "transferred",
             Self::Ended => "ended",
             Self::RejectedCapacity => "rejected_capacity",
             Self::Failed => "failed",
@@ -96,7 +92,6 @@ impl State {
             Self::Ringing => 30,
             Self::Admitted => 40,
             Self::Connected => 50,
-            Self::Transferred => 60,
             Self::Ended | Self::RejectedCapacity | Self::Failed | Self::InstanceLost => OVER,
         }
     }
@@ -196,7 +191,8 @@ impl CallRow {
                 | What::FirstWords
                 | What::Said { .. }
                 | What::Interrupted { .. }
-                | What::ToolUsed { .. },
+                | What::ToolUsed { .. }
+                | What::TransferEnded { .. },
             )
             | Fact::Used(_) => {}
         }

@@ -320,11 +320,24 @@ async fn a_call_that_is_handed_over_goes_on_elsewhere_and_gives_its_slot_back() 
         assert_eq!(reply.await.twiml().verbs(), verbs, "{fate}");
     }
     gateway.status(&call.sid, "completed").await;
-    let ends = gateway.steps(&call.sid);
-    let ends = ends.iter().filter(|step| matches!(step, What::Ended(_)));
+    let all = [false, false, false, true];
+    eventually(async || fates(&gateway.steps(&call.sid)) == all).await;
+    let steps = gateway.steps(&call.sid);
+    let ends = steps.iter().filter(|step| matches!(step, What::Ended(_)));
     assert_eq!(ends.count(), 1);
     drop(call);
     gateway.finish().await;
+}
+
+/// Returns what became of a call that was handed over: whether anybody has answered.
+fn fates(steps: &[What]) -> Vec<bool> {
+    let fate = |step: &What| {
+        let What::TransferEnded { answered } = step else {
+            return None;
+        };
+        Some(*answered)
+    };
+    steps.iter().filter_map(fate).collect()
 }
 
 /// Asserts that the carrier is told to ring at reception.
@@ -426,6 +439,8 @@ async fn acs_hands_a_call_over_and_is_not_hung_up_on() {
     let told = Deed::Told("CallDisconnected", 200);
     house.until(&call.call, |deed| *deed == told).await;
     assert_eq!(house.count(&call.call, &Deed::HungUp), 0);
+    let steps = || house.gateway.steps(call.call.correlation());
+    eventually(async || fates(&steps()) == [true]).await;
     drop(call);
     house.finish().await;
 }
@@ -441,6 +456,8 @@ async fn a_caller_of_acs_whom_nobody_takes_hears_so() {
     let says = |deed: &Deed| matches!(deed, Deed::Plays(file) if file.ends_with("apology.wav"));
     house.until(&call.call, says).await;
     house.until(&call.call, |deed| *deed == Deed::HungUp).await;
+    let steps = || house.gateway.steps(call.call.correlation());
+    eventually(async || fates(&steps()) == [false]).await;
     drop(call);
     house.finish().await;
 }
