@@ -107,6 +107,10 @@ pub enum What {
         lasted: Duration,
     },
     Ended(EndReason),
+    /// What became of a call that its agent has handed over: its end with us came before.
+    TransferEnded {
+        answered: bool,
+    },
 }
 
 /// Who has called whom, and what admission made of it.
@@ -341,6 +345,7 @@ impl What {
             Self::Interrupted { .. } => "interrupted",
             Self::ToolUsed { .. } => "tool_used",
             Self::Ended(_) => "ended",
+            Self::TransferEnded { .. } => "transfer_ended",
         })
     }
 
@@ -360,6 +365,7 @@ impl What {
             Self::Ended(reason) => {
                 Some(json!({"reason": reason.as_str(), "blame": reason.blame().as_str()}))
             }
+            Self::TransferEnded { answered } => Some(json!({"answered": answered})),
             Self::Offered(offer) => Some(json!({"offer": offer.as_str()})),
             Self::Invited { message, result } => Some(json!({
                 "message": message.as_ref().map(MessageId::as_str),

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::join_all;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::{
@@ -16,7 +16,6 @@ use crate::{
         store::{END_KEPT, Ending, Released},
     },
     call::{CarrierCallId, EndReason},
-    campaign::Name,
     recent::Millis,
 };
 
@@ -27,6 +26,13 @@ pub struct Ended {
     pub waiting: EndReason,
     /// Whether it was never answered, so that its media cannot be anywhere.
     pub unanswered: bool,
+}
+
+/// Where a call goes on that an agent has handed over: a name of the directory of its campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Onward {
+    pub campaign: String,
+    pub destination: String,
 }
 
 /// What the store is still to be told.
@@ -173,10 +179,10 @@ impl Admission {
     }
 
     /// Returns where a call goes on that an agent has handed over, as its replica has noted.
-    pub async fn transfer_noted(&self, carrier_call: &CarrierCallId) -> Option<Name> {
+    pub async fn transfer_noted(&self, carrier_call: &CarrierCallId) -> Option<Onward> {
         #[derive(Deserialize)]
         struct Noted {
-            transfer_to: String,
+            transfer: Onward,
         }
         if self.book().outage.trouble() == Some(Trouble::Away) {
             return None;
@@ -187,7 +193,7 @@ impl Admission {
             None
         });
         let noted: Noted = serde_json::from_str(&state?).ok()?;
-        noted.transfer_to.parse().ok()
+        Some(noted.transfer)
     }
 
     /// Gives a dropped slot back to the store, or remembers to.

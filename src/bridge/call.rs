@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use crate::{
-    admission::{ClaimError, Claimed},
+    admission::{ClaimError, Claimed, Onward},
     bridge::{AgentSeat, Bridge, Line, Parted, call::lost::Life},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
@@ -33,6 +33,8 @@ pub use lost::LostCalls;
 
 /// How long a socket stays open for the store to note how its call has ended.
 const NOTED_WITHIN: Duration = Duration::from_millis(100);
+/// How long the store may take to be told where a call goes on, its end included.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a media socket is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -199,8 +201,12 @@ async fn see_out(
             (None, EndReason::Panicked, None)
         }
     };
-    if let Some(destination) = &destination {
-        gateway.note_transfer(call, destination);
+    let onward = destination.as_ref().map(|destination| Onward {
+        campaign: campaign.id.to_string(),
+        destination: destination.to_string(),
+    });
+    if let Some(onward) = &onward {
+        gateway.note_transfer(call, onward.clone());
     }
     gateway.ended(call, reason);
     tracing::info!(
@@ -208,16 +214,18 @@ async fn see_out(
         blame = reason.blame().as_str(),
         "call ended"
     );
-    // Once the socket closes, the carrier may ask any replica what the caller hears now.
-    let told = async {
+    // Once the socket closes, the carrier may ask any replica what the caller hears now. A store
+    // that is slow is told all the same, while the socket closes.
+    let (telling, told) = (gateway.clone(), call.clone());
+    let telling = gateway.calls().spawn(timeout(TOLD_WITHIN, async move {
         if let Some(is_back) = is_back {
             let _ = is_back.await; // Whoever gives slots back may be gone, at process exit.
         }
-        if let Some(destination) = &destination {
-            gateway.tell_transfer(call, destination).await;
+        if let Some(onward) = &onward {
+            telling.tell_transfer(&told, onward).await;
         }
-    };
-    let _ = timeout(NOTED_WITHIN, told).await;
+    }));
+    let _ = timeout(NOTED_WITHIN, telling).await;
     Over {
         reason,
         campaign,

@@ -7,9 +7,10 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
+    admission::Onward,
     answer::prompts::Prompt,
     call::{CarrierCallId, PhoneNumber},
     campaign::{Campaign, Name},
@@ -23,14 +24,15 @@ use crate::{
 
 /// How long a destination is remembered for a carrier that asks for it, in milliseconds.
 const KEPT: u64 = 3_600_000;
-/// How long ACS may take to hand a call over, ringing included, until it is ended. One that has
-/// been handed over is not ours any more, and ending it does nothing.
+/// How long ACS may take to hand a call over, ringing included, until it is ended; a process that
+/// ends does so at once. One that has been handed over is not ours any more, and ending it does
+/// nothing.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where the calls of this replica go on.
 pub struct Transfers {
     started: Instant,
-    destinations: Mutex<Recent<CarrierCallId, Name>>,
+    destinations: Mutex<Recent<CarrierCallId, Onward>>,
 }
 
 impl Transfers {
@@ -48,38 +50,40 @@ impl Transfers {
 
 impl Gateway {
     /// Notes where a call goes on, before its end is noted.
-    pub(crate) fn note_transfer(&self, call: &CarrierCallId, destination: &Name) {
+    pub(crate) fn note_transfer(&self, call: &CarrierCallId, onward: Onward) {
         let Transfers { destinations, .. } = &self.transfers;
         let mut noted = destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.transfers.now();
-        noted.put(now, KEPT, call.clone(), destination.clone());
+        noted.put(self.transfers.now(), KEPT, call.clone(), onward);
     }
 
     /// Tells the other replicas where a call goes on, after they were told that it has ended: the
     /// carrier may ask any of them.
-    pub(crate) async fn tell_transfer(&self, call: &CarrierCallId, destination: &Name) {
-        let fields = json!({ "transfer_to": destination.as_str() });
+    pub(crate) async fn tell_transfer(&self, call: &CarrierCallId, onward: &Onward) {
+        let fields = json!({ "transfer": onward });
         self.admission.note(call, fields.to_string()).await;
     }
 
-    /// Returns the number with which a call goes on; `None` where nobody knows, or its campaign
-    /// does not have the destination any more.
+    /// Returns the campaign that has handed a call over, and the number with which it goes on;
+    /// `None` where nobody knows, or there is no such campaign or destination any more. No other
+    /// campaign's destination of the same name will do: that one is another tenant's.
     pub(crate) async fn transfer_of(
         &self,
         call: &CarrierCallId,
-        campaign: &Campaign,
-    ) -> Option<PhoneNumber> {
+    ) -> Option<(Arc<Campaign>, PhoneNumber)> {
         let noted = {
             let noted = self.transfers.destinations.lock();
             let noted = noted.unwrap_or_else(PoisonError::into_inner);
             noted.get(self.transfers.now(), call).cloned()
         };
-        let destination = match noted {
+        let onward = match noted {
             Some(noted) => noted,
             None => self.admission.transfer_noted(call).await?,
         };
-        let destinations = &campaign.tools.directory.destinations;
-        destinations.get(&destination).cloned()
+        let campaign = self.campaigns.current().named(&onward.campaign)?;
+        let destination: Name = onward.destination.parse().ok()?;
+        let number = campaign.tools.directory.destinations.get(&destination)?;
+        let number = number.clone();
+        Some((campaign, number))
     }
 
     /// Has ACS hand a call over. Goes on by itself: where it fails the caller hears so, and the
@@ -116,8 +120,7 @@ impl Gateway {
                 tracing::warn!(error, reason, "ACS did not hand a call over");
                 return gateway.say_by_rest(&call, connection, Prompt::Apology, &campaign);
             }
-            let over = gateway.stopping.run_until_cancelled(over.cancelled());
-            if timeout(HANDED_OVER_WITHIN, over).await.is_err() {
+            if !gateway.is_over_within(HANDED_OVER_WITHIN, &over).await {
                 tracing::warn!("nobody says that a call was handed over");
                 hang_up(acs, &connection).await;
                 acs.is_over(&call);

@@ -25,8 +25,6 @@ pub enum State {
     Admitted,
     /// Its media is there.
     Connected,
-    /// It talks with a person; only the carrier knows when that ends.
-    Transferred,
     Ended,
     RejectedCapacity,
     /// It was never answered, or could not be placed.
@@ -60,14 +58,13 @@ pub struct CallRow {
 }
 
 impl State {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Queued,
         Self::Dialing,
         Self::Unknown,
         Self::Ringing,
         Self::Admitted,
         Self::Connected,
-        Self::Transferred,
         Self::Ended,
         Self::RejectedCapacity,
         Self::Failed,
@@ -82,7 +79,6 @@ impl State {
             Self::Ringing => "ringing",
             Self::Admitted => "admitted",
             Self::Connected => "connected",
-            Self::Transferred => "transferred",
             Self::Ended => "ended",
             Self::RejectedCapacity => "rejected_capacity",
             Self::Failed => "failed",
@@ -98,7 +94,6 @@ impl State {
             Self::Ringing => 30,
             Self::Admitted => 40,
             Self::Connected => 50,
-            Self::Transferred => 60,
             Self::InstanceLost => OVER,
             // Whoever had a call after all knows better than who took it for lost.
             Self::Ended | Self::RejectedCapacity | Self::Failed => OVER + 5,
@@ -202,7 +197,8 @@ impl CallRow {
                 | What::FirstWords
                 | What::Said { .. }
                 | What::Interrupted { .. }
-                | What::ToolUsed { .. },
+                | What::ToolUsed { .. }
+                | What::TransferEnded { .. },
             )
             | Fact::Used(_) => {}
         }

@@ -25,6 +25,7 @@ use crate::{
     campaign::Campaign,
     gateway::{Acs, Errand, Gateway, Settled},
     operator::{bearer, same},
+    record::What,
     webhook::{
         WebhookError,
         acs::{
@@ -254,11 +255,15 @@ async fn became(
             gateway.hang_up_acs(call); // Only last words are played.
         }
         (Kind::TransferAccepted, _) => {
+            let step = What::TransferEnded { answered: true };
+            gateway.timeline.step(call, step);
             if let Some(acs) = &gateway.acs {
                 acs.is_over(call); // It is somebody else's.
             }
         }
         (Kind::TransferFailed, _) => {
+            let step = What::TransferEnded { answered: false };
+            gateway.timeline.step(call, step);
             tracing::warn!(carrier_call.id = %call, code, subcode, message,
                 "nobody took a call that was handed over");
             if let Some(connection) = connection {

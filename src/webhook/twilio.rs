@@ -122,16 +122,15 @@ pub async fn stream_ended(
     } else {
         gateway.stream_lost(&call.id).await
     };
-    let campaigns = gateway.campaigns.current();
-    let campaign = campaigns.answering(&call.to);
-    let answer = match farewell {
-        Farewell::HangUp => Answer::HangUp,
-        Farewell::Goodbye => Answer::Goodbye,
-        Farewell::Apology => Answer::Apology,
-        Farewell::Transfer => {
-            let campaign = campaign.as_ref().unwrap_or(campaigns.default_campaign());
-            transfer(&gateway, &call.id, campaign).await
-        }
+    let campaign = gateway.campaigns.current().answering(&call.to);
+    let (answer, campaign) = match farewell {
+        Farewell::HangUp => (Answer::HangUp, campaign),
+        Farewell::Goodbye => (Answer::Goodbye, campaign),
+        Farewell::Apology => (Answer::Apology, campaign),
+        Farewell::Transfer => match transfer(&gateway, &call.id).await {
+            Some((answer, campaign)) => (answer, Some(campaign)),
+            None => (Answer::Apology, campaign),
+        },
     };
     twiml(
         &gateway,
@@ -141,17 +140,19 @@ pub async fn stream_ended(
     )
 }
 
-/// Sends a call to where its agent has handed it over.
-async fn transfer(gateway: &Gateway, call: &CarrierCallId, campaign: &Campaign) -> Answer {
-    let Some(number) = gateway.transfer_of(call, campaign).await else {
+/// Sends a call to where its agent has handed it over, for the campaign of that agent: the number
+/// that rings may be another's by now.
+async fn transfer(gateway: &Gateway, call: &CarrierCallId) -> Option<(Answer, Arc<Campaign>)> {
+    let Some((campaign, number)) = gateway.transfer_of(call).await else {
         tracing::warn!(carrier_call.id = %call, "nobody knows where a call is to go on");
-        return Answer::Apology;
+        return None;
     };
-    Answer::Transfer {
+    let answer = Answer::Transfer {
         number,
         caller_id: campaign.tools.directory.caller_id.clone(),
         action_url: gateway.public.transfer_ended.clone(),
-    }
+    };
+    Some((answer, campaign))
 }
 
 fn twiml(

@@ -188,9 +188,8 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
         let output = told["item"]["output"].as_str().unwrap();
         assert_eq!(output.contains("too many"), number == 4, "{output}");
     }
-    let too_many = |step: &What| used(step).filter(|(_, outcome)| *outcome == ToolOutcome::TooMany);
-    let last = gateway.until_steps(&call.sid, too_many).await;
-    assert_eq!(last.0, "send_dtmf");
+    let too_many = Some(("send_dtmf".to_owned(), ToolOutcome::TooMany));
+    eventually(async || all_used(&gateway, &call.sid).last().cloned() == too_many).await;
     call.hang_up().await;
     session.closed().await;
     gateway.finish().await;
@@ -321,11 +320,24 @@ async fn a_call_that_is_handed_over_goes_on_elsewhere_and_gives_its_slot_back() 
         assert_eq!(reply.await.twiml().verbs(), verbs, "{fate}");
     }
     gateway.status(&call.sid, "completed").await;
-    let ends = gateway.steps(&call.sid);
-    let ends = ends.iter().filter(|step| matches!(step, What::Ended(_)));
+    let all = [false, false, false, true];
+    eventually(async || fates(&gateway.steps(&call.sid)) == all).await;
+    let steps = gateway.steps(&call.sid);
+    let ends = steps.iter().filter(|step| matches!(step, What::Ended(_)));
     assert_eq!(ends.count(), 1);
     drop(call);
     gateway.finish().await;
+}
+
+/// Returns what became of a call that was handed over: whether anybody has answered.
+fn fates(steps: &[What]) -> Vec<bool> {
+    let fate = |step: &What| {
+        let What::TransferEnded { answered } = step else {
+            return None;
+        };
+        Some(*answered)
+    };
+    steps.iter().filter_map(fate).collect()
 }
 
 /// Asserts that the carrier is told to ring at reception.
@@ -357,8 +369,35 @@ async fn any_replica_knows_where_a_call_that_was_handed_over_goes_on() {
     .await;
     assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
     call.line.closed().await;
-    assert_eq!(replicas.state(&call.sid).await["transfer_to"], "reception");
+    let noted = json!({"campaign": "default", "destination": "reception"});
+    assert_eq!(replicas.state(&call.sid).await["transfer"], noted);
     is_handed_over(&replicas[1], &call.sid, None).await;
+    drop(call);
+    session.closed().await;
+    replicas.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hangs_while_a_call_is_handed_over_is_told_later() {
+    let mut agent = ScriptedAgent::start().await;
+    let url = agent.url.clone();
+    let settings = [ALL, DIRECTORY, ("OPENAI_REALTIME_URL", url.as_str())];
+    let replicas = Replicas::start(1, &settings).await;
+    let call = replicas[0].ring().await.connected().await;
+    let mut session = agent.session().await;
+    let _ = replicas.redis.cli(&["CLIENT", "PAUSE", "1000"]).await;
+    uses(
+        &mut session,
+        "call_1",
+        "transfer_call",
+        r#"{"destination":"reception"}"#,
+    )
+    .await;
+    assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
+    call.line.closed().await;
+    let _ = replicas.redis.cli(&["CLIENT", "UNPAUSE"]).await;
+    let noted = json!({"campaign": "default", "destination": "reception"});
+    eventually(async || replicas.state(&call.sid).await["transfer"] == noted).await;
     drop(call);
     session.closed().await;
     replicas.finish().await;
@@ -400,6 +439,8 @@ async fn acs_hands_a_call_over_and_is_not_hung_up_on() {
     let told = Deed::Told("CallDisconnected", 200);
     house.until(&call.call, |deed| *deed == told).await;
     assert_eq!(house.count(&call.call, &Deed::HungUp), 0);
+    let steps = || house.gateway.steps(call.call.correlation());
+    eventually(async || fates(&steps()) == [true]).await;
     drop(call);
     house.finish().await;
 }
@@ -415,6 +456,8 @@ async fn a_caller_of_acs_whom_nobody_takes_hears_so() {
     let says = |deed: &Deed| matches!(deed, Deed::Plays(file) if file.ends_with("apology.wav"));
     house.until(&call.call, says).await;
     house.until(&call.call, |deed| *deed == Deed::HungUp).await;
+    let steps = || house.gateway.steps(call.call.correlation());
+    eventually(async || fates(&steps()) == [false]).await;
     drop(call);
     house.finish().await;
 }
@@ -509,6 +552,55 @@ async fn a_destination_that_is_gone_by_now_is_apologised_for() {
     fields.push(("To", SUPPORT));
     let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
     assert_eq!(reply.await.twiml().verbs(), ["Say", "Hangup"]);
+    drop(call);
+    gateway.finish().await;
+}
+
+/// Each tenant has a reception: a call goes on at that of the campaign whose agent had it.
+#[tokio::test]
+async fn a_call_is_never_handed_over_to_the_reception_of_another_campaign() {
+    let mut agent = ScriptedAgent::start().await;
+    let with = |name: &str, number: &str, reception: &str| {
+        let directory = format!(
+            "tools = [\"transfer_call\"]\n[campaigns.{name}.transfer]\nreception = \"{reception}\""
+        );
+        campaign(name, number, &agent.url, &directory)
+    };
+    let other = "+97224444444";
+    let before = with("support", SUPPORT, RECEPTION) + &with("sales", SALES, other);
+    // Support has another number by now, and its former one is of sales; or it is gone.
+    let moved = with("support", "+97225555555", RECEPTION) + &with("sales", SUPPORT, other);
+    let gone = with("sales", SUPPORT, other);
+    let file = File::new(&before);
+    let gateway = file.gateway(&[]).await;
+    let call: Call<'_> = gateway.ring_number(SUPPORT).await.connected().await;
+    let mut session = agent.session().await;
+    uses(
+        &mut session,
+        "call_1",
+        "transfer_call",
+        r#"{"destination":"reception"}"#,
+    )
+    .await;
+    assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
+    for (text, number, verbs) in [
+        (&before, SUPPORT, &["Dial"][..]),
+        (&before, "+97229999999", &["Dial"]), // Nobody answers it.
+        (&moved, SUPPORT, &["Dial"]),
+        (&gone, SUPPORT, &["Say", "Hangup"]),
+    ] {
+        file.write(text);
+        gateway.reload().await;
+        let mut fields = ringing(&call.sid);
+        fields.retain(|(name, _)| *name != "To");
+        fields.push(("To", number));
+        let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
+        let answer = reply.await.twiml();
+        assert_eq!(answer.verbs(), verbs, "{text}");
+        if verbs == ["Dial"] {
+            assert_eq!(answer.child("Dial").text, RECEPTION, "{text}");
+        }
+    }
     drop(call);
     gateway.finish().await;
 }

@@ -156,8 +156,18 @@ impl Gateway {
 
     /// Waits for the end of a call's last words; tells whether it came before we have to hang up.
     pub(super) async fn is_over_in_time(&self, over: &CancellationToken) -> bool {
+        self.is_over_within(SAID_WITHIN, over).await
+    }
+
+    /// Waits for the end of a call that goes on by itself; tells whether it came before we have to
+    /// hang up: in time, and before this process ends.
+    pub(in crate::gateway) async fn is_over_within(
+        &self,
+        time: Duration,
+        over: &CancellationToken,
+    ) -> bool {
         let over = self.stopping.run_until_cancelled(over.cancelled());
-        matches!(timeout(SAID_WITHIN, over).await, Ok(Some(())))
+        matches!(timeout(time, over).await, Ok(Some(())))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     answer::{Answer, CallDetails},
     call::{CallerId, CarrierCallId},
     gateway::Gateway,
+    record::What,
     webhook::WebhookError,
 };
 
@@ -33,6 +34,9 @@ pub async fn ended(
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
     gateway.metrics.webhook("transfer_ended");
+    let answered = transfer.fate == Fate::Answered;
+    let step = What::TransferEnded { answered };
+    gateway.timeline.step(&transfer.id, step);
     let answer = match transfer.fate {
         Fate::Answered => Answer::HangUp,
         Fate::NotAnswered(why) => {
