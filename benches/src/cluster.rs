@@ -20,6 +20,7 @@ use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+pub use ports::free as free_port;
 pub use process::{Process, Signal};
 pub use proxy::{Proxy, Way};
 pub use redis::{Key, Redis};
@@ -184,6 +185,11 @@ impl Cluster {
     /// If it does not become ready.
     pub async fn start_second_redis(&self) -> anyhow::Result<Redis> {
         Redis::start(self.directory.path(), "redis-2").await
+    }
+
+    /// Returns where logs and configurations are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Keeps logs and configurations, and returns where they are.

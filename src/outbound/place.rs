@@ -32,7 +32,10 @@ pub const GRACE: Duration = Duration::from_secs(30);
 const AWAY_FOR: Duration = Duration::from_secs(2);
 /// How long whoever asks by the same key at the same time waits for the first one's answer.
 const TWINS_WAIT: Duration = Duration::from_secs(5);
+/// How soon it looks for it again, at first and later: a hundred who look often would keep the first
+/// one from the database.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(800);
 /// The pause where the carrier wants none in particular.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest idempotency key, in characters.
@@ -122,6 +125,7 @@ async fn note(
     let records = &gateway.records;
     let asked_at = Instant::now();
     let row = new.row.clone();
+    let mut pause = LOOK_AGAIN;
     loop {
         let noted = rows::note(&records.database, new.clone(), limits, &records.numbers);
         let noted = noted.await.map_err(|error| {
@@ -138,7 +142,8 @@ async fn note(
                 if asked_at.elapsed() > TWINS_WAIT {
                     return Err(Refused::Unavailable { again_in: AWAY_FOR });
                 }
-                sleep(LOOK_AGAIN).await;
+                sleep(pause).await;
+                pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                 continue;
             }
             // Its numbers are blank some time after the call; the same body has named them again.

@@ -6,9 +6,12 @@
 
 mod arrivals;
 mod dataloss;
+mod dialer;
+mod dials;
 mod duplicates;
 mod events;
 mod failover;
+mod fake_twilio;
 mod halfopen;
 mod health;
 mod lab;
@@ -93,10 +96,13 @@ enum Choice {
     Halfopen,
     /// R12: events lost or told twice while their receiver fails and replicas are killed
     Events,
+    /// R20: numbers called twice, and calls and slots that nobody looks after, while the carrier fails
+    /// and replicas are killed
+    Dials,
 }
 
 impl Choice {
-    const FIGURES: [Self; 10] = [
+    const FIGURES: [Self; 11] = [
         Self::Overadmission,
         Self::Duplicates,
         Self::Webhooks,
@@ -107,6 +113,7 @@ impl Choice {
         Self::Outage,
         Self::Failover,
         Self::Events,
+        Self::Dials,
     ];
 
     fn name(self) -> String {
@@ -125,7 +132,8 @@ impl Choice {
             | Self::Failover
             | Self::Duplicates
             | Self::Halfopen
-            | Self::Events => false,
+            | Self::Events
+            | Self::Dials => false,
         }
     }
 
@@ -138,7 +146,8 @@ impl Choice {
             | Self::Dataloss
             | Self::Failover
             | Self::Halfopen
-            | Self::Events => 20,
+            | Self::Events
+            | Self::Dials => 20,
             Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
         };
         Duration::from_secs(minutes * 60)
@@ -167,6 +176,7 @@ impl Choice {
             Self::Duplicates => duplicates::run(lab).await,
             Self::Halfopen => halfopen::run(lab).await,
             Self::Events => events::run(lab).await,
+            Self::Dials => dials::run(lab).await,
             Self::All => unreachable!("it stands for the others"),
         }
     }
