@@ -326,7 +326,7 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
                 let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
                 let _ = rows::advance(&gateway.records.database, step).await;
                 gateway.timeline.step(&row.pending, What::Unsure);
-                return reconcile(&gateway, row).await;
+                return reconcile(&gateway, row.call).await;
             }
             Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE),
         };

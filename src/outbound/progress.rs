@@ -1,6 +1,6 @@
 //! What becomes of a call once its carrier may have it: told by the carrier, or asked of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use actix_web::web;
 use tokio::time::{sleep, timeout};
@@ -132,52 +132,61 @@ pub async fn over(
 
 /// Looks for a call that the carrier may have placed, until it is found, has told of itself, or
 /// cannot ring any more. It is never asked for again.
-pub async fn reconcile(gateway: &web::Data<Gateway>, row: Row) {
-    let database = &gateway.records.database;
+pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
     let mut looks = LOOKS.into_iter();
     loop {
         sleep(looks.next().unwrap_or(LOOKS[LOOKS.len() - 1])).await;
-        match rows::find(database, row.call).await {
-            Ok(Some(now)) if now.stage == Stage::Unknown => {}
-            Ok(_) => return,
-            Err(_) => continue,
+        if look_once(gateway, call).await {
+            return;
         }
-        match look_for(gateway, &row).await {
-            Some(found) => {
-                tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
-                named(gateway, &row, &found.call).await;
-                apply(gateway, &row, &found).await;
-                return;
-            }
-            None if row.rings_until.is_some_and(|until| until < now())
-                || row.dialed_at.is_none() =>
-            {
-                tracing::warn!("a call was not placed, as far as the carrier says");
-                return fail(gateway, &row, EndReason::NotPlaced).await;
-            }
-            None => {}
+    }
+}
+
+/// Looks for a call that the carrier may have placed; tells whether there is no more to look for.
+/// Only a carrier that has said so, once the call cannot ring any more, has it fail.
+async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
+    // What the database says, for it is there that the time of dialing is noted.
+    let row = match rows::find(&gateway.records.database, call).await {
+        Ok(Some(row)) if matches!(row.stage, Stage::Dialing | Stage::Unknown) => row,
+        Ok(_) => return true,
+        Err(_) => return false,
+    };
+    match look_for(gateway, &row).await {
+        Ok(Some(found)) => {
+            tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
+            named(gateway, &row, &found.call).await;
+            apply(gateway, &row, &found).await;
+            true
+        }
+        Ok(None) if row.rings_until.is_none_or(|until| until < now()) => {
+            tracing::warn!("a call was not placed, as far as the carrier says");
+            fail(gateway, &row, EndReason::NotPlaced).await;
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!(%error, "cannot look for a call");
+            false
         }
     }
 }
 
 /// Asks the carrier for calls between the two numbers that it was asked for since, and that are
 /// nobody's yet: a number is called once at a time, so there is one at most.
-async fn look_for(gateway: &web::Data<Gateway>, row: &Row) -> Option<Listed> {
-    let twilio = gateway.outbound.twilio.as_ref()?;
-    let mut listed = match twilio.list(&row.to, &row.from).await {
-        Ok(listed) => listed,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "cannot look for a call");
-            return None;
-        }
+async fn look_for(
+    gateway: &web::Data<Gateway>,
+    row: &Row,
+) -> Result<Option<Listed>, Box<dyn Error + Send + Sync>> {
+    let Some(twilio) = &gateway.outbound.twilio else {
+        return Ok(None); // There is nobody to ask, and nobody who would place another.
     };
+    let mut listed = twilio.list(&row.to, &row.from).await?;
     let since = row.dialed_at.unwrap_or(row.created_at) - SKEW_MS;
     listed.retain(|it| it.created_at.is_none_or(|at| at >= since));
     let names = listed.iter().map(|it| it.call.clone()).collect();
-    let known = rows::known(&gateway.records.database, names).await.ok()?;
+    let known = rows::known(&gateway.records.database, names).await?;
     listed.retain(|it| !known.iter().any(|known| known == it.call.as_str()));
-    listed.pop() // The oldest.
+    Ok(listed.pop()) // The oldest.
 }
 
 /// Takes in how a call stands that was asked for.

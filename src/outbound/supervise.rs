@@ -85,7 +85,7 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
             let _ = rows::advance(&gateway.records.database, step).await;
             let gateway = gateway.clone();
             let tasks = gateway.calls().clone();
-            tasks.spawn(async move { reconcile(&gateway, row).await }.instrument(span));
+            tasks.spawn(async move { reconcile(&gateway, row.call).await }.instrument(span));
         }
         Stage::Placed => count(gateway, &row),
         Stage::Answered | Stage::Over => {}
