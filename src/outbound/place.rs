@@ -328,7 +328,8 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
                 gateway.timeline.step(&row.pending, What::Unsure);
                 return reconcile(&gateway, row.call).await;
             }
-            Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE),
+            // More than the window is as good as the window, and can be reckoned with.
+            Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE).min(window),
         };
         let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
         if Instant::now() + pause > until {
