@@ -237,7 +237,8 @@ async fn reserve(
     }
 }
 
-/// Takes a slot for as long as a call may wait for its turn and ring.
+/// Takes a slot for as long as a call may wait for its turn and ring, if it is dialed as late as
+/// may be.
 pub async fn take_slot(
     gateway: &web::Data<Gateway>,
     row: &Row,
@@ -260,7 +261,8 @@ pub async fn take_slot(
             cap: occupancy.cap,
         });
     }
-    let hold = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE;
+    let rings = row.terms.ring_for() + GRACE;
+    let hold = gateway.outbound.settings.longest_wait + row.terms.ring_for() + rings;
     let campaigns = gateway.campaigns.current();
     let reserving = gateway
         .admission
@@ -309,6 +311,9 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
             return fail(&gateway, &row, EndReason::NotPlaced).await;
         };
         mine.comes().await;
+        if Instant::now() > until {
+            return fail(&gateway, &row, EndReason::NotPlaced).await; // Its slot would lapse.
+        }
         if !begin_dialing(&gateway, &row).await {
             return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
         }
