@@ -148,7 +148,15 @@ async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     // What the database says, for it is there that the time of dialing is noted.
     let row = match rows::find(&gateway.records.database, call).await {
         Ok(Some(row)) if matches!(row.stage, Stage::Dialing | Stage::Unknown) => row,
-        Ok(_) => return true,
+        Ok(known) => {
+            // It has told of itself, perhaps to another replica: its slot goes by that name.
+            if let Some(row) = known
+                && let Some(name) = &row.carrier_call
+            {
+                gateway.admission.named(&row.pending, name).await;
+            }
+            return true;
+        }
         Err(_) => return false,
     };
     match look_for(gateway, &row).await {
