@@ -17,7 +17,7 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, PURPOSE, Placed, Refused, Request,
-        pace::Turn,
+        pace::{TooMany, Turn},
         progress::{fail, named, reconcile},
         request::invalid,
         rows::{self, Limits, Move, NewRow, Noted, Row, Stage},
@@ -118,13 +118,21 @@ async fn note(
     let records = &gateway.records;
     let asked_at = Instant::now();
     let row = new.row.clone();
+    let away = |error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "a call cannot be noted, so it is not placed");
+        Refused::Unavailable { again_in: AWAY_FOR }
+    };
+    // Whoever asks too often costs no write; what was placed by the same key is told it anyway.
+    if let Err(too_many) = gateway.outbound.look_at_key(&new.api_key) {
+        let known = rows::by_key(&records.database, &row.tenant, &new.key);
+        if known.await.map_err(away)?.is_none() {
+            return Err(too_often(gateway, &too_many));
+        }
+    }
     loop {
         let noted = rows::note(&records.database, new.clone(), limits, &records.numbers);
-        let noted = noted.await.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a call cannot be noted, so it is not placed");
-            Refused::Unavailable { again_in: AWAY_FOR }
-        })?;
+        let noted = noted.await.map_err(away)?;
         let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
         return match noted {
             Noted::New => begin(gateway, row, campaign, &new.api_key).await,
@@ -210,14 +218,8 @@ async fn reserve(
     api_key: &str,
 ) -> Result<(Turn, Name), Refused> {
     let outbound = &gateway.outbound;
-    let per_key = outbound.settings.per_key;
-    outbound
-        .note_key(api_key)
-        .map_err(|too_many| Refused::TooMany {
-            cap: "calls_of_one_key_within_a_minute",
-            value: per_key,
-            again_in: too_many.again_in,
-        })?;
+    let noted = outbound.note_key(api_key);
+    noted.map_err(|too_many| too_often(gateway, &too_many))?;
     let turn = outbound.pace.queue().map_err(|too_many| Refused::TooMany {
         cap: "calls_per_second",
         value: outbound.settings.per_second,
@@ -234,6 +236,14 @@ async fn reserve(
         Reservation::Elsewhere | Reservation::Ended | Reservation::Unavailable => {
             Err(Refused::Unavailable { again_in: AWAY_FOR })
         }
+    }
+}
+
+fn too_often(gateway: &Gateway, too_many: &TooMany) -> Refused {
+    Refused::TooMany {
+        cap: "calls_of_one_key_within_a_minute",
+        value: gateway.outbound.settings.per_key,
+        again_in: too_many.again_in,
     }
 }
 

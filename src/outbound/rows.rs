@@ -182,6 +182,13 @@ fn select() -> Sql {
     sql
 }
 
+fn select_by_key(tenant: &str, key: &str) -> Sql {
+    let mut sql = select();
+    sql.push("WHERE tenant = ").bind(tenant.to_owned());
+    sql.push(" AND idempotency_key = ").bind(key.to_owned());
+    sql
+}
+
 /// Notes a call that a program asks for, unless its key was used, or there are too many.
 pub async fn note(
     database: &Database,
@@ -198,12 +205,7 @@ pub async fn note(
             Box::pin(async move {
                 let row = &new.row;
                 let now = row.created_at;
-                let by_key = || {
-                    let mut sql = select();
-                    sql.push("WHERE tenant = ").bind(row.tenant.clone());
-                    sql.push(" AND idempotency_key = ").bind(new.key.clone());
-                    sql
-                };
+                let by_key = || select_by_key(&row.tenant, &new.key);
                 if let Some(known) = rows(writing, by_key()).await?.pop() {
                     return Ok(Noted::Known(Box::new(known)));
                 }
@@ -364,6 +366,18 @@ pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError>
 pub async fn find(database: &Database, call: CallId) -> Result<Option<Row>, DatabaseError> {
     let mut sql = select();
     sql.push("WHERE call = ").bind(call.to_string());
+    let read = database.read(move |pool| async move { sql.read(&pool).await });
+    let rows = read.await?;
+    Ok(rows.first().map(Row::read).transpose()?)
+}
+
+/// Returns the call that was asked for by this key.
+pub async fn by_key(
+    database: &Database,
+    tenant: &str,
+    key: &str,
+) -> Result<Option<Row>, DatabaseError> {
+    let sql = select_by_key(tenant, key);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.first().map(Row::read).transpose()?)
