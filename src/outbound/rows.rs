@@ -586,6 +586,14 @@ pub async fn keep(
         .await
 }
 
+/// Says that nobody looks after a call, so that whoever looks next does.
+pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseError> {
+    let mut sql = Sql::new("UPDATE outbound SET held_until = 0 WHERE call = ");
+    sql.bind(call.to_string());
+    let write = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    write.await.map(drop)
+}
+
 /// Returns the holder's calls that ring for too long or, by their records, are over.
 pub async fn overdue(
     database: &Database,

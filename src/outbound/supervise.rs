@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use actix_web::web;
-use tokio::time::{MissedTickBehavior, interval};
+use futures_util::{StreamExt, stream};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -24,26 +25,59 @@ use crate::{
 /// How often it is looked: several times before somebody else would think that we are gone.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Looks after calls until `stop`.
+/// Of how many calls the carrier is asked at once.
+const SETTLED_AT_ONCE: usize = 8;
+
+/// Looks after calls until `stop`. That they are ours is said whatever the carrier takes to answer.
 pub async fn look_after(gateway: web::Data<Gateway>, stop: CancellationToken) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Err(error) = look(&gateway).await {
-            tracing::debug!(%error, "nobody could look after placed calls");
+    let keeping = async {
+        let mut ticks = ticks();
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            tell(keep(&gateway).await);
         }
+    };
+    let sweeping = async {
+        let mut ticks = ticks();
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            tell(sweep(&gateway).await);
+        }
+    };
+    tokio::join!(keeping, sweeping);
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn tell(looked: Result<(), DatabaseError>) {
+    if let Err(error) = looked {
+        tracing::debug!(%error, "nobody could look after placed calls");
     }
 }
 
-async fn look(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
-    let database = &gateway.records.database;
+/// Says that our calls are looked after, and takes over those that nobody looks after.
+async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
-    for row in rows::keep(database, me.clone(), now()).await? {
-        take_over(gateway, row).await;
+    for row in rows::keep(&gateway.records.database, me, now()).await? {
+        let gateway = gateway.clone();
+        let tasks = gateway.calls().clone();
+        tasks.spawn(async move { take_over(&gateway, row).await });
     }
-    for row in rows::overdue(database, me, now()).await? {
-        settle(gateway, &row).await;
-    }
+    Ok(())
+}
+
+/// Sees to our calls that have not come along as they should have.
+async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
+    let me = gateway.admission.replica().to_owned();
+    let overdue = rows::overdue(&gateway.records.database, me, now()).await?;
+    let settling = overdue.into_iter().map(|row| {
+        let gateway = gateway.clone();
+        async move { settle(&gateway, &row).await }
+    });
+    let mut settling = stream::iter(settling).buffer_unordered(SETTLED_AT_ONCE);
+    while settling.next().await.is_some() {}
     Ok(())
 }
 
@@ -71,11 +105,20 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
                 }
                 Some(_) | None => None,
             };
-            if let Some(Reservation::Held { agent }) = slot {
-                let agent = Some(agent);
-                spawn_drive(gateway, Row { agent, ..row }, None);
-            } else {
-                fail(gateway, &row, EndReason::NotPlaced).await;
+            match slot {
+                Some(Reservation::Held { agent }) => {
+                    let agent = Some(agent);
+                    spawn_drive(gateway, Row { agent, ..row }, None);
+                }
+                // Whoever looks next tries again, for as long as it may wait.
+                Some(Reservation::Elsewhere | Reservation::Unavailable) => {
+                    if let Err(error) = rows::let_go(&gateway.records.database, row.call).await {
+                        tracing::debug!(%error, "a call is not let go of");
+                    }
+                }
+                Some(Reservation::Refused(_) | Reservation::Ended) | None => {
+                    fail(gateway, &row, EndReason::NotPlaced).await;
+                }
             }
         }
         // Perhaps it rings.
