@@ -159,10 +159,31 @@ fn count(gateway: &web::Data<Gateway>, row: &Row) {
         .take_over_ringing(&outgoing, name, agent, &campaigns, hold);
 }
 
+/// Tells whether the carrier says that a call is over, or knows of none.
+async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+    let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
+        return true; // There is nobody to ask.
+    };
+    match twilio.fetch(name).await {
+        Ok(found) => match Progress::read(&found.status) {
+            Progress::Waiting | Progress::Rings | Progress::Answered => false,
+            Progress::Unanswered(_) | Progress::Completed => true,
+        },
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask after a call");
+            error.fate() == Fate::Refused
+        }
+    }
+}
+
 /// Asks the carrier of a call that should be over, or notes that it is.
 async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
     if row.stage == Stage::Answered {
-        // Its record is closed, and the carrier's last word has not come.
+        // Its record is closed, and the carrier's last word has not come. Where its replica is gone
+        // it may still be talking.
+        if !is_over_at_carrier(gateway, row).await {
+            return;
+        }
         let talked = rows::talked(&gateway.records.database, row.call).await;
         let talked = Duration::from_millis(talked.unwrap_or(0));
         let name = row.carrier_call.as_ref();
