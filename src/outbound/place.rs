@@ -135,7 +135,12 @@ async fn note(
         let noted = noted.await.map_err(away)?;
         let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
         return match noted {
-            Noted::New => begin(gateway, row, campaign, &new.api_key).await,
+            // Beside its asker, who may leave meanwhile.
+            Noted::New => {
+                let begin = begin(gateway.clone(), row, Arc::clone(campaign), new.api_key);
+                let begun = gateway.calls().spawn(begin).await;
+                begun.unwrap_or(Err(Refused::Unavailable { again_in: AWAY_FOR }))
+            }
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
             // Whether there is room for it is just being asked.
             Noted::Known(known) if known.stage == Stage::Reserving => {
@@ -174,16 +179,17 @@ async fn note(
 
 /// Takes a turn and a slot for a call that was just noted, and has it placed.
 async fn begin(
-    gateway: &web::Data<Gateway>,
+    gateway: web::Data<Gateway>,
     mut row: Row,
-    campaign: &Arc<Campaign>,
-    api_key: &str,
+    campaign: Arc<Campaign>,
+    api_key: String,
 ) -> Result<Placed, Refused> {
-    let begun = match reserve(gateway, &row, campaign, api_key).await {
+    let gateway = &gateway;
+    let begun = match reserve(gateway, &row, &campaign, &api_key).await {
         Ok(begun) => begun,
         Err(refused) => {
             if let Refused::Full(refusal) = &refused {
-                note_refusal(gateway, &row, campaign, refusal);
+                note_refusal(gateway, &row, &campaign, refusal);
             }
             forget(gateway, &row).await;
             return Err(refused);
@@ -293,7 +299,7 @@ fn note_refusal(gateway: &web::Data<Gateway>, row: &Row, campaign: &Campaign, re
     gateway.timeline.arrived(&row.pending, arrival);
 }
 
-async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
+pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
     if let Err(error) = rows::forget(&gateway.records.database, row).await {
         // Whoever looks after calls forgets it later.
         tracing::debug!(%error, "a call that is not placed is still noted");

@@ -144,7 +144,7 @@ pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
 
 /// Looks for a call that the carrier may have placed; tells whether there is no more to look for.
 /// Only a carrier that has said so, once the call cannot ring any more, has it fail.
-async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
+pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     // What the database says, for it is there that the time of dialing is noted.
     let row = match rows::find(&gateway.records.database, call).await {
         Ok(Some(row)) if matches!(row.stage, Stage::Dialing | Stage::Unknown) => row,

@@ -16,7 +16,9 @@ use crate::{
 /// How long a replica looks after a call without saying so again: longer than a slot's lease, so
 /// that whoever takes over finds no slot of a dead one's.
 pub const HELD_MS: i64 = 35_000;
-/// How many calls are taken over at once.
+/// How long a call may be at a stage that lasts as long as a request does.
+const STUCK_MS: i64 = 30_000;
+/// How many calls are taken over, or seen to, at once.
 const AT_ONCE: i64 = 100;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -594,22 +596,32 @@ pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseErr
     write.await.map(drop)
 }
 
-/// Returns the holder's calls that ring for too long or, by their records, are over.
+/// Returns some of the holder's calls that have stayed for too long at a stage or, by their records,
+/// are over.
 pub async fn overdue(
     database: &Database,
     holder: String,
     now: i64,
 ) -> Result<Vec<Row>, DatabaseError> {
+    let stuck = now - STUCK_MS;
     let mut sql = select();
     sql.push("WHERE holder = ").bind(holder);
-    sql.push(" AND ((state = 'placed' AND rings_until < ")
+    sql.push(" AND ((state IN ('placed', 'unknown') AND rings_until < ")
         .bind(now);
+    sql.push(") OR (state = 'reserving' AND created_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'dialing' AND dialed_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'queued' AND created_at < ")
+        .bind(stuck);
     sql.push(
         ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
          outbound.call AND calls.rank >= ",
     );
     sql.bind(crate::record::OVER).push(" AND calls.ended_at < ");
-    sql.bind(now - 5_000).push(")))");
+    sql.bind(now - 5_000)
+        .push("))) ORDER BY created_at LIMIT ")
+        .bind(AT_ONCE);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.iter().map(Row::read).collect::<Result<_, _>>()?)

@@ -15,8 +15,8 @@ use crate::{
     carrier::twilio::Fate,
     gateway::Gateway,
     outbound::{
-        place::{GRACE, now, spawn_drive, take_slot},
-        progress::{Progress, apply, fail, over, reconcile},
+        place::{GRACE, forget, now, spawn_drive, take_slot},
+        progress::{Progress, apply, fail, look_once, over, reconcile},
         rows::{self, Move, Row, Stage},
     },
     record::DatabaseError,
@@ -86,21 +86,13 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
     let span = tracing::info_span!("call", call.id = %row.call);
     tracing::info!(parent: &span, stage = row.stage.as_str(), "a call's replica is gone");
     match row.stage {
-        // Its asker has had no answer: the key may be used again.
-        Stage::Reserving => {
-            let admission = &gateway.admission;
-            admission.unplaced(&row.pending, EndReason::NotPlaced).await;
-            let _ = rows::forget(&gateway.records.database, &row).await;
-            gateway.ended(&row.pending, EndReason::NotPlaced);
-        }
+        Stage::Reserving => give_up_reserving(gateway, &row).await,
         // Nothing was asked of the carrier.
         Stage::Queued => {
             let campaigns = gateway.campaigns.current();
             let campaign = campaigns.named(&row.campaign);
-            let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
-            let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
             let slot = match campaign {
-                Some(campaign) if row.created_at + window > now() => {
+                Some(campaign) if is_within_window(gateway, &row) => {
                     Some(take_slot(gateway, &row, &campaign).await)
                 }
                 Some(_) | None => None,
@@ -176,20 +168,54 @@ async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
     }
 }
 
-/// Asks the carrier of a call that should be over, or notes that it is.
+/// Sees to a call that has stayed at its stage for too long: whatever had it there is gone, as a
+/// task can be whose replica lives.
 async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
-    if row.stage == Stage::Answered {
-        // Its record is closed, and the carrier's last word has not come. Where its replica is gone
-        // it may still be talking.
-        if !is_over_at_carrier(gateway, row).await {
-            return;
+    match row.stage {
+        Stage::Reserving => give_up_reserving(gateway, row).await,
+        Stage::Queued if is_within_window(gateway, row) => {}
+        Stage::Queued => fail(gateway, row, EndReason::NotPlaced).await,
+        Stage::Dialing => {
+            let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
+            let _ = rows::advance(&gateway.records.database, step).await;
+            look_once(gateway, row.call).await;
         }
-        let talked = rows::talked(&gateway.records.database, row.call).await;
-        let talked = Duration::from_millis(talked.unwrap_or(0));
-        let name = row.carrier_call.as_ref();
-        let ended = EndReason::CarrierEnded;
-        return over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+        Stage::Unknown => drop(look_once(gateway, row.call).await),
+        Stage::Placed => settle_placed(gateway, row).await,
+        Stage::Answered => settle_answered(gateway, row).await,
+        Stage::Over => {}
     }
+}
+
+/// Its asker has had no answer: the key may be used again.
+async fn give_up_reserving(gateway: &web::Data<Gateway>, row: &Row) {
+    let admission = &gateway.admission;
+    admission.unplaced(&row.pending, EndReason::NotPlaced).await;
+    forget(gateway, row).await;
+}
+
+/// Tells whether a call may still wait for its turn.
+fn is_within_window(gateway: &Gateway, row: &Row) -> bool {
+    let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
+    let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+    row.created_at.saturating_add(window) > now()
+}
+
+/// Has a call be over whose record is closed while the carrier's last word has not come.
+async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
+    // Where its replica is gone it may still be talking.
+    if !is_over_at_carrier(gateway, row).await {
+        return;
+    }
+    let talked = rows::talked(&gateway.records.database, row.call).await;
+    let talked = Duration::from_millis(talked.unwrap_or(0));
+    let name = row.carrier_call.as_ref();
+    let ended = EndReason::CarrierEnded;
+    over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+}
+
+/// Asks the carrier of a call that has rung for too long.
+async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         return;
     };
