@@ -18,11 +18,11 @@ use crate::{
     outbound::{
         Marker, PURPOSE, Placed, Refused, Request,
         pace::{TooMany, Turn},
-        progress::{fail, named, reconcile},
+        progress::{arrival, fail, named, reconcile},
         request::invalid,
         rows::{self, Limits, Move, NewRow, Noted, Row, Stage},
     },
-    record::{Arrival, Direction, What, unix_millis},
+    record::{Arrival, What, unix_millis},
 };
 
 /// How long a call may ring on beyond its time, and the carrier may take to say so.
@@ -288,13 +288,8 @@ pub async fn take_slot(
 
 fn note_refusal(gateway: &web::Data<Gateway>, row: &Row, campaign: &Campaign, refusal: &Refusal) {
     let arrival = Arrival {
-        direction: Direction::Outbound,
-        tenant: campaign.tenant.clone(),
-        campaign: campaign.id.clone(),
-        agent: None,
-        caller: CallerId::read(&row.from),
-        called: CallerId::read(&row.to),
         refused: Some(refusal.clone()),
+        ..arrival(Some(row), &CallerId::read(&row.to), campaign)
     };
     gateway.timeline.arrived(&row.pending, arrival);
 }

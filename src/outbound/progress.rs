@@ -18,7 +18,7 @@ use crate::{
         place::now,
         rows::{self, Move, Row, Stage},
     },
-    record::What,
+    record::{Arrival, Direction, What},
 };
 
 /// How long a webhook waits for the database: the call goes on without it.
@@ -304,6 +304,13 @@ pub async fn picked_up(
             ..
         } => {
             if first {
+                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let talks = Some(agent.clone());
+                let arrival = Arrival {
+                    agent: talks,
+                    ..arrival
+                };
+                gateway.timeline.arrived(name, arrival);
                 let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
                 let step = Move::new(call, stages, Stage::Answered);
                 let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
@@ -327,14 +334,34 @@ pub async fn picked_up(
                 ticket,
             }
         }
-        Decision::Refuse { refusal, .. } => {
-            let scope = refusal.scope.kind();
-            gateway.metrics.refused(scope, refusal.reason.as_str());
+        Decision::Refuse { refusal, first } => {
+            if first {
+                let scope = refusal.scope.kind();
+                gateway.metrics.refused(scope, refusal.reason.as_str());
+                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let refused = Some(refusal);
+                gateway
+                    .timeline
+                    .arrived(name, Arrival { refused, ..arrival });
+            }
             Answer::Apology
         }
         Decision::Ended => Answer::HangUp,
     };
     (answer, campaign)
+}
+
+/// Returns who was called, and by which number as far as the row is known.
+pub fn arrival(row: Option<&Row>, callee: &CallerId, campaign: &Campaign) -> Arrival {
+    Arrival {
+        direction: Direction::Outbound,
+        tenant: campaign.tenant.clone(),
+        campaign: campaign.id.clone(),
+        agent: None,
+        caller: row.map_or(CallerId::Withheld, |row| CallerId::read(&row.from)),
+        called: callee.clone(),
+        refused: None,
+    }
 }
 
 /// Returns what a call's agent does otherwise than its campaign's, as far as the database says so in
