@@ -115,6 +115,12 @@ impl Outbound {
         }))
     }
 
+    /// Tells whether an API key may ask for one more call.
+    fn look_at_key(&self, key: &str) -> Result<(), TooMany> {
+        let keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.look(self.started.elapsed(), &key.to_owned())
+    }
+
     /// Notes that an API key asks for a call.
     fn note_key(&self, key: &str) -> Result<(), TooMany> {
         let mut keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);

@@ -112,6 +112,21 @@ impl<K: Eq + Hash + Clone> Window<K> {
         }
     }
 
+    /// Tells how long it is until one more may be noted.
+    ///
+    /// # Errors
+    /// If there were as many as there may be.
+    pub fn look(&self, now: Duration, key: &K) -> Result<(), TooMany> {
+        let past = self.past.get(key).into_iter().flatten();
+        let mut within = past.filter(|at| **at + self.lasts > now);
+        match within.next() {
+            Some(first) if within.count() + 1 >= self.most => Err(TooMany {
+                again_in: (*first + self.lasts).saturating_sub(now),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Notes one more at `now`, a time since any beginning.
     ///
     /// # Errors
@@ -150,6 +165,8 @@ mod tests {
         assert_eq!(window.note(at(0), &"a"), Ok(()));
         assert_eq!(window.note(at(10), &"a"), Ok(()));
         let again_in = at(40);
+        assert_eq!(window.look(at(20), &"a"), Err(TooMany { again_in }));
+        assert_eq!(window.look(at(60), &"a"), Ok(()), "looking notes nothing");
         assert_eq!(window.note(at(20), &"a"), Err(TooMany { again_in }));
         assert_eq!(window.note(at(20), &"b"), Ok(()), "others have their own");
         assert_eq!(window.note(at(60), &"a"), Ok(()));

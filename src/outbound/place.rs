@@ -18,12 +18,12 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, PURPOSE, Placed, Refused, Request,
-        pace::Turn,
-        progress::{fail, named, reconcile},
+        pace::{TooMany, Turn},
+        progress::{arrival, fail, named, reconcile},
         request::invalid,
         rows::{self, Limits, Move, NewRow, Noted, Row, Stage},
     },
-    record::{Arrival, Direction, What, unix_millis},
+    record::{Arrival, What, unix_millis},
 };
 
 /// How long a call may ring on beyond its time, and the carrier may take to say so.
@@ -126,13 +126,21 @@ async fn note(
     let asked_at = Instant::now();
     let row = new.row.clone();
     let mut pause = LOOK_AGAIN;
+    let away = |error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "a call cannot be noted, so it is not placed");
+        Refused::Unavailable { again_in: AWAY_FOR }
+    };
+    // Whoever asks too often costs no write; what was placed by the same key is told it anyway.
+    if let Err(too_many) = gateway.outbound.look_at_key(&new.api_key) {
+        let known = rows::by_key(&records.database, &row.tenant, &new.key);
+        if known.await.map_err(away)?.is_none() {
+            return Err(too_often(gateway, &too_many));
+        }
+    }
     loop {
         let noted = rows::note(&records.database, new.clone(), limits, &records.numbers);
-        let noted = noted.await.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a call cannot be noted, so it is not placed");
-            Refused::Unavailable { again_in: AWAY_FOR }
-        })?;
+        let noted = noted.await.map_err(away)?;
         let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
         return match noted {
             Noted::New => begin(gateway, asker, row, campaign).await,
@@ -189,7 +197,7 @@ async fn begin(
         Ok(begun) => begun,
         Err(refused) => {
             if let Refused::Full(refusal) = &refused {
-                note_refusal(gateway, &row, campaign, refusal);
+                note_refusal(gateway, &row, &campaign, refusal);
             }
             forget(gateway, &row).await;
             return Err(refused);
@@ -225,14 +233,8 @@ async fn reserve(
     api_key: &str,
 ) -> Result<(Turn, Name), Refused> {
     let outbound = &gateway.outbound;
-    let per_key = outbound.settings.per_key;
-    outbound
-        .note_key(api_key)
-        .map_err(|too_many| Refused::TooMany {
-            cap: "calls_of_one_key_within_a_minute",
-            value: per_key,
-            again_in: too_many.again_in,
-        })?;
+    let noted = outbound.note_key(api_key);
+    noted.map_err(|too_many| too_often(gateway, &too_many))?;
     let turn = outbound.pace.queue().map_err(|too_many| Refused::TooMany {
         cap: "calls_per_second",
         value: outbound.settings.per_second,
@@ -252,7 +254,16 @@ async fn reserve(
     }
 }
 
-/// Takes a slot for as long as a call may wait for its turn and ring.
+fn too_often(gateway: &Gateway, too_many: &TooMany) -> Refused {
+    Refused::TooMany {
+        cap: "calls_of_one_key_within_a_minute",
+        value: gateway.outbound.settings.per_key,
+        again_in: too_many.again_in,
+    }
+}
+
+/// Takes a slot for as long as a call may wait for its turn and ring, if it is dialed as late as
+/// may be.
 pub async fn take_slot(
     gateway: &web::Data<Gateway>,
     row: &Row,
@@ -275,7 +286,8 @@ pub async fn take_slot(
             cap: occupancy.cap,
         });
     }
-    let hold = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE;
+    let rings = row.terms.ring_for() + GRACE;
+    let hold = gateway.outbound.settings.longest_wait + row.terms.ring_for() + rings;
     let campaigns = gateway.campaigns.current();
     let reserving = gateway
         .admission
@@ -285,18 +297,13 @@ pub async fn take_slot(
 
 fn note_refusal(gateway: &web::Data<Gateway>, row: &Row, campaign: &Campaign, refusal: &Refusal) {
     let arrival = Arrival {
-        direction: Direction::Outbound,
-        tenant: campaign.tenant.clone(),
-        campaign: campaign.id.clone(),
-        agent: None,
-        caller: CallerId::read(&row.from),
-        called: CallerId::read(&row.to),
         refused: Some(refusal.clone()),
+        ..arrival(Some(row), &CallerId::read(&row.to), campaign)
     };
     gateway.timeline.arrived(&row.pending, arrival);
 }
 
-async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
+pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
     if let Err(error) = rows::forget(&gateway.records.database, row).await {
         // Whoever looks after calls forgets it later.
         tracing::debug!(%error, "a call that is not placed is still noted");
@@ -324,6 +331,9 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
             return fail(&gateway, &row, EndReason::NotPlaced).await;
         };
         mine.comes().await;
+        if Instant::now() > until {
+            return fail(&gateway, &row, EndReason::NotPlaced).await; // Its slot would lapse.
+        }
         if !begin_dialing(&gateway, &row).await {
             return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
         }
@@ -341,9 +351,10 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
                 let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
                 let _ = rows::advance(&gateway.records.database, step).await;
                 gateway.timeline.step(&row.pending, What::Unsure);
-                return reconcile(&gateway, row).await;
+                return reconcile(&gateway, row.call).await;
             }
-            Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE),
+            // More than the window is as good as the window, and can be reckoned with.
+            Fate::NotDone { wait } => wait.unwrap_or(PAUSE).max(PAUSE).min(window),
         };
         let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
         if Instant::now() + pause > until {

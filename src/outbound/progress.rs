@@ -1,6 +1,6 @@
 //! What becomes of a call once its carrier may have it: told by the carrier, or asked of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use actix_web::web;
 use tokio::time::{sleep, timeout};
@@ -18,7 +18,7 @@ use crate::{
         place::now,
         rows::{self, Move, Row, Stage},
     },
-    record::What,
+    record::{Arrival, Direction, What},
 };
 
 /// How long a webhook waits for the database: the call goes on without it.
@@ -132,52 +132,69 @@ pub async fn over(
 
 /// Looks for a call that the carrier may have placed, until it is found, has told of itself, or
 /// cannot ring any more. It is never asked for again.
-pub async fn reconcile(gateway: &web::Data<Gateway>, row: Row) {
-    let database = &gateway.records.database;
+pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
     let mut looks = LOOKS.into_iter();
     loop {
         sleep(looks.next().unwrap_or(LOOKS[LOOKS.len() - 1])).await;
-        match rows::find(database, row.call).await {
-            Ok(Some(now)) if now.stage == Stage::Unknown => {}
-            Ok(_) => return,
-            Err(_) => continue,
+        if look_once(gateway, call).await {
+            return;
         }
-        match look_for(gateway, &row).await {
-            Some(found) => {
-                tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
-                named(gateway, &row, &found.call).await;
-                apply(gateway, &row, &found).await;
-                return;
-            }
-            None if row.rings_until.is_some_and(|until| until < now())
-                || row.dialed_at.is_none() =>
+    }
+}
+
+/// Looks for a call that the carrier may have placed; tells whether there is no more to look for.
+/// Only a carrier that has said so, once the call cannot ring any more, has it fail.
+pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
+    // What the database says, for it is there that the time of dialing is noted.
+    let row = match rows::find(&gateway.records.database, call).await {
+        Ok(Some(row)) if matches!(row.stage, Stage::Dialing | Stage::Unknown) => row,
+        Ok(known) => {
+            // It has told of itself, perhaps to another replica: its slot goes by that name.
+            if let Some(row) = known
+                && let Some(name) = &row.carrier_call
             {
-                tracing::warn!("a call was not placed, as far as the carrier says");
-                return fail(gateway, &row, EndReason::NotPlaced).await;
+                gateway.admission.named(&row.pending, name).await;
             }
-            None => {}
+            return true;
+        }
+        Err(_) => return false,
+    };
+    match look_for(gateway, &row).await {
+        Ok(Some(found)) => {
+            tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
+            named(gateway, &row, &found.call).await;
+            apply(gateway, &row, &found).await;
+            true
+        }
+        Ok(None) if row.rings_until.is_none_or(|until| until < now()) => {
+            tracing::warn!("a call was not placed, as far as the carrier says");
+            fail(gateway, &row, EndReason::NotPlaced).await;
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!(%error, "cannot look for a call");
+            false
         }
     }
 }
 
 /// Asks the carrier for calls between the two numbers that it was asked for since, and that are
 /// nobody's yet: a number is called once at a time, so there is one at most.
-async fn look_for(gateway: &web::Data<Gateway>, row: &Row) -> Option<Listed> {
-    let twilio = gateway.outbound.twilio.as_ref()?;
-    let mut listed = match twilio.list(&row.to, &row.from).await {
-        Ok(listed) => listed,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "cannot look for a call");
-            return None;
-        }
+async fn look_for(
+    gateway: &web::Data<Gateway>,
+    row: &Row,
+) -> Result<Option<Listed>, Box<dyn Error + Send + Sync>> {
+    let Some(twilio) = &gateway.outbound.twilio else {
+        return Ok(None); // There is nobody to ask, and nobody who would place another.
     };
+    let mut listed = twilio.list(&row.to, &row.from).await?;
     let since = row.dialed_at.unwrap_or(row.created_at) - SKEW_MS;
     listed.retain(|it| it.created_at.is_none_or(|at| at >= since));
     let names = listed.iter().map(|it| it.call.clone()).collect();
-    let known = rows::known(&gateway.records.database, names).await.ok()?;
+    let known = rows::known(&gateway.records.database, names).await?;
     listed.retain(|it| !known.iter().any(|known| known == it.call.as_str()));
-    listed.pop() // The oldest.
+    Ok(listed.pop()) // The oldest.
 }
 
 /// Takes in how a call stands that was asked for.
@@ -287,6 +304,13 @@ pub async fn picked_up(
             ..
         } => {
             if first {
+                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let talks = Some(agent.clone());
+                let arrival = Arrival {
+                    agent: talks,
+                    ..arrival
+                };
+                gateway.timeline.arrived(name, arrival);
                 let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
                 let step = Move::new(call, stages, Stage::Answered);
                 let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
@@ -310,14 +334,34 @@ pub async fn picked_up(
                 ticket,
             }
         }
-        Decision::Refuse { refusal, .. } => {
-            let scope = refusal.scope.kind();
-            gateway.metrics.refused(scope, refusal.reason.as_str());
+        Decision::Refuse { refusal, first } => {
+            if first {
+                let scope = refusal.scope.kind();
+                gateway.metrics.refused(scope, refusal.reason.as_str());
+                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let refused = Some(refusal);
+                gateway
+                    .timeline
+                    .arrived(name, Arrival { refused, ..arrival });
+            }
             Answer::Apology
         }
         Decision::Ended => Answer::HangUp,
     };
     (answer, campaign)
+}
+
+/// Returns who was called, and by which number as far as the row is known.
+pub fn arrival(row: Option<&Row>, callee: &CallerId, campaign: &Campaign) -> Arrival {
+    Arrival {
+        direction: Direction::Outbound,
+        tenant: campaign.tenant.clone(),
+        campaign: campaign.id.clone(),
+        agent: None,
+        caller: row.map_or(CallerId::Withheld, |row| CallerId::read(&row.from)),
+        called: callee.clone(),
+        refused: None,
+    }
 }
 
 /// Returns what a call's agent does otherwise than its campaign's, as far as the database says so in

@@ -17,7 +17,9 @@ use crate::{
 /// How long a replica looks after a call without saying so again: longer than a slot's lease, so
 /// that whoever takes over finds no slot of a dead one's.
 pub const HELD_MS: i64 = 35_000;
-/// How many calls are taken over at once.
+/// How long a call may be at a stage that lasts as long as a request does.
+const STUCK_MS: i64 = 30_000;
+/// How many calls are taken over, or seen to, at once.
 const AT_ONCE: i64 = 100;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -183,6 +185,13 @@ fn select() -> Sql {
     sql
 }
 
+fn select_by_key(tenant: &str, key: &str) -> Sql {
+    let mut sql = select();
+    sql.push("WHERE tenant = ").bind(tenant.to_owned());
+    sql.push(" AND idempotency_key = ").bind(key.to_owned());
+    sql
+}
+
 /// Notes a call that a program asks for, unless its key was used, or there are too many.
 pub async fn note(
     database: &Database,
@@ -199,12 +208,7 @@ pub async fn note(
             Box::pin(async move {
                 let row = &new.row;
                 let now = row.created_at;
-                let by_key = || {
-                    let mut sql = select();
-                    sql.push("WHERE tenant = ").bind(row.tenant.clone());
-                    sql.push(" AND idempotency_key = ").bind(new.key.clone());
-                    sql
-                };
+                let by_key = || select_by_key(&row.tenant, &new.key);
                 if let Some(known) = rows(writing, by_key()).await?.pop() {
                     return Ok(Noted::Known(Box::new(known)));
                 }
@@ -365,6 +369,18 @@ pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError>
 pub async fn find(database: &Database, call: CallId) -> Result<Option<Row>, DatabaseError> {
     let mut sql = select();
     sql.push("WHERE call = ").bind(call.to_string());
+    let read = database.read(move |pool| async move { sql.read(&pool).await });
+    let rows = read.await?;
+    Ok(rows.first().map(Row::read).transpose()?)
+}
+
+/// Returns the call that was asked for by this key.
+pub async fn by_key(
+    database: &Database,
+    tenant: &str,
+    key: &str,
+) -> Result<Option<Row>, DatabaseError> {
+    let sql = select_by_key(tenant, key);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.first().map(Row::read).transpose()?)
@@ -580,22 +596,40 @@ pub async fn keep(
         .await
 }
 
-/// Returns the holder's calls that ring for too long or, by their records, are over.
+/// Says that nobody looks after a call, so that whoever looks next does.
+pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseError> {
+    let mut sql = Sql::new("UPDATE outbound SET held_until = 0 WHERE call = ");
+    sql.bind(call.to_string());
+    let write = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    write.await.map(drop)
+}
+
+/// Returns some of the holder's calls that have stayed for too long at a stage or, by their records,
+/// are over.
 pub async fn overdue(
     database: &Database,
     holder: String,
     now: i64,
 ) -> Result<Vec<Row>, DatabaseError> {
+    let stuck = now - STUCK_MS;
     let mut sql = select();
     sql.push("WHERE holder = ").bind(holder);
-    sql.push(" AND ((state = 'placed' AND rings_until < ")
+    sql.push(" AND ((state IN ('placed', 'unknown') AND rings_until < ")
         .bind(now);
+    sql.push(") OR (state = 'reserving' AND created_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'dialing' AND dialed_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'queued' AND created_at < ")
+        .bind(stuck);
     sql.push(
         ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
          outbound.call AND calls.rank >= ",
     );
     sql.bind(crate::record::OVER).push(" AND calls.ended_at < ");
-    sql.bind(now - 5_000).push(")))");
+    sql.bind(now - 5_000)
+        .push("))) ORDER BY created_at LIMIT ")
+        .bind(AT_ONCE);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.iter().map(Row::read).collect::<Result<_, _>>()?)

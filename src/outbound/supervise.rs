@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use actix_web::web;
-use tokio::time::{MissedTickBehavior, interval};
+use futures_util::{StreamExt, stream};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -14,8 +15,8 @@ use crate::{
     carrier::twilio::Fate,
     gateway::Gateway,
     outbound::{
-        place::{GRACE, now, spawn_drive, take_slot},
-        progress::{Progress, apply, fail, over, reconcile},
+        place::{GRACE, forget, now, spawn_drive, take_slot},
+        progress::{Progress, apply, fail, look_once, over, reconcile},
         rows::{self, Move, Row, Stage},
     },
     record::DatabaseError,
@@ -24,26 +25,59 @@ use crate::{
 /// How often it is looked: several times before somebody else would think that we are gone.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Looks after calls until `stop`.
+/// Of how many calls the carrier is asked at once.
+const SETTLED_AT_ONCE: usize = 8;
+
+/// Looks after calls until `stop`. That they are ours is said whatever the carrier takes to answer.
 pub async fn look_after(gateway: web::Data<Gateway>, stop: CancellationToken) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Err(error) = look(&gateway).await {
-            tracing::debug!(%error, "nobody could look after placed calls");
+    let keeping = async {
+        let mut ticks = ticks();
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            tell(keep(&gateway).await);
         }
+    };
+    let sweeping = async {
+        let mut ticks = ticks();
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            tell(sweep(&gateway).await);
+        }
+    };
+    tokio::join!(keeping, sweeping);
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn tell(looked: Result<(), DatabaseError>) {
+    if let Err(error) = looked {
+        tracing::debug!(%error, "nobody could look after placed calls");
     }
 }
 
-async fn look(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
-    let database = &gateway.records.database;
+/// Says that our calls are looked after, and takes over those that nobody looks after.
+async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
-    for row in rows::keep(database, me.clone(), now()).await? {
-        take_over(gateway, row).await;
+    for row in rows::keep(&gateway.records.database, me, now()).await? {
+        let gateway = gateway.clone();
+        let tasks = gateway.calls().clone();
+        tasks.spawn(async move { take_over(&gateway, row).await });
     }
-    for row in rows::overdue(database, me, now()).await? {
-        settle(gateway, &row).await;
-    }
+    Ok(())
+}
+
+/// Sees to our calls that have not come along as they should have.
+async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
+    let me = gateway.admission.replica().to_owned();
+    let overdue = rows::overdue(&gateway.records.database, me, now()).await?;
+    let settling = overdue.into_iter().map(|row| {
+        let gateway = gateway.clone();
+        async move { settle(&gateway, &row).await }
+    });
+    let mut settling = stream::iter(settling).buffer_unordered(SETTLED_AT_ONCE);
+    while settling.next().await.is_some() {}
     Ok(())
 }
 
@@ -52,30 +86,31 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
     let span = tracing::info_span!("call", call.id = %row.call);
     tracing::info!(parent: &span, stage = row.stage.as_str(), "a call's replica is gone");
     match row.stage {
-        // Its asker has had no answer: the key may be used again.
-        Stage::Reserving => {
-            let admission = &gateway.admission;
-            admission.unplaced(&row.pending, EndReason::NotPlaced).await;
-            let _ = rows::forget(&gateway.records.database, &row).await;
-            gateway.ended(&row.pending, EndReason::NotPlaced);
-        }
+        Stage::Reserving => give_up_reserving(gateway, &row).await,
         // Nothing was asked of the carrier.
         Stage::Queued => {
             let campaigns = gateway.campaigns.current();
             let campaign = campaigns.named(&row.campaign);
-            let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
-            let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
             let slot = match campaign {
-                Some(campaign) if row.created_at + window > now() => {
+                Some(campaign) if is_within_window(gateway, &row) => {
                     Some(take_slot(gateway, &row, &campaign).await)
                 }
                 Some(_) | None => None,
             };
-            if let Some(Reservation::Held { agent }) = slot {
-                let agent = Some(agent);
-                spawn_drive(gateway, Row { agent, ..row }, None);
-            } else {
-                fail(gateway, &row, EndReason::NotPlaced).await;
+            match slot {
+                Some(Reservation::Held { agent }) => {
+                    let agent = Some(agent);
+                    spawn_drive(gateway, Row { agent, ..row }, None);
+                }
+                // Whoever looks next tries again, for as long as it may wait.
+                Some(Reservation::Elsewhere | Reservation::Unavailable) => {
+                    if let Err(error) = rows::let_go(&gateway.records.database, row.call).await {
+                        tracing::debug!(%error, "a call is not let go of");
+                    }
+                }
+                Some(Reservation::Refused(_) | Reservation::Ended) | None => {
+                    fail(gateway, &row, EndReason::NotPlaced).await;
+                }
             }
         }
         // Perhaps it rings.
@@ -85,7 +120,7 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
             let _ = rows::advance(&gateway.records.database, step).await;
             let gateway = gateway.clone();
             let tasks = gateway.calls().clone();
-            tasks.spawn(async move { reconcile(&gateway, row).await }.instrument(span));
+            tasks.spawn(async move { reconcile(&gateway, row.call).await }.instrument(span));
         }
         Stage::Placed => count(gateway, &row),
         Stage::Answered | Stage::Over => {}
@@ -116,16 +151,71 @@ fn count(gateway: &web::Data<Gateway>, row: &Row) {
         .take_over_ringing(&outgoing, name, agent, &campaigns, hold);
 }
 
-/// Asks the carrier of a call that should be over, or notes that it is.
-async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
-    if row.stage == Stage::Answered {
-        // Its record is closed, and the carrier's last word has not come.
-        let talked = rows::talked(&gateway.records.database, row.call).await;
-        let talked = Duration::from_millis(talked.unwrap_or(0));
-        let name = row.carrier_call.as_ref();
-        let ended = EndReason::CarrierEnded;
-        return over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+/// Tells whether the carrier says that a call is over, or knows of none.
+async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+    let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
+        return true; // There is nobody to ask.
+    };
+    match twilio.fetch(name).await {
+        Ok(found) => match Progress::read(&found.status) {
+            Progress::Waiting | Progress::Rings | Progress::Answered => false,
+            Progress::Unanswered(_) | Progress::Completed => true,
+        },
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask after a call");
+            error.fate() == Fate::Refused
+        }
     }
+}
+
+/// Sees to a call that has stayed at its stage for too long: whatever had it there is gone, as a
+/// task can be whose replica lives.
+async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
+    match row.stage {
+        Stage::Reserving => give_up_reserving(gateway, row).await,
+        Stage::Queued if is_within_window(gateway, row) => {}
+        Stage::Queued => fail(gateway, row, EndReason::NotPlaced).await,
+        Stage::Dialing => {
+            let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
+            let _ = rows::advance(&gateway.records.database, step).await;
+            look_once(gateway, row.call).await;
+        }
+        Stage::Unknown => drop(look_once(gateway, row.call).await),
+        Stage::Placed => settle_placed(gateway, row).await,
+        Stage::Answered => settle_answered(gateway, row).await,
+        Stage::Over => {}
+    }
+}
+
+/// Its asker has had no answer: the key may be used again.
+async fn give_up_reserving(gateway: &web::Data<Gateway>, row: &Row) {
+    let admission = &gateway.admission;
+    admission.unplaced(&row.pending, EndReason::NotPlaced).await;
+    forget(gateway, row).await;
+}
+
+/// Tells whether a call may still wait for its turn.
+fn is_within_window(gateway: &Gateway, row: &Row) -> bool {
+    let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
+    let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+    row.created_at.saturating_add(window) > now()
+}
+
+/// Has a call be over whose record is closed while the carrier's last word has not come.
+async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
+    // Where its replica is gone it may still be talking.
+    if !is_over_at_carrier(gateway, row).await {
+        return;
+    }
+    let talked = rows::talked(&gateway.records.database, row.call).await;
+    let talked = Duration::from_millis(talked.unwrap_or(0));
+    let name = row.carrier_call.as_ref();
+    let ended = EndReason::CarrierEnded;
+    over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+}
+
+/// Asks the carrier of a call that has rung for too long.
+async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         return;
     };

@@ -1,7 +1,7 @@
 //! What goes: what is too old, and what somebody wants gone.
 //!
 //! Invariant: of a call that goes, nothing stays: neither its steps and words nor the events that
-//! tell of it.
+//! tell of it, nor what was asked for if we have placed it.
 
 use std::time::Duration;
 
@@ -104,7 +104,16 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
         return Ok(0);
     }
     // Deliveries go with their events. The call itself is last: until then it is found again.
-    for table in ["steps", "words", "usage", "recordings", "events", "calls"] {
+    let tables = [
+        "steps",
+        "words",
+        "usage",
+        "recordings",
+        "events",
+        "outbound",
+        "calls",
+    ];
+    for table in tables {
         let mut sql = Sql::new("DELETE FROM ");
         sql.push(table).push(" WHERE call IN (");
         for (number, call) in calls.iter().enumerate() {
