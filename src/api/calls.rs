@@ -182,7 +182,7 @@ pub async fn list(
         None => None,
         Some(number) => Some(found_by(&gateway, number)?),
     };
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let page = stored::list(database, asked.key.tenant(), wanted, found_by).await?;
     Ok(Json(page))
 }
@@ -199,7 +199,8 @@ pub async fn show(
     gateway: Data<Gateway>,
 ) -> Result<Json<Call>, ApiError> {
     let OfCall(call, ()) = asked.input;
-    let found = stored::find(&gateway.records.database, asked.key.tenant(), call).await?;
+    let database = &gateway.api.asking(asked.key.tenant())?;
+    let found = stored::find(database, asked.key.tenant(), call).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
 
@@ -216,7 +217,7 @@ pub async fn timeline(
 ) -> Result<Json<CallTimeline>, ApiError> {
     let OfCall(call, ()) = asked.input;
     let has_words = asked.key.may(Scope::TranscriptsRead);
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let found = stored::timeline(database, asked.key.tenant(), call, has_words).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
@@ -233,7 +234,7 @@ pub async fn transcript(
     gateway: Data<Gateway>,
 ) -> Result<Json<Transcript>, ApiError> {
     let OfCall(call, ()) = asked.input;
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let found = stored::transcript(database, asked.key.tenant(), call).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }

@@ -28,6 +28,7 @@ pub enum Code {
     BodyTooLarge,
     UnsupportedMediaType,
     TooManyFailures,
+    RateLimitExceeded,
     Internal,
     RecordsUnavailable,
 }
@@ -67,7 +68,7 @@ struct Refused {
 }
 
 impl Code {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
@@ -77,6 +78,7 @@ impl Code {
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::TooManyFailures,
+        Self::RateLimitExceeded,
         Self::Internal,
         Self::RecordsUnavailable,
     ];
@@ -140,6 +142,12 @@ impl Code {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_failures",
                 "Too many requests without a good key; ask again after `Retry-After`.",
+            ),
+            Self::RateLimitExceeded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "Too many at once or in a row: `cap` says of what, `value` how many there may be, \
+                 `used` how many there are; ask again after `Retry-After`.",
             ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,

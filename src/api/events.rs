@@ -87,7 +87,7 @@ pub async fn list(
 ) -> Result<Json<EventPage>, ApiError> {
     let Query(wanted) = asked.input;
     let limit = wanted.limit.unwrap_or(PAGE);
-    let outbox = Outbox::new(gateway.records.database.clone());
+    let outbox = Outbox::new(gateway.api.asking(asked.key.tenant())?);
     let tenant = Some(asked.key.tenant().name());
     let letters = outbox.list_dead(tenant, wanted.cursor, limit).await?;
     let is_full = letters.len() >= limit as usize;
