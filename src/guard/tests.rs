@@ -24,6 +24,23 @@ const LIMITS: Limits = Limits {
     longest_answer: 16 << 10,
 };
 
+#[tokio::test(start_paused = true)]
+async fn name_servers_that_do_not_answer_hold_so_many_threads_and_nobody_for_long() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    let (answer, answers) = std::sync::mpsc::channel::<()>();
+    let silent = move || {
+        let _ = answers.recv();
+        Ok(())
+    };
+    let slow = look_up(&PLACES, silent).await.unwrap_err();
+    assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
+    let full = look_up(&PLACES, || Ok(())).await.unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::TimedOut, "no further thread");
+    drop(answer);
+    let _place = PLACES.acquire().await.unwrap();
+    assert_eq!(PLACES.available_permits(), 0);
+}
+
 /// A listener on both loopback addresses that counts who connects.
 struct Counter {
     port: u16,
