@@ -29,8 +29,8 @@ mod fields;
 mod key;
 mod keyring;
 mod keys;
-mod turns;
 pub mod scope;
+mod turns;
 
 #[cfg(test)]
 pub mod tests;

@@ -5,6 +5,7 @@ use std::{
 };
 
 use reqwest::header::{HeaderMap, HeaderName};
+use sqlx::Row;
 use standardwebhooks::Webhook;
 use tokio::{
     sync::watch,
@@ -17,6 +18,7 @@ use super::{
     *,
 };
 use crate::{
+    api::{Action, Change},
     campaign::Name,
     config::{Config, EventSettings, RecordSettings},
     guard::GuardRules,
