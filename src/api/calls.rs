@@ -95,9 +95,9 @@ pub struct Call {
     pub campaign: Option<String>,
     /// Who talks with the caller; nobody if the call was refused.
     pub agent: Option<String>,
-    /// As much of the number as is kept.
+    /// Masked, unless the key has `numbers:read` too: then as much of the number as is kept.
     pub caller: Option<String>,
-    /// As much of the number as is kept.
+    /// Masked, unless the key has `numbers:read` too: then as much of the number as is kept.
     pub called: Option<String>,
     #[schema(schema_with = state)]
     pub state: String,
@@ -183,8 +183,9 @@ pub async fn list(
         Some(number) => Some(found_by(&gateway, number)?),
     };
     let database = &gateway.api.asking(asked.key.tenant())?;
-    let page = stored::list(database, asked.key.tenant(), wanted, found_by).await?;
-    Ok(Json(page))
+    let whole = asked.key.may(Scope::NumbersRead);
+    let page = stored::list(database, asked.key.tenant(), wanted, found_by, whole);
+    Ok(Json(page.await?))
 }
 
 /// Show a call.
@@ -200,7 +201,8 @@ pub async fn show(
 ) -> Result<Json<Call>, ApiError> {
     let OfCall(call, ()) = asked.input;
     let database = &gateway.api.asking(asked.key.tenant())?;
-    let found = stored::find(database, asked.key.tenant(), call).await?;
+    let whole = asked.key.may(Scope::NumbersRead);
+    let found = stored::find(database, asked.key.tenant(), call, whole).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
 
