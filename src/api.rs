@@ -24,13 +24,17 @@ mod key;
 mod keyring;
 mod keys;
 pub mod scope;
+mod turns;
 
 #[cfg(test)]
 pub mod tests;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{api::failures::Failures, api::keyring::Keyring, record::Database};
+use crate::{
+    api::{failures::Failures, keyring::Keyring, turns::Turns},
+    record::Database,
+};
 
 pub use answering::{RequestId, answering, no_such_route, other_method};
 pub use asked::{Asked, Input, Json, OfCall, OfEvent, Once, Query};
@@ -46,14 +50,27 @@ pub use scope::Scope;
 pub struct Api {
     keyring: Keyring,
     failures: Failures,
+    database: Database,
+    turns: Turns,
 }
 
 impl Api {
     pub fn new(database: Database) -> Self {
         Self {
-            keyring: Keyring::new(database),
+            keyring: Keyring::new(database.clone()),
             failures: Failures::new(),
+            database,
+            turns: Turns::default(),
         }
+    }
+
+    /// Returns the database for a question of a tenant's.
+    ///
+    /// # Errors
+    /// If the tenant asks as many already as it may.
+    pub fn asking(&self, tenant: &Tenant) -> Result<Database, ApiError> {
+        let turn = self.turns.take(tenant)?;
+        Ok(self.database.for_a_question(turn))
     }
 
     /// Notes now and then which keys were used, until `stop` and once more.

@@ -7,7 +7,12 @@
 mod range;
 mod url;
 
-use std::{error::Error, io, net::IpAddr, net::SocketAddr, time::Duration};
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
@@ -16,7 +21,7 @@ use reqwest::{
     header::HeaderMap,
     redirect,
 };
-use tokio::net::lookup_host;
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 pub use self::url::{GuardRules, GuardedUrl};
 
@@ -25,6 +30,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection without a request is kept, and how many to one host.
 const IDLE: Duration = Duration::from_secs(15);
 const MOST_IDLE: usize = 4;
+/// How long finding a name's addresses may take, with the wait for its turn.
+const LOOK_UP: Duration = Duration::from_secs(3);
+/// How many names are looked up at once by the whole process: each takes a thread, for as long as
+/// the tenant's name server likes.
+static LOOK_UPS: Semaphore = Semaphore::const_new(16);
 
 /// Sends requests to URLs that the rules let pass. It follows no redirects.
 #[derive(Debug, Clone)]
@@ -206,8 +216,29 @@ where
 }
 
 async fn system_lookup(name: String) -> io::Result<Vec<IpAddr>> {
-    let found = lookup_host((name, 0)).await?;
-    Ok(found.map(|address| address.ip()).collect())
+    look_up(&LOOK_UPS, move || {
+        let found = (name.as_str(), 0).to_socket_addrs()?;
+        Ok(found.map(|address| address.ip()).collect())
+    })
+    .await
+}
+
+/// Asks on a thread of its own. One that goes on after nobody waits for it keeps its place.
+async fn look_up<T: Send + 'static>(
+    places: &'static Semaphore,
+    ask: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let asked = timeout(LOOK_UP, async {
+        let place = places.acquire().await.map_err(io::Error::other)?;
+        let asking = spawn_blocking(move || {
+            let _place = place;
+            ask()
+        });
+        asking.await.map_err(io::Error::other)?
+    });
+    asked
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn is_blocked(error: &reqwest::Error) -> bool {

@@ -74,7 +74,7 @@ impl Calls {
     /// Reads a page; returns how many calls it has.
     pub async fn page(&self, question: Question) -> usize {
         let (wanted, number) = asked(question);
-        let page = page(&self.database, &self.tenant, wanted, number).await;
+        let page = page(&self.database, &self.tenant, wanted, number, true).await;
         page.expect("a page is read").calls.len()
     }
 

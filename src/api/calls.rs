@@ -97,9 +97,9 @@ pub struct Call {
     pub campaign: Option<String>,
     /// Who talks with the caller; nobody if the call was refused.
     pub agent: Option<String>,
-    /// As much of the number as is kept.
+    /// Masked, unless the key has `numbers:read` too: then as much of the number as is kept.
     pub caller: Option<String>,
-    /// As much of the number as is kept.
+    /// Masked, unless the key has `numbers:read` too: then as much of the number as is kept.
     pub called: Option<String>,
     #[schema(schema_with = state)]
     pub state: String,
@@ -184,9 +184,10 @@ pub async fn list(
         None => None,
         Some(number) => Some(found_by(&gateway, number)?),
     };
-    let database = &gateway.records.database;
-    let page = stored::list(database, asked.key.tenant(), wanted, found_by).await?;
-    Ok(Json(page))
+    let database = &gateway.api.asking(asked.key.tenant())?;
+    let whole = asked.key.may(Scope::NumbersRead);
+    let page = stored::list(database, asked.key.tenant(), wanted, found_by, whole);
+    Ok(Json(page.await?))
 }
 
 /// Show a call.
@@ -201,7 +202,9 @@ pub async fn show(
     gateway: Data<Gateway>,
 ) -> Result<Json<Call>, ApiError> {
     let OfCall(call, ()) = asked.input;
-    let found = stored::find(&gateway.records.database, asked.key.tenant(), call).await?;
+    let database = &gateway.api.asking(asked.key.tenant())?;
+    let whole = asked.key.may(Scope::NumbersRead);
+    let found = stored::find(database, asked.key.tenant(), call, whole).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
 
@@ -218,7 +221,7 @@ pub async fn timeline(
 ) -> Result<Json<CallTimeline>, ApiError> {
     let OfCall(call, ()) = asked.input;
     let has_words = asked.key.may(Scope::TranscriptsRead);
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let found = stored::timeline(database, asked.key.tenant(), call, has_words).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
@@ -235,7 +238,7 @@ pub async fn transcript(
     gateway: Data<Gateway>,
 ) -> Result<Json<Transcript>, ApiError> {
     let OfCall(call, ()) = asked.input;
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let found = stored::transcript(database, asked.key.tenant(), call).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }

@@ -44,8 +44,8 @@ enum KeysCommand {
         /// What it is for, in your own words
         #[arg(long)]
         name: String,
-        /// What it may do, with commas: calls:read, calls:write, transcripts:read, usage:read,
-        /// events:read, events:write, records:delete
+        /// What it may do, with commas: calls:read, calls:write, numbers:read,
+        /// transcripts:read, usage:read, events:read, events:write, records:delete
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
     },

@@ -164,8 +164,8 @@ impl Code {
             Self::RateLimitExceeded => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_exceeded",
-                "Too many calls at once or in a row: `cap` says which, `value` how many there may \
-                 be, `used` how many there are; ask again after `Retry-After`.",
+                "Too many at once or in a row: `cap` says of what, `value` how many there may be, \
+                 `used` how many there are; ask again after `Retry-After`.",
             ),
             Self::UsageCapExceeded => (
                 StatusCode::TOO_MANY_REQUESTS,

@@ -2,7 +2,6 @@
 
 use actix_web::web::{Data, Json};
 use serde::Serialize;
-use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -87,7 +86,7 @@ pub async fn list(
 ) -> Result<Json<EventPage>, ApiError> {
     let Query(wanted) = asked.input;
     let limit = wanted.limit.unwrap_or(PAGE);
-    let outbox = Outbox::new(gateway.records.database.clone());
+    let outbox = Outbox::new(gateway.api.asking(asked.key.tenant())?);
     let tenant = Some(asked.key.tenant().name());
     let letters = outbox.list_dead(tenant, wanted.cursor, limit).await?;
     let is_full = letters.len() >= limit as usize;
@@ -114,25 +113,11 @@ pub async fn resend(
     gateway: Data<Gateway>,
 ) -> Result<Json<Resent>, ApiError> {
     let OfEvent(event, Query(Again { endpoint })) = asked.input;
-    let database = &gateway.records.database;
-    let again = Outbox::new(database.clone()).resending(
-        Some(asked.key.tenant().name()),
-        &event,
-        endpoint.as_ref(),
-    );
-    let endpoint = endpoint.map(|endpoint| endpoint.to_string());
     let change = Change::by_key(&asked.key, &request, Action::ResendEvent, &event);
-    let write = database.write(move |writing| {
-        Box::pin(async move {
-            let deliveries = again.execute(writing).await?;
-            if deliveries > 0 {
-                let became = json!({"deliveries": deliveries, "endpoint": endpoint});
-                change.became(became).note(writing).await?;
-            }
-            Ok(deliveries)
-        })
-    });
-    match write.await? {
+    let outbox = Outbox::new(gateway.records.database.clone());
+    let tenant = Some(asked.key.tenant().name());
+    let resent = outbox.resend(tenant, &event, endpoint.as_ref(), change);
+    match resent.await? {
         0 => Err(ApiError::not_found("event that could be sent again")),
         deliveries => Ok(Json(Resent {
             event_id: event,

@@ -6,7 +6,7 @@ use actix_web::web::{Data, Json};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     call::PhoneNumber,
     gateway::Gateway,
-    record::{Database, DatabaseError, Doomed, erase_some},
+    record::{Database, DatabaseError, Doomed, PAUSE, erase_some},
 };
 
 /// How long a request goes on to delete.
@@ -104,6 +104,7 @@ pub async fn erase(
         if is_complete || Instant::now() > until {
             return Ok(Deleted { calls, is_complete });
         }
+        sleep(PAUSE).await;
     }
 }
 

@@ -7,6 +7,7 @@ use std::{fmt, str::FromStr};
 pub enum Scope {
     CallsRead,
     CallsWrite,
+    NumbersRead,
     TranscriptsRead,
     UsageRead,
     EventsRead,
@@ -20,9 +21,10 @@ pub enum Scope {
 pub struct NotAScope;
 
 impl Scope {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::CallsRead,
         Self::CallsWrite,
+        Self::NumbersRead,
         Self::TranscriptsRead,
         Self::UsageRead,
         Self::EventsRead,
@@ -34,6 +36,7 @@ impl Scope {
         match self {
             Self::CallsRead => "calls:read",
             Self::CallsWrite => "calls:write",
+            Self::NumbersRead => "numbers:read",
             Self::TranscriptsRead => "transcripts:read",
             Self::UsageRead => "usage:read",
             Self::EventsRead => "events:read",

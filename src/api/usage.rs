@@ -91,7 +91,7 @@ pub async fn show(
 ) -> Result<Json<UsageReport>, ApiError> {
     let Query(wanted) = asked.input;
     let (from, to) = wanted.times(Timestamp::now())?;
-    let database = &gateway.records.database;
+    let database = &gateway.api.asking(asked.key.tenant())?;
     let usage = used(database, asked.key.tenant(), from, to, wanted.campaign).await?;
     if usage.len() > MOST_ROWS {
         let rule = format!("there are more than {MOST_ROWS} rows: ask for a shorter time");

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    api::{Action, Change},
     campaign::Name,
     config::{Config, ConfigError},
     event::outbox::{Cursor, DeadLetter, Outbox},
@@ -98,13 +99,17 @@ async fn act(
         )),
         EventsCommand::Count => count(outbox).await,
         EventsCommand::Resend { event, endpoint } => {
-            match outbox.resend(None, &event, endpoint.as_ref()).await? {
+            let change = Change::by_operator(Action::ResendEvent, &event);
+            let again = outbox.resend(None, &event, endpoint.as_ref(), change);
+            match again.await? {
                 0 => Err(EventsError::NotFound(event)),
                 sent => Ok(resent(&format!("{event} is sent again"), sent)),
             }
         }
         EventsCommand::ResendAll { tenant, endpoint } => {
-            let sent = outbox.resend_all(&tenant, &endpoint).await?;
+            let target = format!("endpoint {endpoint}");
+            let change = Change::by_operator(Action::ResendEvent, &target).of(&tenant);
+            let sent = outbox.resend_all(&tenant, &endpoint, change).await?;
             Ok(resent("what was dead is sent again", sent))
         }
     }

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -42,6 +42,14 @@ pub struct Deliveries {
     stop: CancellationToken,
 }
 
+/// What counts deliveries, beside whatever else is done: counting may take long.
+struct Counter {
+    outbox: Outbox,
+    endpoints: watch::Receiver<Arc<Endpoints>>,
+    metrics: EventMetrics,
+    standing: Arc<Mutex<Vec<Standing>>>,
+}
+
 /// What wakes and ends workers.
 struct Dispatcher {
     outbox: Outbox,
@@ -50,7 +58,6 @@ struct Dispatcher {
     client: GuardedClient,
     schedule: Arc<Schedule>,
     metrics: EventMetrics,
-    standing: Arc<Mutex<Vec<Standing>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     workers: BTreeMap<Place, Handle>,
@@ -75,6 +82,13 @@ impl Deliveries {
     ) -> Result<Self, reqwest::Error> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let standing = Arc::default();
+        let counter = Counter {
+            outbox: Outbox::new(database.clone()),
+            endpoints: endpoints.clone(),
+            metrics: metrics.clone(),
+            standing: Arc::clone(&standing),
+        };
+        database.spawn(tasks.track_future(counter.run(stop.clone())));
         let dispatcher = Dispatcher {
             outbox: Outbox::new(database.clone()),
             database: database.clone(),
@@ -82,7 +96,6 @@ impl Deliveries {
             client: GuardedClient::new(rules)?,
             schedule: Arc::new(schedule),
             metrics,
-            standing: Arc::clone(&standing),
             tasks: tasks.clone(),
             stop: stop.clone(),
             workers: BTreeMap::new(),
@@ -120,18 +133,10 @@ impl Dispatcher {
     async fn run(mut self) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut counted: Option<Instant> = None;
         let stop = self.stop.clone();
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
             self.employ();
-            let look = async {
-                if counted.is_none_or(|at| COUNT <= at.elapsed()) {
-                    counted = Some(Instant::now());
-                    self.count().await;
-                }
-                self.wake().await;
-            };
-            if stop.run_until_cancelled(look).await.is_none() {
+            if stop.run_until_cancelled(self.wake()).await.is_none() {
                 return;
             }
         }
@@ -190,14 +195,29 @@ impl Dispatcher {
             }
         }
     }
+}
+
+impl Counter {
+    async fn run(self, stop: CancellationToken) {
+        let mut ticks = interval(COUNT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if stop.run_until_cancelled(self.count()).await.is_none() {
+                return;
+            }
+        }
+    }
 
     async fn count(&self) {
         match self.outbox.standing().await {
             Ok(standing) => {
+                let endpoints = Arc::clone(&self.endpoints.borrow());
                 let in_force = standing.iter().filter(|one| {
-                    let mut places = self.workers.keys();
-                    places.any(|it| {
-                        it.tenant.as_str() == one.tenant && it.endpoint.as_str() == one.endpoint
+                    let mut tenants = endpoints.iter();
+                    tenants.any(|(tenant, own)| {
+                        let mut own = own.iter();
+                        tenant.as_str() == one.tenant
+                            && own.any(|it| it.name.as_str() == one.endpoint)
                     })
                 });
                 self.metrics.stand(in_force.map(|one| {

@@ -28,6 +28,8 @@ pub use dead::{Cursor, DeadLetter};
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How many endpoints are asked about at once: two values each, within what a statement takes.
 const ENDPOINTS_AT_ONCE: usize = 1_000;
+/// How far the deliveries of an endpoint are counted, those that wait and those that are dead.
+const MOST_COUNTED: i64 = 100_001;
 
 /// Notes to whom an event goes, in the transaction that writes it.
 #[derive(Debug)]
@@ -75,6 +77,7 @@ pub struct Settled {
 pub struct Standing {
     pub tenant: String,
     pub endpoint: String,
+    /// 100,001 stands for that or more, as in `dead`.
     pub waiting: u64,
     /// How long ago the oldest that waits was made.
     pub oldest: Duration,
@@ -268,17 +271,41 @@ impl Outbox {
     /// # Errors
     /// If the database does not answer.
     pub async fn standing(&self) -> Result<Vec<Standing>, DatabaseError> {
-        let mut sql = Sql::new("SELECT tenant, endpoint, state, COUNT(*), ");
-        sql.push(self.now);
-        sql.push(
-            " - MIN(made_at) FROM deliveries WHERE state <> 'delivered' \
-             GROUP BY tenant, endpoint, state",
-        );
+        // From one endpoint to the next by the index, and so far along each: however many there
+        // are, it takes about as long.
+        let next = |column: &str| {
+            format!(
+                "(SELECT {column} FROM deliveries WHERE state <> 'delivered' AND \
+                 (tenant, endpoint) > (places.tenant, places.endpoint) \
+                 ORDER BY tenant, endpoint LIMIT 1)"
+            )
+        };
+        let own = "FROM deliveries d WHERE d.state <> 'delivered' AND d.tenant = places.tenant \
+             AND d.endpoint = places.endpoint AND d.state = states.state";
+        let mut sql = Sql::new("WITH RECURSIVE places (tenant, endpoint) AS (SELECT ");
+        sql.push("MIN(tenant), (SELECT endpoint FROM deliveries WHERE state <> 'delivered' ");
+        sql.push("ORDER BY tenant, endpoint LIMIT 1) FROM deliveries ");
+        sql.push("WHERE state <> 'delivered' UNION ALL SELECT ");
+        sql.push(&next("tenant")).push(", ").push(&next("endpoint"));
+        sql.push(" FROM places WHERE places.tenant IS NOT NULL) ");
+        sql.push("SELECT places.tenant, places.endpoint, states.state, ");
+        sql.push("(SELECT COUNT(*) FROM (SELECT 1 ").push(own);
+        sql.push(" LIMIT ")
+            .bind(MOST_COUNTED)
+            .push(") AS counted), ");
+        sql.push(self.now).push(" - (SELECT MIN(d.made_at) ");
+        sql.push(own).push(") FROM places, ");
+        sql.push("(SELECT 'waiting' AS state UNION ALL SELECT 'dead') AS states ");
+        sql.push("WHERE places.tenant IS NOT NULL");
         let read = self
             .database
             .read(move |pool| async move { sql.read(&pool).await });
         let mut standing: BTreeMap<(String, String), Standing> = BTreeMap::new();
         for row in read.await? {
+            let count = u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default();
+            if count == 0 {
+                continue;
+            }
             let (tenant, endpoint): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let place = standing.entry((tenant.clone(), endpoint.clone()));
             let place = place.or_insert_with(|| Standing {
@@ -288,7 +315,6 @@ impl Outbox {
                 oldest: Duration::ZERO,
                 dead: 0,
             });
-            let count = u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default();
             if row.try_get::<String, _>(2)? == "dead" {
                 place.dead = count;
             } else {

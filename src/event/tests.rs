@@ -5,6 +5,7 @@ use std::{
 };
 
 use reqwest::header::{HeaderMap, HeaderName};
+use sqlx::Row;
 use standardwebhooks::Webhook;
 use tokio::{
     sync::watch,
@@ -17,6 +18,7 @@ use super::{
     *,
 };
 use crate::{
+    api::{Action, Change},
     campaign::Name,
     config::{Config, EventSettings, RecordSettings},
     guard::GuardRules,
@@ -255,7 +257,7 @@ async fn an_event_that_fails_is_tried_until_it_is_dead_and_can_be_sent_again() {
             let (tenant, endpoint) = (name(tenant), Some(name(endpoint)));
             async move {
                 outbox
-                    .resend(Some(&tenant), "evt_1", endpoint.as_ref())
+                    .resend(Some(&tenant), "evt_1", endpoint.as_ref(), change("evt_1"))
                     .await
                     .unwrap()
             }
@@ -266,8 +268,22 @@ async fn an_event_that_fails_is_tried_until_it_is_dead_and_can_be_sent_again() {
         post.done().await;
         assert_eq!(post.standing().await, [("crm".to_owned(), 0, 1)]);
         assert_eq!(resend("acme", "crm").await, 1, "though it is delivered");
-        let all = post.outbox.resend_all(&name("acme"), &name("crm")).await;
+        let all = change("endpoint crm");
+        let all = post
+            .outbox
+            .resend_all(&name("acme"), &name("crm"), all)
+            .await;
         assert_eq!(all.unwrap(), 1);
+        let noted = post.database.read(|pool| async move {
+            let sql = Sql::new("SELECT target, became FROM audit ORDER BY entry");
+            sql.read(&pool).await
+        });
+        let noted: Vec<(String, String)> = noted.await.unwrap().iter().map(row).collect();
+        let one = |target: &str| {
+            let became = r#"{"deliveries":1,"endpoint":"crm"}"#;
+            (target.to_owned(), became.to_owned())
+        };
+        assert_eq!(noted, [one("evt_1"), one("evt_1"), one("endpoint crm")]);
         post.done().await;
         replica.close().await;
         assert_eq!(post.standing().await, []);
@@ -434,6 +450,14 @@ async fn what_a_replica_leaves_another_sends_and_endpoints_may_change_meanwhile(
         assert_eq!(received(&after), ["evt_1", "evt_2"]);
     })
     .await;
+}
+
+fn change(target: &str) -> Change {
+    Change::by_operator(Action::ResendEvent, target)
+}
+
+fn row(row: &sqlx::any::AnyRow) -> (String, String) {
+    (row.get(0), row.get(1))
 }
 
 #[test]

@@ -24,6 +24,22 @@ const LIMITS: Limits = Limits {
     longest_answer: 16 << 10,
 };
 
+#[tokio::test]
+async fn name_servers_that_do_not_answer_hold_so_many_threads_and_nobody_for_long() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    let (answer, answers) = std::sync::mpsc::channel::<()>();
+    let silent = look_up(&PLACES, move || {
+        let _ = answers.recv();
+        Ok(())
+    });
+    let next = look_up(&PLACES, || Ok(()));
+    let (silent, next) = tokio::join!(silent, next);
+    assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(next.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    drop(answer);
+    look_up(&PLACES, || Ok(())).await.unwrap();
+}
+
 /// A listener on both loopback addresses that counts who connects.
 struct Counter {
     port: u16,

@@ -197,7 +197,7 @@ async fn begin(
         Ok(begun) => begun,
         Err(refused) => {
             if let Refused::Full(refusal) = &refused {
-                note_refusal(gateway, &row, &campaign, refusal);
+                note_refusal(gateway, &row, campaign, refusal);
             }
             forget(gateway, &row).await;
             return Err(refused);

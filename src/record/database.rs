@@ -1,7 +1,7 @@
 //! The database, by the same queries whichever it is. It has a thread of its own, so that neither
 //! a call's audio nor the slot store waits for it, and it for neither.
 
-use std::{fmt, future::Future, thread, time::Duration};
+use std::{any::Any as Anything, fmt, future::Future, sync::Arc, thread, time::Duration};
 
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret;
@@ -23,6 +23,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long one question may take altogether.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
+/// How many questions of tenants' are asked at once, of all of them: what calls and events need
+/// waits for none of those.
+const ASKERS: u32 = 3;
 /// What a statement may bind at most, with room to spare: SQLite takes 32,766 values.
 pub const MOST_VALUES: usize = 8_192;
 
@@ -39,6 +42,9 @@ pub struct Database {
     tasks: TaskTracker,
     writing: AnyPool,
     reading: AnyPool,
+    asking: AnyPool,
+    /// What is held until a question is answered, where it is a tenant's.
+    turn: Option<Arc<dyn Anything + Send + Sync>>,
     stop: CancellationToken,
 }
 
@@ -98,14 +104,14 @@ impl Database {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let _entered = handle.enter();
-        let pool = |connections| {
+        let pool = |connections, session: Option<&'static str>| {
             let options = AnyPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(CONNECT_WITHIN)
                 .after_connect(move |connection, _| {
                     Box::pin(async move {
-                        if kind == Kind::Sqlite {
-                            connection.execute(PRAGMAS).await?;
+                        if let Some(session) = session {
+                            connection.execute(session).await?;
                         }
                         Ok(())
                     })
@@ -113,8 +119,18 @@ impl Database {
             options.connect_lazy(&url)
         };
         // SQLite has one writer at a time: a second one of ours would only wait for it.
-        let writing = pool(if kind == Kind::Sqlite { 1 } else { READERS })?;
-        let reading = pool(READERS)?;
+        let (writing, reading, asking) = match kind {
+            Kind::Sqlite => (
+                pool(1, Some(PRAGMAS))?,
+                pool(READERS, Some(PRAGMAS))?,
+                pool(ASKERS, Some(PRAGMAS))?,
+            ),
+            Kind::Postgres => (
+                pool(READERS, None)?,
+                pool(READERS, None)?,
+                pool(ASKERS, Some(QUESTIONS_END))?,
+            ),
+        };
         thread::Builder::new()
             .name("records".to_owned())
             .spawn(move || runtime.block_on(stopped.cancelled()))
@@ -125,12 +141,25 @@ impl Database {
             tasks: TaskTracker::new(),
             writing,
             reading,
+            asking,
+            turn: None,
             stop,
         })
     }
 
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Returns the same database for a question of a tenant's, which waits for other tenants' only,
+    /// and keeps nobody else waiting. `turn` is held until the database is done with what is asked,
+    /// also if nobody waits for the answer any more.
+    pub fn for_a_question(&self, turn: impl Anything + Send + Sync) -> Self {
+        Self {
+            reading: self.asking.clone(),
+            turn: Some(Arc::new(turn)),
+            ..self.clone()
+        }
     }
 
     /// Makes the tables, or brings them up to date. Replicas may do so at the same time.
@@ -203,7 +232,12 @@ impl Database {
         work: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         // Queries' futures are large, and nested in those of whoever asks.
-        let work = Box::pin(timeout(ANSWER_WITHIN, work));
+        let turn = self.turn.clone();
+        let work = Box::pin(async move {
+            let done = timeout(ANSWER_WITHIN, work).await;
+            drop(turn);
+            done
+        });
         match self.tasks.spawn_on(work, &self.runtime).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(DatabaseError::TooSlow),
@@ -219,9 +253,11 @@ impl Database {
     /// Closes the connections, and ends the thread once what runs there is done.
     pub async fn close(&self) {
         let (writing, reading) = (self.writing.clone(), self.reading.clone());
+        let asking = self.asking.clone();
         let closing = async move {
             writing.close().await;
             reading.close().await;
+            asking.close().await;
             Ok(())
         };
         if let Err(error) = self.run(closing).await {
@@ -235,6 +271,9 @@ impl Database {
 /// outlives a loss of power.
 const PRAGMAS: &str =
     "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;";
+
+/// Postgres goes on with a question that nobody waits for, and its connection is not free until then.
+const QUESTIONS_END: &str = "SET statement_timeout = '10s'";
 
 /// A replica that is older than the tables serves as well: migrations only add.
 fn migrations() -> sqlx::migrate::Migrator {

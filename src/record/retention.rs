@@ -17,7 +17,7 @@ use crate::{
 /// How many calls go in one transaction.
 const AT_ONCE: i64 = 200;
 /// The pause between two of them, in which others write.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 /// How often somebody looks whether it is time.
 const LOOK: Duration = Duration::from_secs(300);
 /// How often a replica, whichever, sees to what is too old.
@@ -61,9 +61,13 @@ impl Doomed {
     fn question(&self) -> Sql {
         let mut sql = Sql::new("SELECT call FROM calls WHERE ");
         if let Some(tenant) = &self.tenant {
-            // No index of tenants': those of numbers and days are shorter ways.
-            sql.push("tenant || '' = ").bind(tenant.to_string());
-            sql.push(" AND ");
+            sql.push(match &self.which {
+                // A number has few calls: the way to it is by its own index.
+                Which::OfNumber(_) => "tenant || '' = ",
+                // The tenant's index is in the order of time.
+                Which::Before(_) | Which::TooOld(_) => "tenant = ",
+            });
+            sql.bind(tenant.to_string()).push(" AND ");
         }
         match &self.which {
             Which::OfNumber(number) => {
@@ -72,7 +76,9 @@ impl Doomed {
             }
             Which::Before(at) | Which::TooOld(at) => {
                 sql.push("rang_at < ").bind(*at);
-                sql.push(" AND rang_at / 86400000 <= ").bind(*at / DAY_MS);
+                if self.tenant.is_none() {
+                    sql.push(" AND rang_at / 86400000 <= ").bind(*at / DAY_MS);
+                }
             }
         }
         match &self.which {

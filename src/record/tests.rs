@@ -104,7 +104,11 @@ fn call(name: &str) -> CarrierCallId {
 }
 
 fn arrival(refused: bool) -> Fact {
-    Fact::Arrived(Box::new(Arrival {
+    Fact::Arrived(arrived(refused))
+}
+
+fn arrived(refused: bool) -> Box<Arrival> {
+    Box::new(Arrival {
         direction: Direction::Inbound,
         tenant: "acme".parse().unwrap(),
         campaign: "sales".parse().unwrap(),
@@ -117,15 +121,12 @@ fn arrival(refused: bool) -> Fact {
             used: 15,
             cap: 15,
         }),
-    }))
+    })
 }
 
 /// The same call, as whoever takes it for lost knows it.
 fn lost() -> Fact {
-    match arrival(false) {
-        Fact::Arrived(arrival) => Fact::Lost(arrival),
-        other => other,
-    }
+    Fact::Lost(arrived(false))
 }
 
 fn said(text: &str) -> Fact {

@@ -128,7 +128,7 @@ pub async fn hang_up(
 ) -> Result<HttpResponse, ApiError> {
     let OfCall(call, ()) = asked.input;
     let database = &gateway.records.database;
-    let found = stored::find(database, asked.key.tenant(), call).await?;
+    let found = stored::find(database, asked.key.tenant(), call, false).await?;
     let found = found.ok_or_else(|| ApiError::not_found("call"))?;
     let answer = HttpResponse::Accepted().json(HungUp {
         call_id: call.to_string(),

@@ -34,7 +34,8 @@ pub struct Cursor {
 #[error("not a cursor that a page ended with")]
 pub struct NotACursor;
 
-/// Returns a page of a tenant's calls, the latest first.
+/// Returns a page of a tenant's calls, the latest first, with numbers as `whole` as they are kept,
+/// or masked.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -43,6 +44,7 @@ pub async fn list(
     tenant: &Tenant,
     wanted: Wanted,
     found_by: Option<String>,
+    whole: bool,
 ) -> Result<CallPage, DatabaseError> {
     let limit = wanted.limit.unwrap_or(PAGE) as usize;
     let sql = question(Sql::new(""), tenant, wanted, found_by, limit);
@@ -54,7 +56,7 @@ pub async fn list(
         next_cursor: None,
     };
     for row in rows.iter().take(limit) {
-        page.calls.push(read(row)?);
+        page.calls.push(read(row, whole)?);
     }
     if rows.len() > limit
         && let Some(last) = rows.get(limit - 1)
@@ -110,7 +112,7 @@ fn question(
     sql
 }
 
-/// Returns a call of the tenant's.
+/// Returns a call of the tenant's, with numbers as `whole` as they are kept, or masked.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -118,11 +120,12 @@ pub async fn find(
     database: &Database,
     tenant: &Tenant,
     call: CallId,
+    whole: bool,
 ) -> Result<Option<Call>, DatabaseError> {
     let sql = of_tenant(COLUMNS, tenant, call);
-    let found = database.read(|pool| async move {
+    let found = database.read(move |pool| async move {
         let rows = sql.read(&pool).await?;
-        rows.first().map(read).transpose()
+        rows.first().map(|row| read(row, whole)).transpose()
     });
     found.await
 }
@@ -247,16 +250,16 @@ fn cut(rows: &[AnyRow]) -> bool {
     rows.len() >= usize::try_from(MOST_MOMENTS).unwrap_or(usize::MAX)
 }
 
-fn read(row: &AnyRow) -> Result<Call, sqlx::Error> {
+fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let time = |column: &str| {
         let at: Option<i64> = row.try_get(column)?;
         Ok::<_, sqlx::Error>(at.map(date))
     };
-    // A tenant may see as much of a number as is kept; a code says nothing to people.
-    let number = |whole: &str, shown: &str| {
-        let whole = text(whole)?.filter(|whole| !whole.starts_with("h:"));
-        Ok::<_, sqlx::Error>(whole.map_or(text(shown)?, Some))
+    let number = |kept: &str, shown: &str| {
+        // A code says nothing to people.
+        let kept = text(kept)?.filter(|kept| whole && !kept.starts_with("h:"));
+        Ok::<_, sqlx::Error>(kept.map_or(text(shown)?, Some))
     };
     let metadata = text("metadata")?;
     Ok(Call {

@@ -20,6 +20,9 @@ async fn calls_are_listed_by_pages_and_filters() {
     }
     put_call(&api.database, "CAother", "other", now).await;
     let key = api.key("acme", &[Scope::CallsRead]).await;
+    let whole = api
+        .key("acme", &[Scope::CallsRead, Scope::NumbersRead])
+        .await;
     let mut seen = Vec::new();
     let mut path = "/v1/calls?limit=3".to_owned();
     loop {
@@ -60,10 +63,18 @@ async fn calls_are_listed_by_pages_and_filters() {
     let (_, call) = api
         .ask("GET", &format!("/v1/calls/{}", seen[0]), Some(&key))
         .await;
+    let masked = "+9*******4567";
     assert_eq!(
         (&call["caller"], &call["talked_ms"]),
-        (&"+972501234567".into(), &90_000.into())
+        (&masked.into(), &90_000.into())
     );
+    for (key, caller) in [(&key, masked), (&whole, "+972501234567")] {
+        let path = format!("/v1/calls/{}", seen[0]);
+        let (_, call) = api.ask("GET", &path, Some(key)).await;
+        assert_eq!(call["caller"], caller);
+        let (_, page) = api.ask("GET", "/v1/calls?limit=1", Some(key)).await;
+        assert_eq!(page["calls"][0]["caller"], caller);
+    }
     api.end().await;
 }
 

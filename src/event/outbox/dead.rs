@@ -3,16 +3,21 @@
 use std::{fmt, str::FromStr};
 
 use serde::Serialize;
+use serde_json::json;
 use sqlx::{Row, any::AnyRow};
+use tokio::time::sleep;
 
 use crate::{
+    api::Change,
     campaign::Name,
     event::outbox::Outbox,
-    record::{DatabaseError, Sql},
+    record::{DatabaseError, PAUSE, Sql},
 };
 
 /// How many letters one page has at most.
 const LONGEST_PAGE: u32 = 200;
+/// How many are sent again in one transaction.
+const AT_ONCE: i64 = 300;
 
 /// A delivery that is not tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,7 +86,8 @@ impl Outbox {
 
     /// Sends an event again, from the first try on: to one endpoint of its tenant's, or to every
     /// one for which it is dead. One that was delivered is sent again only to an endpoint that is
-    /// named. Returns to how many endpoints it goes; none where there is no such event.
+    /// named. Returns to how many endpoints it goes, which `change` notes; none where there is no
+    /// such event.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -90,12 +96,8 @@ impl Outbox {
         tenant: Option<&Name>,
         event: &str,
         endpoint: Option<&Name>,
+        change: Change,
     ) -> Result<u64, DatabaseError> {
-        self.execute(self.resending(tenant, event, endpoint)).await
-    }
-
-    /// Returns the statement of [`Self::resend`], for whoever notes beside it who asked for it.
-    pub fn resending(&self, tenant: Option<&Name>, event: &str, endpoint: Option<&Name>) -> Sql {
         let mut sql = self.sending_again();
         sql.push(" AND event = ").bind(event.to_owned());
         if let Some(tenant) = tenant {
@@ -105,19 +107,50 @@ impl Outbox {
             Some(endpoint) => sql.push(" AND endpoint = ").bind(endpoint.to_string()),
             None => sql.push(" AND state = 'dead'"),
         };
-        sql
+        self.send_again(sql, 0, endpoint, change).await
     }
 
-    /// Sends every dead letter of an endpoint again. Returns how many there are.
+    /// Sends every dead letter of an endpoint again. Returns how many there are, which `change`
+    /// notes.
     ///
     /// # Errors
-    /// If the database does not answer.
-    pub async fn resend_all(&self, tenant: &Name, endpoint: &Name) -> Result<u64, DatabaseError> {
-        let mut sql = self.sending_again();
-        sql.push(" AND state = 'dead' AND tenant = ")
-            .bind(tenant.to_string());
-        sql.push(" AND endpoint = ").bind(endpoint.to_string());
-        self.execute(sql).await
+    /// If the database does not answer; those that were counted until then are sent again.
+    pub async fn resend_all(
+        &self,
+        tenant: &Name,
+        endpoint: &Name,
+        change: Change,
+    ) -> Result<u64, DatabaseError> {
+        let of = |sql: &mut Sql| {
+            sql.push(" state = 'dead' AND tenant = ")
+                .bind(tenant.to_string());
+            sql.push(" AND endpoint = ").bind(endpoint.to_string());
+        };
+        // What dies again meanwhile is not sent a third time.
+        let mut latest = Sql::new("SELECT MAX(ended_at) FROM deliveries WHERE");
+        of(&mut latest);
+        let read = self.database.read(|pool| async move {
+            let rows = latest.read(&pool).await?;
+            rows.first().map_or(Ok(None), |row| row.try_get(0))
+        });
+        let latest: Option<i64> = read.await?;
+        let mut sent = 0;
+        loop {
+            let mut sql = self.sending_again();
+            sql.push(" AND endpoint = ").bind(endpoint.to_string());
+            sql.push(" AND event IN (SELECT event FROM deliveries WHERE");
+            of(&mut sql);
+            sql.push(" AND ended_at <= ")
+                .bind(latest.unwrap_or_default());
+            sql.push(" LIMIT ").bind(AT_ONCE).push(")");
+            let more = self.send_again(sql, sent, Some(endpoint), change.clone());
+            let more = more.await?;
+            if more == 0 {
+                return Ok(sent);
+            }
+            sent += more;
+            sleep(PAUSE).await;
+        }
     }
 
     fn sending_again(&self) -> Sql {
@@ -129,11 +162,26 @@ impl Outbox {
         sql
     }
 
-    async fn execute(&self, sql: Sql) -> Result<u64, DatabaseError> {
-        let written = self
-            .database
-            .write(move |writing| Box::pin(async move { sql.execute(writing).await }));
-        written.await
+    /// Sends some again, after others of the same change.
+    async fn send_again(
+        &self,
+        sql: Sql,
+        before: u64,
+        endpoint: Option<&Name>,
+        change: Change,
+    ) -> Result<u64, DatabaseError> {
+        let endpoint = endpoint.map(ToString::to_string);
+        let write = self.database.write(move |writing| {
+            Box::pin(async move {
+                let sent = sql.execute(writing).await?;
+                if sent > 0 {
+                    let became = json!({"deliveries": before + sent, "endpoint": endpoint});
+                    change.became(became).note(writing).await?;
+                }
+                Ok(sent)
+            })
+        });
+        write.await
     }
 }
 
