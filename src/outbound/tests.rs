@@ -166,6 +166,10 @@ async fn a_placed_call_is_picked_up_talks_and_leaves_nothing_behind() {
     );
     let row = house.row(&placed.id).await;
     assert_eq!(row.carrier_call.unwrap().as_str(), calls[0].sid);
+    let started = "SELECT event FROM events WHERE kind = 'call.started'";
+    assert_eq!(house.database.ask(started).await.len(), 1);
+    let agents = "SELECT call FROM calls WHERE agent IS NOT NULL";
+    assert_eq!(house.database.ask(agents).await.len(), 1);
     house.close().await;
 }
 
@@ -344,6 +348,20 @@ async fn nobody_is_called_who_may_not_be() {
 
 /// Puts a call into the database as a replica left it that has died.
 async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
+    leave_since(house, stage, number, rows::HELD_MS).await
+}
+
+async fn leave_since(house: &House, stage: Stage, number: &str, ago_ms: i64) -> rows::Row {
+    leave_as(house, "a-dead-one", stage, number, ago_ms).await
+}
+
+async fn leave_as(
+    house: &House,
+    holder: &str,
+    stage: Stage,
+    number: &str,
+    ago_ms: i64,
+) -> rows::Row {
     let gateway = house.running.gateway();
     let pending = crate::call::CarrierCallId::pending(crate::call::Carrier::Twilio);
     let now = place::now();
@@ -360,7 +378,7 @@ async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
         from: "+972722234567".to_owned(),
         terms: Request::read(&body).unwrap().terms,
         stage,
-        created_at: now - rows::HELD_MS,
+        created_at: now - ago_ms,
         dialed_at: None,
         rings_until: None,
     };
@@ -368,7 +386,7 @@ async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
         row: row.clone(),
         key: number.to_owned(),
         api_key: "key".to_owned(),
-        holder: "a-dead-one".to_owned(),
+        holder: holder.to_owned(),
         to: number.parse().unwrap(),
         from: "+972722234567".parse().unwrap(),
     };
@@ -386,7 +404,7 @@ async fn leave(house: &House, stage: Stage, number: &str) -> rows::Row {
         rings_until: Some(now + 6_000),
         ..rows::Move::new(
             row.call,
-            &[Stage::Reserving, Stage::Queued, Stage::Dialing],
+            &[Stage::Reserving, Stage::Queued, Stage::Dialing, Stage::Over],
             stage,
         )
     };
@@ -409,6 +427,42 @@ async fn what_a_dead_replica_has_not_asked_for_is_asked_for_and_the_rest_is_look
     let gateway = house.running.gateway();
     let gone = async || {
         let found = rows::find(&gateway.records.database, reserving.call).await;
+        found.unwrap().is_none()
+    };
+    house.until(gone).await;
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_over_without_a_word_in_its_record_is_closed_there_later() {
+    let house = House::open(&[]).await;
+    let lately = leave_since(&house, Stage::Over, "+972502345671", 0).await;
+    let long_ago = leave_since(&house, Stage::Over, "+972502345672", 0).await;
+    for ages in [
+        "UPDATE outbound SET held_until = 0 WHERE to_number = '+972502345672'",
+        "UPDATE calls SET rang_at = rang_at - 90000 WHERE call IN \
+         (SELECT call FROM outbound WHERE to_number = '+972502345672')",
+    ] {
+        house.database.ask(ages).await;
+    }
+    let ended = house.over(&long_ago.call.to_string()).await;
+    let lost = "instance_lost".to_owned();
+    assert_eq!(ended, (lost.clone(), lost));
+    let open = "SELECT call FROM calls WHERE rank < 90";
+    let open = house.database.ask(open).await;
+    assert_eq!(open.len(), 1, "{open:?}: its last word may be on its way");
+    assert!(format!("{open:?}").contains(&lately.call.to_string()));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_no_task_drives_any_more_is_seen_to_though_its_replica_lives() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let row = leave_as(&house, &me, Stage::Reserving, "+972502345671", 31_000).await;
+    let gateway = house.running.gateway();
+    let gone = async || {
+        let found = rows::find(&gateway.records.database, row.call).await;
         found.unwrap().is_none()
     };
     house.until(gone).await;

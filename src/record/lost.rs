@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{
-    Database, DatabaseError, OVER, Sql, State,
+    Database, DatabaseError, Direction, OVER, Sql, State,
     database::Writing,
     unix_millis,
     writer::{CallFacts, Told, announce, columns},
@@ -20,6 +20,8 @@ use crate::record::{
 const BEAT: Duration = Duration::from_secs(2);
 /// How long a replica may be silent: as long as a slot's lease.
 const SILENT_FOR: Duration = Duration::from_secs(30);
+/// How long the end of a call that nobody has picked up may take to be written.
+const UNWRITTEN_FOR_MS: i64 = 60_000;
 /// How many calls are closed at once.
 const AT_ONCE: i64 = 200;
 
@@ -73,7 +75,54 @@ async fn look(
             close_calls_of(database, told, &other).await?;
         }
     }
+    close_unwritten(database, told).await
+}
+
+/// Closes the records of calls that we have placed, that nobody has picked up and that are over:
+/// whoever has seen their end was gone before it was written.
+async fn close_unwritten(database: &Database, told: &Arc<dyn Told>) -> Result<(), DatabaseError> {
+    let told = Arc::clone(told);
+    let closed = database.write(move |writing| {
+        Box::pin(async move { close_some_unwritten(writing, told.as_ref()).await })
+    });
+    let closed = closed.await?;
+    if closed > 0 {
+        tracing::warn!(
+            closed,
+            "placed calls were over without a record of it: they are closed"
+        );
+    }
     Ok(())
+}
+
+async fn close_some_unwritten(
+    writing: &mut Writing,
+    told: &dyn Told,
+) -> Result<usize, sqlx::Error> {
+    let now = i64::try_from(unix_millis()).unwrap_or(i64::MAX);
+    let lost = State::InstanceLost;
+    let mut sql = Sql::new("UPDATE calls SET state = ");
+    sql.bind(lost.as_str()).push(", rank = ").bind(lost.rank());
+    sql.push(", reason = ").bind(lost.as_str());
+    sql.push(", blame = 'callgate', ended_at = ").bind(now);
+    // Open ones are few, and those of calls that ring have no replica.
+    sql.push(" WHERE rank < 90 AND call IN (SELECT call FROM calls WHERE rank < 90");
+    sql.push(" AND replica IS NULL AND rank < 40 AND direction = ")
+        .bind(Direction::Outbound.as_str());
+    sql.push(" AND rang_at < ").bind(now - UNWRITTEN_FOR_MS);
+    // Whoever looked after it said so until it was over: its last word may still be on its way.
+    sql.push(
+        " AND NOT EXISTS (SELECT 1 FROM outbound WHERE outbound.call = calls.call \
+         AND (outbound.state <> 'over' OR outbound.held_until > ",
+    );
+    sql.bind(now).push(")) LIMIT ").bind(AT_ONCE);
+    sql.push(") RETURNING ").push(columns());
+    let closed = sql.fetch_all(writing).await?;
+    for row in &closed {
+        let facts = CallFacts::read(row)?;
+        announce(writing, &facts, "call.ended", unix_millis(), None, told).await?;
+    }
+    Ok(closed.len())
 }
 
 /// Shows that we live; returns every replica that has shown itself or has a call that is not over,
