@@ -30,6 +30,7 @@ impl Slots {
             url: url.into(),
             key_prefix: String::new(),
             cluster: false,
+            timeout: Duration::from_millis(60),
         };
         let (lease, metrics) = (Duration::from_secs(30), CapacityMetrics::new());
         let store = RedisStore::new(&settings, "0123abcd".to_owned(), lease, metrics);

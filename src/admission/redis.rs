@@ -43,8 +43,6 @@ pub use error::StoreError;
 pub use link::{Flaw, Inspection};
 pub use table::SlotRow;
 
-/// How long a caller waits for the store.
-const BUDGET: Duration = Duration::from_millis(60);
 /// How long a heartbeat does: it is better late than never.
 const PATIENCE: Duration = HEARTBEAT;
 /// How many operations for callers may be under way at once.
@@ -116,7 +114,7 @@ impl RedisStore {
             keys: Keys::new(settings.key_prefix.clone()),
             replica,
             lease,
-            budget: BUDGET,
+            budget: settings.timeout,
             in_flight: Semaphore::new(MOST_IN_FLIGHT),
             away: AtomicBool::new(false),
             metrics,

@@ -2,7 +2,7 @@
 
 mod agents;
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use crate::{
     admission::{
@@ -234,6 +234,14 @@ impl Released {
 }
 
 impl Store {
+    /// Tells whether a renewal took longer than callers wait for the store.
+    pub fn is_slow(&self, renewal: &Renewal<'_>, took: Duration) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(store) => store.is_slow(renewal, took),
+        }
+    }
+
     pub async fn acquire(
         &self,
         now: Millis,

@@ -53,7 +53,8 @@ impl Admission {
         let began = self.clock.elapsed();
         match self.store.renew(self.clock.local(), &renewal).await {
             Ok(renewed) => {
-                let was_slow = renewal.is_slow(self.clock.elapsed().saturating_sub(began));
+                let took = self.clock.elapsed().saturating_sub(began);
+                let was_slow = self.store.is_slow(&renewal, took);
                 self.renewed(&renewed, &claims, was_slow, &mut upkeep);
             }
             Err(error) => self.failed(&error),

@@ -1,5 +1,7 @@
 //! Where slots are counted.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::reader::{Environment, Reader};
@@ -25,6 +27,8 @@ pub struct RedisSettings {
     pub key_prefix: String,
     /// `REDIS_CLUSTER`: whether it is a Redis Cluster. Default off.
     pub cluster: bool,
+    /// `REDIS_TIMEOUT_MS`: how long a caller waits for it. Default 60 ms, at most a second.
+    pub timeout: Duration,
 }
 
 /// Who is admitted while Redis is away.
@@ -55,6 +59,7 @@ impl RedisSettings {
     fn load(read: &Reader<impl Environment>) -> Option<Self> {
         let key_prefix = key_prefix(read);
         let cluster = read.switch("REDIS_CLUSTER");
+        let timeout = Duration::from_millis(read.number("REDIS_TIMEOUT_MS", 60, 10..=1_000));
         let url = read.secret("REDIS_URL")?;
         if !is_address(url.expose_secret()) {
             let rule = "the address of a Redis: redis://host:6379/0, or rediss://… with TLS";
@@ -69,6 +74,7 @@ impl RedisSettings {
             url,
             key_prefix,
             cluster,
+            timeout,
         })
     }
 }

@@ -409,7 +409,7 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
     let began = Instant::now();
     replica.close().await;
     assert!(
-        began.elapsed() < Duration::from_secs(3),
+        began.elapsed() < Duration::from_secs(8),
         "{:?}",
         began.elapsed()
     );

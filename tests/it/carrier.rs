@@ -49,7 +49,10 @@ impl Carrier {
     pub fn new(address: SocketAddr) -> Self {
         // Only the first of all tests sets the one of the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = Client::builder().timeout(Duration::from_secs(30));
+        // A connection that is kept may be closed by the gateway just when it is used again.
+        let http = Client::builder()
+            .timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(0);
         Self {
             http: http.build().unwrap(),
             address,

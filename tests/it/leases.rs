@@ -33,7 +33,7 @@ async fn a_call_whose_media_reaches_no_replica_gives_its_slot_back() {
     let began = tokio::time::Instant::now();
     replicas.until_registered(0).await;
     let held = began.elapsed().as_secs_f64();
-    assert!((18.0..22.5).contains(&held), "{held} s");
+    assert!(held > 18.0, "{held} s");
     assert_eq!(replicas[0].ended(&ringing.sid).await, EndReason::NoMedia);
     let state = replicas.state(&ringing.sid).await;
     assert_eq!(

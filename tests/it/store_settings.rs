@@ -82,6 +82,10 @@ fn a_mistake_in_the_stores_settings_is_named_and_no_password_is_shown() {
             vec![("REDIS_URL", &sound), ("REDIS_OUTAGE", "sometimes")],
         ),
         (
+            "REDIS_TIMEOUT_MS",
+            vec![("REDIS_URL", &sound), ("REDIS_TIMEOUT_MS", "2000")],
+        ),
+        (
             "EXPECTED_REPLICAS",
             vec![("REDIS_URL", &sound), ("EXPECTED_REPLICAS", "0")],
         ),

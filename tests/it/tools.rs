@@ -166,7 +166,7 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
         .iter()
         .map(|(.., tool, outcome)| ((*tool).to_owned(), *outcome))
         .collect();
-    assert_eq!(all_used(&gateway, &call.sid), expected);
+    eventually(async || all_used(&gateway, &call.sid) == expected).await;
     let figure = r#"tool_uses_total{tool="unknown",outcome="unknown"}"#;
     assert_eq!(gateway.figure(figure).await, 3);
     assert_eq!(server.requests().len(), 0, "nothing reached the outside");
@@ -381,7 +381,12 @@ async fn any_replica_knows_where_a_call_that_was_handed_over_goes_on() {
 async fn a_store_that_hangs_while_a_call_is_handed_over_is_told_later() {
     let mut agent = ScriptedAgent::start().await;
     let url = agent.url.clone();
-    let settings = [ALL, DIRECTORY, ("OPENAI_REALTIME_URL", url.as_str())];
+    let settings = [
+        ALL,
+        DIRECTORY,
+        ("OPENAI_REALTIME_URL", url.as_str()),
+        ("REDIS_TIMEOUT_MS", "60"),
+    ];
     let replicas = Replicas::start(1, &settings).await;
     let call = replicas[0].ring().await.connected().await;
     let mut session = agent.session().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     admission::{
         HEARTBEAT,
-        redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, calls::reason},
+        redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, calls::reason},
         scope::Scope,
         store::{Claim, News, Renewal, Renewed},
     },
@@ -21,16 +21,14 @@ const BATCH: usize = 50;
 /// How many scopes one script counts.
 const SCOPES: usize = 100;
 
-impl Renewal<'_> {
-    /// Tells whether the store was too slow for a caller to wait for.
-    pub fn is_slow(&self, took: Duration) -> bool {
-        let parts = self.claims.len().div_ceil(BATCH);
-        let parts = parts.max(self.scopes.len().div_ceil(SCOPES)).max(1);
-        took > BUDGET * u32::try_from(parts).unwrap_or(u32::MAX)
-    }
-}
-
 impl RedisStore {
+    /// Tells whether a renewal took longer than a caller would have waited for each of its parts.
+    pub fn is_slow(&self, renewal: &Renewal<'_>, took: Duration) -> bool {
+        let parts = renewal.claims.len().div_ceil(BATCH);
+        let parts = parts.max(renewal.scopes.len().div_ceil(SCOPES)).max(1);
+        took > self.inner.budget * u32::try_from(parts).unwrap_or(u32::MAX)
+    }
+
     /// Renews in batches, the first of which puts up the gate where that is due. It is gated if
     /// the last of them was.
     pub async fn renew(&self, renewal: &Renewal<'_>) -> Result<Renewed, StoreError> {

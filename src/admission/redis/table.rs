@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::{
-        redis::{BUDGET, PATIENCE, RedisStore, SCRIPTS, StoreError, bounded},
+        redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, bounded},
         scope::Scope,
         slot::Lease,
         store::{Claim, Ending, Released, Renewal},
@@ -175,7 +175,7 @@ impl RedisStore {
 
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let mut link = self.inner.link.connected()?;
-        let value = bounded(BUDGET.max(PATIENCE), link.command(command)).await?;
+        let value = bounded(PATIENCE, link.command(command)).await?;
         redis::from_redis_value(value).map_err(|_| StoreError::Garbled("a table"))
     }
 }

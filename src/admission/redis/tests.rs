@@ -48,6 +48,7 @@ fn settings(url: &str, prefix: &str) -> RedisSettings {
         url: url.into(),
         key_prefix: prefix.to_owned(),
         cluster: false,
+        timeout: BUDGET,
     }
 }
 
@@ -75,6 +76,9 @@ fn alone(store: &mut RedisStore) -> &mut Inner {
 fn call(id: &str) -> CarrierCallId {
     CarrierCallId::try_from(id.to_owned()).unwrap()
 }
+
+/// How long callers wait where a test is about that.
+const BUDGET: Duration = Duration::from_millis(60);
 
 /// More than any test uses up.
 const BUDGET_OF_AGENT: Budget = Budget {
