@@ -67,6 +67,8 @@ impl Post {
             } else {
                 kinds.to_vec()
             },
+            numbers: ToldNumbers::Masked,
+            payload: Payload::Full,
         });
         let all = Endpoints::from([(name("acme"), own.collect())]);
         self.endpoints.send_replace(Arc::new(all));
