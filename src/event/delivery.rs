@@ -169,7 +169,6 @@ impl Dispatcher {
             place,
             outbox: self.outbox.clone(),
             endpoints: self.endpoints.clone(),
-            client: self.client.clone(),
             schedule: Arc::clone(&self.schedule),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&wake),
@@ -184,6 +183,7 @@ impl Dispatcher {
             return;
         }
         let places: Vec<_> = self.workers.keys().cloned().collect();
+            client: self.client.of(&place.tenant),
         match self.outbox.due(&places).await {
             Ok(due) => {
                 let due = due.iter().filter_map(|place| self.workers.get(place));
