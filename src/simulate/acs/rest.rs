@@ -41,6 +41,10 @@ pub async fn serve(request: HttpRequest, body: Bytes, service: Data<Service>) ->
         (&Method::GET, "/calling/.well-known/acsopenidconfiguration") => {
             published(service.tokens.configuration(&service.base()))
         }
+        // Entra's, of any of its tenants: with the same keys.
+        (&Method::GET, path) if path.ends_with("/v2.0/.well-known/openid-configuration") => {
+            published(service.tokens.configuration(&service.base()))
+        }
         (&Method::GET, "/calling/keys") => published(service.tokens.published()),
         _ => match obey(&service, &request, &body).await {
             Ok(answer) | Err(answer) => answer,
