@@ -147,7 +147,7 @@ impl CallAutomation {
         }
     }
 
-    /// Hands a call over to a number; events say what became of it.
+    /// Hands a call over to a number, which is wanted `since` then; events say what became of it.
     ///
     /// # Errors
     /// If ACS does not take it up by the deadline, or nobody knows.
@@ -156,8 +156,10 @@ impl CallAutomation {
         call: &CallConnectionId,
         transfer: &Transfer<'_>,
         deadline: Instant,
+        since: Timestamp,
     ) -> Result<(), AcsError> {
-        let operation = self.once(&format!("/{call}:transferToParticipant"), Some(transfer));
+        let path = format!("/{call}:transferToParticipant");
+        let operation = self.alike(&path, Some(transfer), since);
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 

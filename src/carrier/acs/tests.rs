@@ -144,7 +144,9 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
         from: Some(Number::from(&from)),
         operation_context: "t",
     };
-    acs.transfer(&call, &transfer, in_time()).await.unwrap();
+    acs.transfer(&call, &transfer, since(30), in_time())
+        .await
+        .unwrap();
     let tones = SendTones {
         keys: "50*#",
         to: &to,
