@@ -16,6 +16,7 @@ mod transport;
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -155,8 +156,8 @@ impl CallAutomation {
         &self,
         call: &CallConnectionId,
         transfer: &Transfer<'_>,
-        deadline: Instant,
         since: Timestamp,
+        deadline: Instant,
     ) -> Result<(), AcsError> {
         let path = format!("/{call}:transferToParticipant");
         let operation = self.alike(&path, Some(transfer), since);
@@ -191,6 +192,26 @@ impl CallAutomation {
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 
+    /// Tells whether a call is over, as far as ACS knows of it.
+    ///
+    /// # Errors
+    /// If ACS does not say so by the deadline.
+    pub async fn is_over(
+        &self,
+        call: &CallConnectionId,
+        deadline: Instant,
+    ) -> Result<bool, AcsError> {
+        let operation = Operation {
+            method: Method::GET,
+            ..self.operation(&format!("/{call}"), None::<&()>)
+        };
+        match self.transport.ask(&operation, deadline).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns an operation that ACS does once, however often it is asked for it.
     fn once(&self, path: &str, body: Option<&impl Serialize>) -> Operation {
         let known_by = (Uuid::new_v4().to_string(), http_date(Timestamp::now()));
@@ -222,6 +243,7 @@ impl CallAutomation {
         let url = format!("{endpoint}/calling/callConnections{path}?api-version={version}");
         let json = |body| serde_json::to_vec(body).expect("texts make JSON");
         Operation {
+            method: Method::POST,
             url: url.parse().expect("plain text goes into a path"),
             body: body.map(json).unwrap_or_default(),
             repeatability: None,

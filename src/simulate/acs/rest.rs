@@ -161,6 +161,8 @@ fn perform(
             let RedirectBody { target } = read(body)?;
             turn(service, call, Turned::Redirected(target.phone_number.value))
         }
+        // What is over is unknown to ACS.
+        Operation::Show(_) if call.status.borrow().is_over() => Err(Answer::not_found()),
         Operation::Show(_) => Ok(Answer::ok(call.properties())),
         Operation::HangUp(_) => hang_up(service, call),
         Operation::Transfer(_) => {
