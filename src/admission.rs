@@ -65,7 +65,7 @@ use crate::{
 
 pub use agents::AgentNews;
 pub use deciding::Readiness;
-pub use ending::{AT_ONCE, Ended, Onward};
+pub use ending::{AT_ONCE, Due, Ended, Onward};
 pub use outage::Kind as Trouble;
 pub use placing::{Outgoing, Reservation};
 pub use redis::{Flaw, RedisStore, SlotRow, StoreError};

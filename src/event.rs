@@ -1,12 +1,14 @@
 //! What tenants are told of their calls: events, signed and sent to the endpoints of each.
 //!
 //! Invariant: an event that was committed is delivered, or is listed as dead; nothing is lost.
-//! Invariant: a secret that signs is shown nowhere.
+//! Invariant: a secret that signs is shown nowhere, and a whole number to nobody who is not set to
+//! get it.
 
 mod command;
 mod delivery;
 mod endpoint;
 mod outbox;
+mod payload;
 mod schedule;
 mod signature;
 
@@ -17,5 +19,6 @@ pub use command::{EventsError, EventsOptions, run};
 pub use delivery::Deliveries;
 pub use endpoint::{Endpoint, Endpoints, EventKind, KINDS};
 pub use outbox::{Addressees, Cursor, DeadLetter, Outbox, Standing};
+pub use payload::{Payload, ToldNumbers};
 pub use schedule::{Cause, Fate, Outcome, Schedule, pause_asked_for};
 pub use signature::{NotASecret, SigningSecrets};

@@ -11,6 +11,7 @@ mod ringing;
 mod serve;
 mod supervise;
 mod transfers;
+mod unheard;
 mod urls;
 
 use std::{
@@ -50,6 +51,7 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
         transfers::Transfers,
+        unheard::ask_after_calls,
     },
     guard::{GuardRules, GuardedClient},
     language::Language,
@@ -437,8 +439,9 @@ impl Gateway {
     }
 
     /// Takes the carrier's word that a call is over, wherever it stands; and that it was never
-    /// answered, if it says so.
-    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId, unanswered: bool) {
+    /// answered, if it says so. Tells whether its end is noted by that: where it was still to come
+    /// to its media.
+    pub(crate) async fn carrier_ended(&self, call: &CarrierCallId, unanswered: bool) -> bool {
         self.dismiss_agent(call);
         let ended = Ended {
             live: EndReason::CarrierEnded,
@@ -447,9 +450,11 @@ impl Gateway {
         };
         // A live call's end is counted by the bridge that carries it, here or elsewhere.
         self.connections.end(call, EndReason::CarrierEnded);
-        if self.admission.end(call, ended).await {
+        let waited = self.admission.end(call, ended).await;
+        if waited {
             self.ended(call, EndReason::CarrierEnded);
         }
+        waited
     }
 
     /// Notes how a call ended, before its socket closes and its carrier asks.
@@ -513,6 +518,7 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
     supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
     supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
+    supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
     (supervisor, stop)
 }
 

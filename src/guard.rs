@@ -2,8 +2,10 @@
 //!
 //! Invariant: no connection is opened to an address that is not public, whatever a name led to a
 //! moment before: the filter sits in the resolver that connecting uses.
+//! Invariant: no tenant's name servers delay another tenant's requests.
 //! Invariant: an answer costs no more than its asker allows, in time and in bytes.
 
+mod places;
 mod range;
 mod url;
 
@@ -11,17 +13,23 @@ use std::{
     error::Error,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, Method, Response, StatusCode,
+    Client, Response, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header::HeaderMap,
     redirect,
 };
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::task_local;
+
+use crate::{
+    campaign,
+    guard::places::{Asker, Places},
+};
 
 pub use self::url::{GuardRules, GuardedUrl};
 
@@ -30,15 +38,18 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection without a request is kept, and how many to one host.
 const IDLE: Duration = Duration::from_secs(15);
 const MOST_IDLE: usize = 4;
-/// How long finding a name's addresses may take, with the wait for its turn.
-const LOOK_UP: Duration = Duration::from_secs(3);
-/// How many names are looked up at once by the whole process: each takes a thread, for as long as
-/// the tenant's name server likes.
-static LOOK_UPS: Semaphore = Semaphore::const_new(16);
 
-/// Sends requests to URLs that the rules let pass. It follows no redirects.
+task_local! {
+    /// For whom the request is made that a name is looked up for: a resolver is told the name alone.
+    static ASKER: Asker;
+}
+
+/// Sends requests to URLs that the rules let pass. It follows no redirects. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct GuardedClient(Client);
+pub struct GuardedClient {
+    client: Client,
+    asker: Asker,
+}
 
 /// What one request may cost.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +87,8 @@ pub enum GuardError {
 /// Finds the addresses of names, and keeps back those that nothing may be sent to.
 struct Filter<L> {
     rules: GuardRules,
-    lookup: L,
+    places: Arc<Places>,
+    look_up: L,
 }
 
 /// That a name has addresses, and none that is public.
@@ -88,14 +100,13 @@ impl GuardedClient {
     /// # Errors
     /// If there is no TLS to be had, or the proxy is none.
     pub fn new(rules: &GuardRules) -> Result<Self, reqwest::Error> {
-        Self::looking_up(rules, system_lookup)
+        Self::looking_up(rules, system_look_up)
     }
 
-    fn looking_up<L, F>(rules: &GuardRules, lookup: L) -> Result<Self, reqwest::Error>
-    where
-        L: Fn(String) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = io::Result<Vec<IpAddr>>> + Send,
-    {
+    fn looking_up(
+        rules: &GuardRules,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
+    ) -> Result<Self, reqwest::Error> {
         // Fails if another part of the process installed it already, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -112,23 +123,23 @@ impl GuardedClient {
             Some(proxy) => client.proxy(reqwest::Proxy::all(proxy.clone())?),
             None => client.no_proxy().dns_resolver(Filter {
                 rules: rules.clone(),
-                lookup,
+                places: Arc::default(),
+                look_up,
             }),
         };
-        client.build().map(Self)
+        let client = client.build()?;
+        Ok(Self {
+            client,
+            asker: None,
+        })
     }
 
-    /// # Errors
-    /// If there is no answer, not even the beginning of one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody has to be asked so yet"))]
-    pub async fn get(
-        &self,
-        url: &GuardedUrl,
-        headers: HeaderMap,
-        limits: Limits,
-    ) -> Result<Answer, GuardError> {
-        self.ask(Method::GET, url, headers, Bytes::new(), limits)
-            .await
+    /// Returns the same client for the requests of one tenant.
+    pub fn of(&self, tenant: &campaign::Name) -> Self {
+        Self {
+            client: self.client.clone(),
+            asker: Some(tenant.clone()),
+        }
     }
 
     /// Cancel-safe as far as anything sent can be: the receiver may have read it.
@@ -142,20 +153,10 @@ impl GuardedClient {
         body: Bytes,
         limits: Limits,
     ) -> Result<Answer, GuardError> {
-        self.ask(Method::POST, url, headers, body, limits).await
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        url: &GuardedUrl,
-        headers: HeaderMap,
-        body: Bytes,
-        limits: Limits,
-    ) -> Result<Answer, GuardError> {
-        let request = self.0.request(method, url.reveal().clone());
+        let request = self.client.post(url.reveal().clone());
         let request = request.headers(headers).timeout(limits.patience).body(body);
-        let mut response = request.send().await.map_err(GuardError::of)?;
+        let sent = ASKER.scope(self.asker.clone(), request.send());
+        let mut response = sent.await.map_err(GuardError::of)?;
         let (body, is_whole) = read(&mut response, limits.longest_answer).await;
         Ok(Answer {
             status: response.status(),
@@ -191,16 +192,20 @@ impl GuardError {
     }
 }
 
-impl<L, F> Resolve for Filter<L>
+impl<L> Resolve for Filter<L>
 where
-    L: Fn(String) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = io::Result<Vec<IpAddr>>> + Send,
+    L: Fn(&str) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
 {
     fn resolve(&self, name: Name) -> Resolving {
-        let (rules, lookup) = (self.rules.clone(), self.lookup.clone());
+        // Read here and not below: the request itself asks for the name, and another may wait for
+        // what comes of it. Where nobody says who asks, all who do so count as one.
+        let asker = ASKER.try_with(Asker::clone).unwrap_or_default();
+        let (rules, places) = (self.rules.clone(), Arc::clone(&self.places));
+        let look_up = self.look_up.clone();
         Box::pin(async move {
             let name = name.as_str();
-            let found = lookup(name.to_owned()).await?;
+            let asked = name.to_owned();
+            let found = places.look_up(&asker, move || look_up(&asked)).await?;
             let had_any = !found.is_empty();
             let passed: Vec<_> = found
                 .into_iter()
@@ -215,30 +220,9 @@ where
     }
 }
 
-async fn system_lookup(name: String) -> io::Result<Vec<IpAddr>> {
-    look_up(&LOOK_UPS, move || {
-        let found = (name.as_str(), 0).to_socket_addrs()?;
-        Ok(found.map(|address| address.ip()).collect())
-    })
-    .await
-}
-
-/// Asks on a thread of its own. One that goes on after nobody waits for it keeps its place.
-async fn look_up<T: Send + 'static>(
-    places: &'static Semaphore,
-    ask: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let asked = timeout(LOOK_UP, async {
-        let place = places.acquire().await.map_err(io::Error::other)?;
-        let asking = spawn_blocking(move || {
-            let _place = place;
-            ask()
-        });
-        asking.await.map_err(io::Error::other)?
-    });
-    asked
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+fn system_look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    let found = (name, 0).to_socket_addrs()?;
+    Ok(found.map(|address| address.ip()).collect())
 }
 
 fn is_blocked(error: &reqwest::Error) -> bool {

@@ -115,6 +115,11 @@ impl Outbound {
         }))
     }
 
+    /// Returns Twilio's API, where the settings to ask it are there.
+    pub fn twilio(&self) -> Option<&TwilioApi> {
+        self.twilio.as_ref()
+    }
+
     /// Tells whether an API key may ask for one more call.
     fn look_at_key(&self, key: &str) -> Result<(), TooMany> {
         let keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,7 +44,7 @@ pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, W
 pub use number::{KeptNumber, Numbers};
 #[cfg(test)]
 pub use retention::sweep;
-pub use retention::{Doomed, PAUSE, erase_some};
+pub use retention::{Doomed, PAUSE, erase_some, take_duty};
 pub use row::{OVER, State};
 pub use writer::{Recorder, Standing, Told, date};
 

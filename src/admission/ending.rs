@@ -35,6 +35,14 @@ pub struct Onward {
     pub destination: String,
 }
 
+/// What is to be done at the carrier to a call that has ended here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Due {
+    HangUp,
+    Transfer,
+}
+
 /// What the store is still to be told.
 #[derive(Debug, Default)]
 pub struct Owed(VecDeque<Debt>);
@@ -66,6 +74,13 @@ pub enum Debt {
     },
     /// Fields of a call's state, as a JSON object.
     Note(CarrierCallId, String),
+}
+
+/// What replicas have noted of a call for each other.
+#[derive(Deserialize)]
+struct Noted {
+    transfer: Option<Onward>,
+    due: Option<Due>,
 }
 
 /// How much the store is told at once of what can wait.
@@ -180,10 +195,15 @@ impl Admission {
 
     /// Returns where a call goes on that an agent has handed over, as its replica has noted.
     pub async fn transfer_noted(&self, carrier_call: &CarrierCallId) -> Option<Onward> {
-        #[derive(Deserialize)]
-        struct Noted {
-            transfer: Onward,
-        }
+        self.noted(carrier_call).await?.transfer
+    }
+
+    /// Returns what is due to a call, as the replica has noted that could not do it.
+    pub async fn due_noted(&self, carrier_call: &CarrierCallId) -> Option<Due> {
+        self.noted(carrier_call).await?.due
+    }
+
+    async fn noted(&self, carrier_call: &CarrierCallId) -> Option<Noted> {
         if self.book().outage.trouble() == Some(Trouble::Away) {
             return None;
         }
@@ -192,8 +212,7 @@ impl Admission {
             self.failed(&error);
             None
         });
-        let noted: Noted = serde_json::from_str(&state?).ok()?;
-        Some(noted.transfer)
+        serde_json::from_str(&state?).ok()
     }
 
     /// Gives a dropped slot back to the store, or remembers to.

@@ -68,9 +68,7 @@ impl<S: Need + 'static, I: Input + 'static> FromRequest for Asked<S, I> {
             if let Some(needed) = S::SCOPE
                 && !key.may(needed)
             {
-                let message = format!("the key {} lacks the scope {needed}", key.id());
-                let error = ApiError::new(Code::InsufficientScope, message);
-                return Err(error.with("needed_scope", needed.as_str()));
+                return Err(ApiError::lacks(key.id(), needed));
             }
             tracing::Span::current().record("key.id", key.id().as_str());
             let input = I::read(&request, payload).await?;

@@ -2,6 +2,7 @@
 //! are placed, and live ones are hung up.
 
 pub mod placing;
+mod search;
 mod stored;
 
 use std::str::FromStr;
@@ -27,8 +28,10 @@ use crate::{
     record::{Direction, State},
 };
 
+#[cfg(test)]
+pub use search::SEEN_AT_ONCE;
 pub use stored::Cursor;
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 pub use stored::{list as page, plan};
 
 /// How many calls a page has, and has at most.
@@ -57,7 +60,7 @@ pub struct Wanted {
     /// Calls that ended, or were refused, for this reason.
     #[param(value_type = Option<String>, pattern = "^[a-z_]{1,64}$")]
     pub reason: Option<Reason>,
-    /// Calls from or to this number: all of it, in E.164 form.
+    /// Calls from or to this number: all of it, in E.164 form. The key needs `numbers:read` too.
     #[param(value_type = Option<String>, pattern = "^\\+[0-9]{2,15}$")]
     pub number: Option<PhoneNumber>,
     /// Calls that rang at this time or later.
@@ -109,6 +112,8 @@ pub struct Call {
     pub blame: Option<String>,
     /// Which cap was full, of a refused call.
     pub full_scope: Option<String>,
+    /// What its caller was offered for whom there was no room: `reject`, `voicemail` or `whatsapp`.
+    pub offered: Option<String>,
     /// What was given with `POST /v1/calls`.
     pub metadata: Option<Value>,
     #[schema(format = DateTime)]
@@ -180,12 +185,14 @@ pub async fn list(
     gateway: Data<Gateway>,
 ) -> Result<Json<CallPage>, ApiError> {
     let Query(wanted) = asked.input;
+    let whole = asked.key.may(Scope::NumbersRead);
     let found_by = match &wanted.number {
         None => None,
+        // Whoever can ask for any number can find out whose it is.
+        Some(_) if !whole => return Err(ApiError::lacks(asked.key.id(), Scope::NumbersRead)),
         Some(number) => Some(found_by(&gateway, number)?),
     };
     let database = &gateway.api.asking(asked.key.tenant())?;
-    let whole = asked.key.may(Scope::NumbersRead);
     let page = stored::list(database, asked.key.tenant(), wanted, found_by, whole);
     Ok(Json(page.await?))
 }
@@ -253,6 +260,12 @@ pub fn found_by(gateway: &Gateway, number: &PhoneNumber) -> Result<String, ApiEr
         let rule = "numbers are kept masked here, so none can be found (RECORD_NUMBERS)";
         ApiError::field("number", rule)
     })
+}
+
+impl Reason {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl FromStr for Reason {

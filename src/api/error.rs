@@ -10,7 +10,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::record::DatabaseError;
+use crate::{
+    api::{Scope, key::KeyId},
+    record::DatabaseError,
+};
 
 /// How soon to ask again where the database is away.
 const AWAY_FOR: Duration = Duration::from_secs(2);
@@ -212,6 +215,12 @@ impl ApiError {
             field: Some(name.clone()),
             ..Self::new(Code::InvalidRequest, format!("{name}: {rule}"))
         }
+    }
+
+    /// The key may not do what is asked.
+    pub fn lacks(key: &KeyId, needed: Scope) -> Self {
+        let message = format!("the key {key} lacks the scope {needed}");
+        Self::new(Code::InsufficientScope, message).with("needed_scope", needed.as_str())
     }
 
     pub fn not_found(what: &str) -> Self {

@@ -401,7 +401,7 @@ fn workbench<'a>(
         call,
         call_id,
         keypad,
-        http: &gateway.guarded,
+        http: gateway.guarded.of(&campaign.tenant),
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.tools,
     };

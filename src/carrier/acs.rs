@@ -16,6 +16,7 @@ mod transport;
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -147,7 +148,7 @@ impl CallAutomation {
         }
     }
 
-    /// Hands a call over to a number; events say what became of it.
+    /// Hands a call over to a number, which is wanted `since` then; events say what became of it.
     ///
     /// # Errors
     /// If ACS does not take it up by the deadline, or nobody knows.
@@ -155,9 +156,11 @@ impl CallAutomation {
         &self,
         call: &CallConnectionId,
         transfer: &Transfer<'_>,
+        since: Timestamp,
         deadline: Instant,
     ) -> Result<(), AcsError> {
-        let operation = self.once(&format!("/{call}:transferToParticipant"), Some(transfer));
+        let path = format!("/{call}:transferToParticipant");
+        let operation = self.alike(&path, Some(transfer), since);
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 
@@ -187,6 +190,26 @@ impl CallAutomation {
     ) -> Result<(), AcsError> {
         let operation = self.operation(&format!("/{call}:play"), Some(play));
         self.transport.ask(&operation, deadline).await.map(drop)
+    }
+
+    /// Tells whether a call is over, as far as ACS knows of it.
+    ///
+    /// # Errors
+    /// If ACS does not say so by the deadline.
+    pub async fn is_over(
+        &self,
+        call: &CallConnectionId,
+        deadline: Instant,
+    ) -> Result<bool, AcsError> {
+        let operation = Operation {
+            method: Method::GET,
+            ..self.operation(&format!("/{call}"), None::<&()>)
+        };
+        match self.transport.ask(&operation, deadline).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns an operation that ACS does once, however often it is asked for it.
@@ -220,6 +243,7 @@ impl CallAutomation {
         let url = format!("{endpoint}/calling/callConnections{path}?api-version={version}");
         let json = |body| serde_json::to_vec(body).expect("texts make JSON");
         Operation {
+            method: Method::POST,
             url: url.parse().expect("plain text goes into a path"),
             body: body.map(json).unwrap_or_default(),
             repeatability: None,

@@ -11,7 +11,9 @@ use crate::{
         reader::{Environment, Reader, split},
         shown,
     },
-    event::{Endpoint, Endpoints, KINDS, NotASecret, Schedule, SigningSecrets},
+    event::{
+        Endpoint, Endpoints, KINDS, NotASecret, Payload, Schedule, SigningSecrets, ToldNumbers,
+    },
     guard::{GuardRules, GuardedUrl},
 };
 
@@ -21,10 +23,16 @@ const SECRET: &str = "EVENTS_SECRET";
 const MOST_PAUSES: usize = 50;
 const LONGEST_PAUSE: u64 = 7 * 86_400;
 
+/// What an endpoint may be told, wherever it is set.
+pub const NUMBERS_RULE: &str = "masked or whole";
+pub const PAYLOAD_RULE: &str = "full or small";
+
 /// Who is told of calls where no campaign file says so, and how often it is tried.
 #[derive(Debug, Default)]
 pub struct EventSettings {
     /// `EVENTS_URL`, `EVENTS_SECRET` and `EVENTS_TRANSCRIPTS`: the default tenant's one endpoint.
+    /// `EVENTS_NUMBERS` (`masked` or `whole`, default `masked`) and `EVENTS_PAYLOAD` (`full` or
+    /// `small`, default `full`) say what it is told.
     pub endpoint: Option<Endpoint>,
     /// `EVENTS_RETRY_SECONDS`: the pauses between tries. Default: ten, a day in all.
     pub schedule: Schedule,
@@ -48,6 +56,8 @@ impl EventSettings {
 
 fn endpoint(read: &Reader<impl Environment>, rules: &GuardRules) -> Option<Endpoint> {
     let transcripts = read.switch("EVENTS_TRANSCRIPTS");
+    let numbers: Option<ToldNumbers> = read.parsed("EVENTS_NUMBERS", NUMBERS_RULE);
+    let payload: Option<Payload> = read.parsed("EVENTS_PAYLOAD", PAYLOAD_RULE);
     let (url, secrets) = (read.text(URL), read.secret(SECRET));
     let (url, secrets) = match (url, secrets) {
         (None, None) => return None,
@@ -74,6 +84,8 @@ fn endpoint(read: &Reader<impl Environment>, rules: &GuardRules) -> Option<Endpo
             .into_iter()
             .filter(|kind| transcripts || !kind.is_transcript())
             .collect(),
+        numbers: numbers.unwrap_or_default(),
+        payload: payload.unwrap_or_default(),
     })
 }
 

@@ -1,6 +1,7 @@
 use std::{cell::RefCell, collections::BTreeSet};
 
 use super::*;
+use crate::event::{Endpoint, Payload, ToldNumbers};
 
 fn load(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::load(|name| {
@@ -412,6 +413,12 @@ fn without_a_file_the_default_tenant_may_have_one_endpoint() {
     let told_all = [&endpoint[..], &[("EVENTS_TRANSCRIPTS", "1")]].concat();
     let told_all = load(&told_all).unwrap().events.endpoint.unwrap();
     assert_eq!(told_all.kinds.len(), 6);
+    let told = |endpoint: &Endpoint| (endpoint.numbers, endpoint.payload);
+    assert_eq!(told(&own[0]), (ToldNumbers::Masked, Payload::Full));
+    let little = [("EVENTS_NUMBERS", "whole"), ("EVENTS_PAYLOAD", "small")];
+    let little = load(&[&endpoint[..], &little].concat()).unwrap();
+    let little = little.events.endpoint.unwrap();
+    assert_eq!(told(&little), (ToldNumbers::Whole, Payload::Small));
     assert!(load(&[]).unwrap().inherited().endpoints.is_empty());
     for (settings, told) in [
         (&endpoint[..1], "EVENTS_SECRET: not set"),
@@ -423,6 +430,14 @@ fn without_a_file_the_default_tenant_may_have_one_endpoint() {
         (
             &[("EVENTS_URL", "http://10.0.0.1/"), endpoint[1]],
             "EVENTS_URL=\"http://10.0.0.1/\": not an https address",
+        ),
+        (
+            &[endpoint[0], endpoint[1], ("EVENTS_NUMBERS", "all")],
+            "EVENTS_NUMBERS=\"all\": masked or whole",
+        ),
+        (
+            &[endpoint[0], endpoint[1], ("EVENTS_PAYLOAD", "tiny")],
+            "EVENTS_PAYLOAD=\"tiny\": full or small",
         ),
     ] {
         let error = load(settings).unwrap_err().to_string();

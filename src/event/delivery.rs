@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,8 +29,11 @@ use crate::{
     telemetry::EventMetrics,
 };
 
-/// How often the database is asked what is due.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the database is asked what is due, at most: after what was committed here.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is asked at least: what others have committed, or left, and what is to be tried
+/// again, is told by nobody.
+const LOOK: Duration = Duration::from_secs(2);
 /// How often it is asked how deliveries stand, which means counting them.
 const COUNT: Duration = Duration::from_secs(10);
 
@@ -131,12 +134,27 @@ impl Handle {
 
 impl Dispatcher {
     async fn run(mut self) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.stop.clone();
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let mut commits = self.database.commits();
+        loop {
+            commits.mark_unchanged();
             self.employ();
+            let looked = Instant::now();
             if stop.run_until_cancelled(self.wake()).await.is_none() {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(looked + LOOK) => {}
+                // Their senders are gone at the end only.
+                Ok(()) = commits.changed() => {}
+                Ok(()) = self.endpoints.changed() => {}
+            }
+            if stop
+                .run_until_cancelled(sleep_until(looked + PAUSE))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
@@ -166,10 +184,10 @@ impl Dispatcher {
     fn hire(&self, place: Place) -> Handle {
         let (wake, stop) = (Arc::new(Notify::new()), self.stop.child_token());
         let worker = Worker {
+            client: self.client.of(&place.tenant),
             place,
             outbox: self.outbox.clone(),
             endpoints: self.endpoints.clone(),
-            client: self.client.clone(),
             schedule: Arc::clone(&self.schedule),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&wake),

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use crate::{campaign::Name, event::SigningSecrets, guard::GuardedUrl};
+use crate::{
+    campaign::Name,
+    event::{Payload, SigningSecrets, ToldNumbers},
+    guard::GuardedUrl,
+};
 
 /// Every kind of event there is.
 pub const KINDS: [EventKind; 6] = [
@@ -33,6 +37,8 @@ pub struct Endpoint {
     pub secrets: SigningSecrets,
     /// The kinds that it is told of; never empty.
     pub kinds: Vec<EventKind>,
+    pub numbers: ToldNumbers,
+    pub payload: Payload,
 }
 
 /// Every tenant's endpoints, in the order of the file.

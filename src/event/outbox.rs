@@ -17,7 +17,10 @@ use uuid::Uuid;
 
 use crate::{
     campaign::Name,
-    event::{Endpoints, Fate},
+    event::{
+        Endpoints, Fate,
+        payload::{Content, TellableNumber},
+    },
     recent::Millis,
     record::{Database, DatabaseError, DatabaseKind, Sql, Told, Writing},
 };
@@ -59,7 +62,7 @@ pub struct Claimed {
     pub lease: String,
     /// The tries before this one.
     pub tries: usize,
-    pub body: String,
+    pub content: Content,
 }
 
 /// What came of a try.
@@ -259,7 +262,7 @@ impl Outbox {
             claimed.push(Claimed {
                 lease: lease.clone(),
                 tries: usize::try_from(tries).unwrap_or(usize::MAX),
-                body: body_of(writing, &event).await?,
+                content: content_of(writing, &event).await?,
                 event,
             });
         }
@@ -326,12 +329,25 @@ impl Outbox {
     }
 }
 
-async fn body_of(writing: &mut Writing, event: &str) -> Result<String, sqlx::Error> {
-    let mut sql = Sql::new("SELECT body FROM events WHERE event = ");
+async fn content_of(writing: &mut Writing, event: &str) -> Result<Content, sqlx::Error> {
+    let mut sql = Sql::new(
+        "SELECT events.body, calls.caller, calls.caller_shown, calls.called, calls.called_shown \
+         FROM events LEFT JOIN calls ON calls.call = events.call WHERE events.event = ",
+    );
     sql.bind(event.to_owned());
     let rows = sql.fetch_all(writing).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    row.try_get(0)
+    let number = |kept, masked| {
+        Ok::<_, sqlx::Error>(TellableNumber {
+            kept: row.try_get(kept)?,
+            masked: row.try_get(masked)?,
+        })
+    };
+    Ok(Content {
+        body: row.try_get(0)?,
+        caller: number(1, 2)?,
+        called: number(3, 4)?,
+    })
 }
 
 /// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks differ.

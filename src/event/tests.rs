@@ -67,6 +67,8 @@ impl Post {
             } else {
                 kinds.to_vec()
             },
+            numbers: ToldNumbers::Masked,
+            payload: Payload::Full,
         });
         let all = Endpoints::from([(name("acme"), own.collect())]);
         self.endpoints.send_replace(Arc::new(all));
@@ -292,6 +294,39 @@ async fn an_event_that_fails_is_tried_until_it_is_dead_and_can_be_sent_again() {
             tries,
             BTreeMap::from([("evt_1".into(), 6), ("evt_2".into(), 5)])
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_committed_here_is_sent_at_once_and_what_others_commit_soon() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        let replica = post.replica(&[0]);
+        let others = Post::open(secrecy::ExposeSecret::expose_secret(&post.settings.url)).await;
+        others.tell(&[("crm", &server, &[])]);
+        let sent_within = async |post: &Post, event: &str| {
+            let written = Instant::now();
+            post.write(EventKind::CallEnded, &[event]).await;
+            let sent = async {
+                while !received(&server).iter().any(|it| it == event) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(PATIENCE, sent).await.unwrap();
+            written.elapsed()
+        };
+        // Whoever only looked now and then would be a second late on average.
+        let mut taken = Duration::ZERO;
+        for number in 0..8 {
+            taken += sent_within(post, &format!("evt_{number}")).await;
+        }
+        assert!(taken < Duration::from_secs(4), "{taken:?}");
+        let taken = sent_within(&others, "evt_theirs").await;
+        assert!(taken < Duration::from_secs(5), "{taken:?}");
+        replica.close().await;
+        others.database.close().await;
     })
     .await;
 }

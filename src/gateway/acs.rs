@@ -5,6 +5,7 @@
 
 mod answering;
 mod ending;
+mod owing;
 mod silence;
 
 use std::{
@@ -31,9 +32,10 @@ use crate::{
     webhook::acs::token::{TokenError, TokenVerifier},
 };
 
+use owing::DueHere;
 use silence::SilentCalls;
 
-pub(super) use ending::{ACT_WITHIN, hang_up};
+pub(super) use ending::{ACT_WITHIN, hang_up, this_minute};
 
 pub use answering::Settled;
 
@@ -64,6 +66,8 @@ pub struct Acs {
     listening: Mutex<HashMap<CarrierCallId, CancellationToken>>,
     /// Calls that were answered to talk, until it is known that somebody carries them.
     silent: SilentCalls,
+    /// What is due to calls whose connection is not known.
+    due: DueHere,
 }
 
 /// What a call was answered for.
@@ -116,6 +120,7 @@ impl Acs {
             events: Mutex::default(),
             listening: Mutex::default(),
             silent: SilentCalls::default(),
+            due: DueHere::default(),
         }))
     }
 

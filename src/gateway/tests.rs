@@ -13,24 +13,31 @@ use tokio_tungstenite::{
     tungstenite::{ClientRequestBuilder, Message},
 };
 
-use super::*;
-use crate::call::Farewell;
-use crate::webhook::twilio::signature::sign;
+use super::{unheard::ask_after_some, *};
+use crate::{
+    call::Farewell,
+    loopback::{Loopback, Reply},
+    record::{Sql, unix_millis_i64},
+    webhook::twilio::signature::sign,
+};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 
 type Socket = WebSocketStream<TcpStream>;
 
 async fn gateway(settings: &[(&str, &str)]) -> Running {
     let database = tempfile::NamedTempFile::new().unwrap();
-    let config = Config::load(|name| match name {
-        "LISTEN" => Some("127.0.0.1:0".to_owned()),
-        "TWILIO_AUTH_TOKEN" => Some(TOKEN.to_owned()),
-        "DATABASE_URL" => Some(format!("sqlite:{}", database.path().display())),
-        _ => {
-            let setting = settings.iter().find(|(set, _)| *set == name);
-            setting.map(|(_, value)| (*value).to_owned())
-        }
+    let config = Config::load(|name| {
+        let setting = settings.iter().find(|(set, _)| *set == name);
+        setting
+            .map(|(_, value)| (*value).to_owned())
+            .or_else(|| match name {
+                "LISTEN" => Some("127.0.0.1:0".to_owned()),
+                "TWILIO_AUTH_TOKEN" => Some(TOKEN.to_owned()),
+                "DATABASE_URL" => Some(format!("sqlite:{}", database.path().display())),
+                _ => None,
+            })
     });
     Gateway::start(config.unwrap()).await.unwrap()
 }
@@ -39,6 +46,7 @@ async fn gateway(settings: &[(&str, &str)]) -> Running {
 async fn ring(running: &Running, call: &str) -> String {
     let url = format!("http://{}/webhook/incoming_call", running.address());
     let fields = [
+        ("AccountSid", ACCOUNT),
         ("CallSid", call),
         ("From", "+972501234567"),
         ("To", "+972721234567"),
@@ -68,7 +76,7 @@ async fn connect(running: &Running, call: &str) -> Socket {
     let tcp = TcpStream::connect(running.address()).await.unwrap();
     let (mut socket, _) = client_async(request, tcp).await.unwrap();
     let start = json!({"event": "start", "streamSid": "MZ1", "start": {
-        "accountSid": "AC1", "callSid": call, "streamSid": "MZ1",
+        "accountSid": ACCOUNT, "callSid": call, "streamSid": "MZ1",
         "customParameters": {"ticket": ticket},
     }});
     socket.send(Message::text(start.to_string())).await.unwrap();
@@ -149,6 +157,108 @@ async fn an_agent_that_another_worker_connected_moves_to_the_media_sockets_worke
         .find_map(|line| line.strip_prefix("agents_moved_total "));
     assert_ne!(moved, Some("0"));
     drop(sockets);
+    freed(&running, 0).await;
+    running.drain(std::future::pending()).await;
+}
+
+/// Returns the calls that are not over in their record.
+async fn open_calls(running: &Running) -> Vec<String> {
+    let database = &running.gateway.records.database;
+    let rows = database.read(|pool| async move {
+        let sql = "SELECT carrier_call FROM calls WHERE rank < 90 ORDER BY carrier_call";
+        Sql::new(sql).read(&pool).await
+    });
+    let rows = rows.await.unwrap();
+    rows.iter().map(|row| sqlx::Row::get(row, 0)).collect()
+}
+
+#[tokio::test]
+async fn a_call_whose_end_nobody_has_told_is_asked_after_and_closed() {
+    let twilio = Loopback::start(|_, request| {
+        let line = request.line.trim_end_matches('?'); // It asks with an empty query.
+        let of = |call: &str| line.ends_with(&format!("/Calls/{call}.json"));
+        let sid = line.rsplit('/').next().unwrap().trim_end_matches(".json");
+        let found =
+            |status: &str| Reply::Answer(200, json!({"sid": sid, "status": status}).to_string());
+        match () {
+            () if of("CAtalks") => found("in-progress"),
+            () if of("CAgone") => Reply::Answer(404, json!({"code": 20_404}).to_string()),
+            () if of("CAunknown") => Reply::Answer(500, String::new()),
+            () => found("completed"),
+        }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let records = format!("sqlite://{}/records.db", folder.path().display());
+    let running = gateway(&[
+        ("DATABASE_URL", &records),
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_API_BASE", &twilio.url("")),
+    ])
+    .await;
+    let mut steps = running.watch();
+    let mut live = connect(&running, "CAlive").await;
+    step(&mut steps, "CAlive", |what| *what == What::FirstWords).await;
+    let now = unix_millis_i64();
+    let forgotten = [
+        "CAtalks",
+        "CAgone",
+        "CAunknown",
+        "CAover1",
+        "CAover2",
+        "web-7",
+    ];
+    let write = running.gateway.records.database.write(move |writing| {
+        Box::pin(async move {
+            let mut sql = Sql::new(
+                "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, state, rank, \
+                 rang_at) VALUES ",
+            );
+            sql.rows(&forgotten, |fields, name| {
+                let call = CarrierCallId::try_from((*name).to_owned()).unwrap();
+                fields.push(crate::call::CallId::of(&call).to_string());
+                fields.push(*name).push(call.carrier().as_str());
+                fields.push("inbound").push("default").push("connected");
+                fields.push(50_i64).push(now);
+            });
+            sql.execute(writing).await
+        })
+    });
+    write.await.unwrap();
+    // They are young yet; and an hour later they are not.
+    assert_eq!(
+        ask_after_some(&running.gateway, now + 61_000)
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(twilio.requests().len(), 0);
+    let closed = ask_after_some(&running.gateway, now + 3_600_000)
+        .await
+        .unwrap();
+    assert_eq!(closed, 4);
+    let expected = ["CAlive", "CAtalks", "CAunknown"];
+    let recorded = async {
+        while open_calls(&running).await != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), recorded)
+        .await
+        .expect("their ends are recorded");
+    assert!(
+        twilio
+            .requests()
+            .iter()
+            .all(|it| !it.line.contains("CAlive"))
+    );
+    // Another replica has had its turn within the minute.
+    let asked = twilio.requests().len();
+    ask_after_some(&running.gateway, now + 3_601_000)
+        .await
+        .unwrap();
+    assert_eq!(twilio.requests().len(), asked);
+    live.close(None).await.unwrap();
     freed(&running, 0).await;
     running.drain(std::future::pending()).await;
 }

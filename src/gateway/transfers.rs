@@ -10,14 +10,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    admission::Onward,
+    admission::{Due, Onward},
     answer::prompts::Prompt,
     call::{CarrierCallId, PhoneNumber},
     campaign::{Campaign, Name},
     carrier::acs::request::{Number, Transfer},
     gateway::{
         Gateway,
-        acs::{ACT_WITHIN, hang_up, soon},
+        acs::{ACT_WITHIN, hang_up, soon, this_minute},
     },
     recent::Recent,
 };
@@ -70,6 +70,14 @@ impl Gateway {
         &self,
         call: &CarrierCallId,
     ) -> Option<(Arc<Campaign>, PhoneNumber)> {
+        let (campaign, destination) = self.onward_of(call).await?;
+        let number = campaign.tools.directory.destinations.get(&destination)?;
+        let number = number.clone();
+        Some((campaign, number))
+    }
+
+    /// Returns the campaign that has handed a call over, and where it goes on.
+    pub(super) async fn onward_of(&self, call: &CarrierCallId) -> Option<(Arc<Campaign>, Name)> {
         let noted = {
             let noted = self.transfers.destinations.lock();
             let noted = noted.unwrap_or_else(PoisonError::into_inner);
@@ -80,10 +88,7 @@ impl Gateway {
             None => self.admission.transfer_noted(call).await?,
         };
         let campaign = self.campaigns.current().named(&onward.campaign)?;
-        let destination: Name = onward.destination.parse().ok()?;
-        let number = campaign.tools.directory.destinations.get(&destination)?;
-        let number = number.clone();
-        Some((campaign, number))
+        Some((campaign, onward.destination.parse().ok()?))
     }
 
     /// Has ACS hand a call over. Goes on by itself: where it fails the caller hears so, and the
@@ -103,7 +108,8 @@ impl Gateway {
         let (gateway, campaign, call) = (Arc::clone(self), campaign.clone(), call.clone());
         self.act(&call.clone(), async move {
             let Some(acs) = &gateway.acs else { return };
-            let Some(connection) = acs.known_connection(&call).await else {
+            let connection = gateway.connection_for(acs, &call, Due::Transfer);
+            let Some(connection) = connection.await else {
                 return;
             };
             let transfer = Transfer {
@@ -112,9 +118,9 @@ impl Gateway {
                 operation_context: "transfer",
             };
             let over = acs.listens(&call);
-            let transferred = acs
-                .client
-                .transfer(&connection, &transfer, soon(ACT_WITHIN));
+            let transferred =
+                acs.client
+                    .transfer(&connection, &transfer, this_minute(), soon(ACT_WITHIN));
             if let Err(error) = transferred.await {
                 let (reason, error) = (error.as_str(), &error as &dyn std::error::Error);
                 tracing::warn!(error, reason, "ACS did not hand a call over");

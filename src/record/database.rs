@@ -12,6 +12,7 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,6 +46,8 @@ pub struct Database {
     asking: AnyPool,
     /// What is held until a question is answered, where it is a tenant's.
     turn: Option<Arc<dyn Anything + Send + Sync>>,
+    /// Is told of every commit of this process.
+    commits: watch::Sender<()>,
     stop: CancellationToken,
 }
 
@@ -143,6 +146,7 @@ impl Database {
             reading,
             asking,
             turn: None,
+            commits: watch::Sender::new(()),
             stop,
         })
     }
@@ -209,13 +213,20 @@ impl Database {
         + 'static,
     ) -> Result<T, DatabaseError> {
         let (pool, begin) = (self.writing.clone(), self.begin());
+        let commits = self.commits.clone();
         self.run(async move {
             let mut writing = pool.begin_with(begin).await?;
             let done = change(&mut writing).await?;
             writing.commit().await?;
+            commits.send_replace(());
             Ok(done)
         })
         .await
+    }
+
+    /// Returns what changes with every commit of this process; those of others it does not see.
+    pub fn commits(&self) -> watch::Receiver<()> {
+        self.commits.subscribe()
     }
 
     /// Returns how a transaction begins that writes: with SQLite's lock, which cannot be had later

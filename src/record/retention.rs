@@ -160,7 +160,7 @@ pub async fn sweep(
     kept: Duration,
     now: i64,
 ) -> Result<Option<usize>, DatabaseError> {
-    if !take_duty(database, now).await? {
+    if !take_duty(database, DUTY, EVERY_MS, now).await? {
         return Ok(None);
     }
     let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
@@ -211,15 +211,23 @@ async fn delete_some(
     delete.await
 }
 
-/// Tells whether it is time, and ours to do. Replicas' clocks may differ: one that is ahead by more
-/// than the period is not believed.
-async fn take_duty(database: &Database, now: i64) -> Result<bool, DatabaseError> {
+/// Tells whether it is time for a duty, and ours to do it. Replicas' clocks may differ: one that is
+/// ahead by more than the period is not believed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn take_duty(
+    database: &Database,
+    duty: &'static str,
+    every_ms: i64,
+    now: i64,
+) -> Result<bool, DatabaseError> {
     let mut sql = Sql::new("INSERT INTO duties (duty, at) VALUES (");
-    sql.bind(DUTY).push(", ").bind(now);
+    sql.bind(duty).push(", ").bind(now);
     sql.push(") ON CONFLICT (duty) DO UPDATE SET at = excluded.at WHERE duties.at <= ");
-    sql.bind(now - EVERY_MS)
+    sql.bind(now - every_ms)
         .push(" OR duties.at > ")
-        .bind(now + EVERY_MS);
+        .bind(now + every_ms);
     let take = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
     Ok(take.await? > 0)
 }

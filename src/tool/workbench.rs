@@ -49,7 +49,8 @@ pub struct Surroundings<'a> {
     pub call: &'a CarrierCallId,
     pub call_id: CallId,
     pub keypad: Keypad<'a>,
-    pub http: &'a GuardedClient,
+    /// Asks the servers of the campaign's tenant.
+    pub http: GuardedClient,
     pub timeline: &'a Timeline,
     pub metrics: &'a ToolMetrics,
 }
@@ -133,11 +134,11 @@ impl<'a> Workbench<'a> {
                     call: self.surroundings.call_id,
                     campaign: &campaign.id,
                 };
-                let http = self.surroundings.http;
+                let http = self.surroundings.http.clone();
                 let asking = async move {
                     Answered {
                         id,
-                        told: question.ask(http).await,
+                        told: question.ask(&http).await,
                     }
                 };
                 self.asking.push(asking.boxed_local());

@@ -208,7 +208,11 @@ pub async fn callbacks(
             status = StatusCode::FORBIDDEN;
         } else if acs.is_new(&event.id) {
             gateway.metrics.webhook("acs_callback");
+            let goes_on = event.kind.is_of_a_live_call();
             became(&gateway, event, &call, &path.errand, &campaign).await;
+            if goes_on && path.errand == Errand::Talk {
+                gateway.do_what_is_due(&call).await;
+            }
         }
     }
     HttpResponse::build(status).finish()

@@ -63,6 +63,8 @@ impl AcsHouse {
                 .map(|(name, value)| (*name, value.as_str())),
         );
         all.push(("AGENT_VAD_SILENCE_MS", "200"));
+        let login = acs.url();
+        all.push(("ENTRA_LOGIN_URL", &login));
         let gateway = TestGateway::with_parrot(parrot, &all).await;
         Self {
             reach: way_to(&gateway.carrier),

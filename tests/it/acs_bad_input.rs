@@ -18,7 +18,7 @@ use crate::{
     process::Program,
 };
 
-use rows::{CODE, ROWS, Row, from_ours, validation};
+use rows::{CODE, ROWS, Row, entra, from_ours, validation};
 use scene::Scene;
 
 #[tokio::test]
@@ -39,6 +39,11 @@ async fn bad_input_is_answered_and_counted_and_changes_nothing() {
         let good = good.await.text().await.unwrap();
         assert!(good.contains(CODE), "{input}: {good}");
     }
+    // A token is proof enough: the rows above are refused for what is wrong with theirs.
+    let good = scene.carrier.post("/acs/incomingcall");
+    let good = good.header("aeg-subscription-name", "callgate-simulator");
+    let good = good.bearer_auth(entra(&scene, |_| {})).json(&validation());
+    assert!(sent(good).await.text().await.unwrap().contains(CODE));
     assert_eq!(scene.carrier.figure("call_panics_total").await, 0);
     scene.leave().await;
     // There is nothing left of it all that the next caller would notice.
@@ -57,6 +62,8 @@ async fn bad_input_is_logged_and_nothing_of_it() {
     let environment = acs.environment();
     let mut settings = scene::SETTINGS.to_vec();
     settings.extend(environment.iter().map(|(name, it)| (*name, it.as_str())));
+    let login = acs.url();
+    settings.push(("ENTRA_LOGIN_URL", &login));
     let mut program = Program::start(&settings).await;
     let scene = Scene::set(&program.carrier, &acs).await;
     let mut lines = HashSet::new();

@@ -5,6 +5,7 @@ use std::{future::pending, time::Duration};
 use callgate::{
     EndReason, What,
     fake_acs::{Deed, FakeAcs, FakeAcsOptions, FakeCall, Manner, Schema},
+    parrot::{ParrotOptions, ToolRequest},
 };
 use reqwest::RequestBuilder;
 use serde_json::json;
@@ -14,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     acs::{answered, callback, event, event_grid, media_url, status, until_seen, upgrade, way_to},
     carrier::{CALLED, CALLER},
-    gateway::{Replicas, TestGateway},
+    gateway::{Replicas, TestGateway, eventually},
     pcm::{FRAME, PcmLine, Tongue},
 };
 
@@ -40,6 +41,10 @@ impl House {
 
     /// Starts two of which the first one has another connection string, if one is given.
     async fn with(connection_string: Option<&str>) -> Self {
+        Self::of(ParrotOptions::default(), connection_string).await
+    }
+
+    async fn of(parrot: ParrotOptions, connection_string: Option<&str>) -> Self {
         let acs = FakeAcs::start(FakeAcsOptions::on_a_free_port()).await;
         let acs = acs.unwrap();
         let environment = acs.environment();
@@ -48,7 +53,12 @@ impl House {
             .map(|(name, value)| (*name, value.as_str()));
         let mut first = second;
         first[0].1 = connection_string.unwrap_or(first[0].1);
-        let replicas = Replicas::each(&[&first, &second]).await;
+        let tools = [
+            ("AGENT_TOOLS", "end_call,transfer_call"),
+            ("AGENT_TRANSFERS", "reception=+97223333333"),
+        ];
+        let [first, second] = [first, second].map(|own| [&own[..], &tools].concat());
+        let replicas = Replicas::with_parrot(parrot, &[&first, &second]).await;
         Self { replicas, acs }
     }
 
@@ -106,6 +116,70 @@ async fn a_call_whose_answering_replica_has_died_is_answered_by_another() {
     drop(call);
     house.replicas.finish().await;
     house.acs.stop().await;
+}
+
+/// The media comes to a replica that ACS does not tell of the call, nor the socket by which connection
+/// it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_to_a_call_is_done_by_whichever_replica_knows_its_connection() {
+    let request = ToolRequest {
+        name: "transfer_call".to_owned(),
+        arguments: r#"{"destination":"reception"}"#.to_owned(),
+    };
+    for tool_calls in [vec![], vec![request]] {
+        let parrot = ParrotOptions {
+            answer_after: Duration::from_millis(100),
+            tool_calls: tool_calls.clone(),
+            ..ParrotOptions::default()
+        };
+        let house = House::of(parrot, None).await;
+        let (first, second) = (&house.replicas[0], &house.replicas[1]);
+        let call = house.calling();
+        assert_eq!(status(house.event(second, &call)).await, 200);
+        let answer = answered(&call).await;
+        let connected = |deed: &Deed| *deed == Deed::Told("CallConnected", 200);
+        until_seen(&house.acs, &call, connected).await;
+        let mut headers = call.media_headers();
+        headers.retain(|(name, _)| *name != "x-ms-call-connection-id");
+        let socket = upgrade(&first.carrier, media_url(&answer), &headers);
+        let line = PcmLine::over(socket.await.unwrap(), Tongue::Acs);
+        line.until_played(20 * FRAME).await; // Its agent has said all of it by then.
+        let (reason, done) = if tool_calls.is_empty() {
+            line.close();
+            (EndReason::CallerHungUp, Deed::HungUp)
+        } else {
+            line.press("1");
+            let to = "+97223333333".to_owned();
+            (EndReason::Transferred, Deed::Transferred(to))
+        };
+        assert_eq!(first.ended(call.correlation()).await, reason);
+        let state = format!("calls:state:{}", call.correlation());
+        let is_noted = async || {
+            house
+                .replicas
+                .redis
+                .cli(&["GET", &state])
+                .await
+                .contains("\"due\":\"")
+        };
+        eventually(is_noted).await;
+        let told = callback(&second.carrier, &answer);
+        let told = told.bearer_auth(house.acs.token(&house.acs.claims()));
+        let told = told.json(&event(&call, &answer.connection, "MediaStreamingStopped"));
+        assert_eq!(status(told).await, 200);
+        until_seen(&house.acs, &call, |deed| *deed == done).await;
+        let deeds = house.acs.saw(call.correlation());
+        assert_eq!(
+            deeds.iter().filter(|it| **it == done).count(),
+            1,
+            "{deeds:?}"
+        );
+        call.leave();
+        house.replicas.until_registered(0).await;
+        drop(call);
+        house.replicas.finish().await;
+        house.acs.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

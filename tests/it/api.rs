@@ -38,7 +38,7 @@ async fn a_call_is_found_by_a_key_until_it_is_deleted() {
     call.agent_speaks().await;
     let sid = call.sid.clone();
     call.hang_up().await;
-    let scopes = "calls:read,transcripts:read,usage:read";
+    let scopes = "calls:read,numbers:read,transcripts:read,usage:read";
     let create = [
         "keys", "create", "--tenant", "default", "--name", "crm", "--scopes", scopes,
     ];

@@ -5,22 +5,27 @@ use serde_json::Value;
 use standardwebhooks::Webhook;
 
 use crate::{
-    gateway::{TestGateway, eventually},
+    carrier::CALLER,
+    gateway::{Settings, TestGateway, eventually},
     loopback::{Loopback, Reply, Request},
 };
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 async fn gateway(receiver: &Loopback, transcripts: &str) -> TestGateway {
-    TestGateway::with(&[
+    told_so(receiver, &[("EVENTS_TRANSCRIPTS", transcripts)]).await
+}
+
+async fn told_so(receiver: &Loopback, how: Settings<'_>) -> TestGateway {
+    let url = receiver.url("/events");
+    let settings = [
         ("MAX_ACTIVE_CALLS", "1"),
-        ("EVENTS_URL", &receiver.url("/events")),
+        ("EVENTS_URL", &url),
         ("EVENTS_SECRET", SECRET),
-        ("EVENTS_TRANSCRIPTS", transcripts),
         ("EVENTS_RETRY_SECONDS", "0,0,0"),
         ("GUARD_ALLOW", "127.0.0.0/8"),
-    ])
-    .await
+    ];
+    TestGateway::with(&[&settings, how].concat()).await
 }
 
 /// Returns what an event tells, once its signature is found to be right.
@@ -81,6 +86,39 @@ async fn an_endpoint_is_told_of_answered_and_of_refused_calls() {
         eventually(async || gateway.figure(&tries).await == 3).await;
     }
     gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_whole_number_is_told_only_where_it_is_asked_for() {
+    let masked = "+9*******4567";
+    for (how, caller) in [
+        (&[][..], masked.into()),
+        (&[("EVENTS_NUMBERS", "whole")], CALLER.into()),
+        (&[("EVENTS_PAYLOAD", "small")], Value::Null),
+        // Where they are kept masked, nobody knows more.
+        (
+            &[("EVENTS_NUMBERS", "whole"), ("RECORD_NUMBERS", "masked")],
+            masked.into(),
+        ),
+    ] {
+        let receiver = Loopback::start(|_, _| Reply::Answer(204, String::new())).await;
+        let gateway = told_so(&receiver, how).await;
+        let call = gateway.ring().await.connected().await;
+        let sid = call.sid.clone();
+        call.hang_up().await;
+        let ended = "call.ended".to_owned();
+        eventually(async || kinds_of(&receiver, &sid).contains(&ended)).await;
+        for request in receiver.requests() {
+            let event = told(&request);
+            assert_eq!(event["data"]["caller"], caller, "{how:?} {event}");
+            let is_whole = request.body.contains(&CALLER[1..]);
+            assert_eq!(is_whole, caller == CALLER, "{how:?} {event}");
+        }
+        // What waits there waits for any endpoint.
+        let whole = "SELECT COUNT(*) FROM events WHERE body LIKE '%972501234567%'";
+        assert_eq!(gateway.database.ask(whole).await, ["0"]);
+        gateway.finish().await;
+    }
 }
 
 #[tokio::test]

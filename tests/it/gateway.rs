@@ -321,19 +321,28 @@ impl Replicas {
 
     /// Starts a gateway with each of these settings.
     pub async fn each(settings: &[Settings<'_>]) -> Self {
+        Self::with_parrot(ParrotOptions::default(), settings).await
+    }
+
+    /// Starts gateways with these settings each, whose parrot has these options.
+    pub async fn with_parrot(options: ParrotOptions, settings: &[Settings<'_>]) -> Self {
         let redis = Redis::start().await;
         redis.cli(&["SET", "calls:gen", "an earlier one"]).await;
-        let replicas = Self::over(redis, settings).await;
+        let replicas = Self::over_with(redis, options, settings).await;
         replicas.healthy().await;
         replicas
     }
 
     /// Starts gateways over a Redis as it is.
     pub async fn over(redis: Redis, settings: &[Settings<'_>]) -> Self {
+        Self::over_with(redis, ParrotOptions::default(), settings).await
+    }
+
+    async fn over_with(redis: Redis, options: ParrotOptions, settings: &[Settings<'_>]) -> Self {
         let options = ParrotOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             answer_after: Duration::from_millis(100),
-            ..ParrotOptions::default()
+            ..options
         };
         let mut replicas = Self {
             redis,

@@ -48,12 +48,13 @@ if not reason then
   reason = waited and ARGV[4] or ARGV[3]
   if ARGV[6] == '1' then call('SET', KEYS[2], reason, 'PX', 3600000) end
   if ARGV[2] ~= 'any' and ARGV[5] ~= '' then
-    -- Where it goes on may have been noted before, by a store that was slow to hear of its end.
+    -- Where it goes on, or what is due to it, may have been noted before, by a store that was slow
+    -- to hear of its end.
     local _, noted = pcall(cjson.decode, call('GET', KEYS[4]) or '')
     local state = ARGV[5]
-    if type(noted) == 'table' and noted.transfer then
+    if type(noted) == 'table' and (noted.transfer or noted.due) then
       local ended = cjson.decode(state)
-      ended.transfer = noted.transfer
+      ended.transfer, ended.due = noted.transfer, noted.due
       state = cjson.encode(ended)
     end
     call('SET', KEYS[4], state, 'EX', 3600)

@@ -9,7 +9,9 @@ use sqlx::{AnyPool, Row, any::AnyRow};
 use crate::{
     api::{
         Tenant,
-        calls::{Call, CallPage, CallTimeline, Moment, PAGE, Transcript, Wanted, Words},
+        calls::{
+            Call, CallPage, CallTimeline, Moment, PAGE, Transcript, Wanted, Words, search::Search,
+        },
     },
     call::CallId,
     record::{Database, DatabaseError, Sql, date},
@@ -18,15 +20,16 @@ use crate::{
 /// How many steps, and how many utterances, of one call are shown at most.
 const MOST_MOMENTS: i64 = 5_000;
 
-const COLUMNS: &str = "call, carrier_call, carrier, direction, campaign, agent, caller, \
-    caller_shown, called, called_shown, state, reason, blame, scope, metadata, rang_at, \
+/// What a call is read by.
+pub const COLUMNS: &str = "call, carrier_call, carrier, direction, campaign, agent, caller, \
+    caller_shown, called, called_shown, state, reason, blame, scope, offered, metadata, rang_at, \
     connected_at, ended_at, talked_ms";
 
 /// Where a page begins: after this call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    rang_at: i64,
-    call: CallId,
+    pub rang_at: i64,
+    pub call: CallId,
 }
 
 /// Why a text is no [`Cursor`].
@@ -47,9 +50,10 @@ pub async fn list(
     whole: bool,
 ) -> Result<CallPage, DatabaseError> {
     let limit = wanted.limit.unwrap_or(PAGE) as usize;
-    let sql = question(Sql::new(""), tenant, wanted, found_by, limit);
+    let search = Search::new(tenant, wanted, found_by);
+    // One more than a page has tells whether there is another page.
     let rows = database
-        .read(|pool| async move { sql.read(&pool).await })
+        .read(move |pool| async move { search.find(&pool, limit + 1).await })
         .await?;
     let mut page = CallPage {
         calls: Vec::new(),
@@ -64,52 +68,6 @@ pub async fn list(
         page.next_cursor = Some(Cursor::of(last)?.to_string());
     }
     Ok(page)
-}
-
-/// Asks for one more call than a page has, which tells whether there is another page.
-fn question(
-    mut sql: Sql,
-    tenant: &Tenant,
-    wanted: Wanted,
-    found_by: Option<String>,
-    limit: usize,
-) -> Sql {
-    sql.push("SELECT ");
-    sql.push(COLUMNS).push(" FROM calls WHERE tenant");
-    if found_by.is_some() {
-        // A number has few calls: the way to it is by its own index, and not by the tenant's.
-        sql.push(" || ''");
-    }
-    sql.push(" = ").bind(tenant.as_str().to_owned());
-    if let Some(campaign) = wanted.campaign {
-        sql.push(" AND campaign = ").bind(campaign.to_string());
-    }
-    if let Some(state) = wanted.state {
-        sql.push(" AND state = ").bind(state.as_str());
-    }
-    if let Some(direction) = wanted.direction {
-        sql.push(" AND direction = ").bind(direction.as_str());
-    }
-    if let Some(reason) = wanted.reason {
-        sql.push(" AND reason = ").bind(reason.0);
-    }
-    if let Some(number) = found_by {
-        sql.push(" AND (caller = ").bind(number.clone());
-        sql.push(" OR called = ").bind(number).push(")");
-    }
-    if let Some(from) = wanted.from {
-        sql.push(" AND rang_at >= ").bind(from.as_millisecond());
-    }
-    if let Some(to) = wanted.to {
-        sql.push(" AND rang_at < ").bind(to.as_millisecond());
-    }
-    if let Some(after) = wanted.cursor {
-        sql.push(" AND (rang_at, call) < (").bind(after.rang_at);
-        sql.push(", ").bind(after.call.to_string()).push(")");
-    }
-    sql.push(" ORDER BY rang_at DESC, call DESC LIMIT ");
-    sql.bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
-    sql
 }
 
 /// Returns a call of the tenant's, with numbers as `whole` as they are kept, or masked.
@@ -275,6 +233,7 @@ fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
         reason: text("reason")?,
         blame: text("blame")?,
         full_scope: text("scope")?,
+        offered: text("offered")?,
         metadata: metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok()),
         rang_at: date(row.try_get("rang_at")?),
         connected_at: time("connected_at")?,
@@ -284,7 +243,11 @@ fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
 }
 
 impl Cursor {
-    fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
+    /// Returns where a page begins whose predecessor ends with this row.
+    ///
+    /// # Errors
+    /// If it is no call's.
+    pub fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let call: String = row.try_get("call")?;
         let call = call
             .parse()
@@ -321,7 +284,7 @@ impl FromStr for Cursor {
 ///
 /// # Errors
 /// If it does not answer.
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 pub async fn plan(
     database: &Database,
     tenant: &Tenant,
@@ -334,7 +297,8 @@ pub async fn plan(
         DatabaseKind::Postgres => ("EXPLAIN ", "QUERY PLAN"),
     };
     let limit = wanted.limit.unwrap_or(PAGE) as usize;
-    let sql = question(Sql::new(explain), tenant, wanted, found_by, limit);
+    let search = Search::new(tenant, wanted, found_by);
+    let sql = search.next(Sql::new(explain), limit + 1);
     let read = database.read(move |pool| async move {
         let rows = sql.read(&pool).await?;
         rows.iter().map(|row| row.try_get(column)).collect()

@@ -9,12 +9,13 @@ use sqlx::Row;
 use super::*;
 use crate::{
     api::{
+        calls,
         key::Presented,
         keyring::{Away, Keyring},
         keys::Revoked,
     },
     config::{KeptNumbers, RecordSettings},
-    record::{Doomed, postgres_server::PostgresServer, sweep, unix_millis_i64},
+    record::{DatabaseKind, Doomed, postgres_server::PostgresServer, sweep, unix_millis_i64},
 };
 
 const HOUR: i64 = 3_600_000;
@@ -214,6 +215,83 @@ async fn calls_go_by_number_or_age_within_one_tenant_and_leave_one_row() {
         let became: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let expected = [1, 0, 0, 1].map(|calls| format!("{{\"calls\":{calls}}}"));
         assert_eq!(became, expected);
+    })
+    .await;
+}
+
+/// Writes many calls of `acme`'s from one number, a second apart, of which the first has failed; one
+/// in ten is of `sales`.
+async fn put_many(database: &Database, calls: i64) {
+    let write = database.write(move |writing| {
+        let mut sql = Sql::new(
+            "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, caller, \
+             called, state, rank, rang_at) WITH RECURSIVE numbers (i) AS (SELECT CAST(0 AS BIGINT) \
+             UNION ALL SELECT i + 1 FROM numbers WHERE i < ",
+        );
+        sql.bind(calls - 1).push(
+            ") SELECT '00000000-0000-4000-8000-' || SUBSTR('000000000000' || CAST(i AS TEXT), \
+             LENGTH(CAST(i AS TEXT)) + 1), 'CA' || CAST(i AS TEXT), 'twilio', 'inbound', 'acme', \
+             CASE WHEN i % 10 = 0 THEN 'sales' ELSE 'support' END, '+972501234567', '+97221111111', \
+             CASE WHEN i = 0 THEN 'failed' ELSE 'ended' END, 95, 1700000000000 + i * 1000 \
+             FROM numbers",
+        );
+        Box::pin(async move { sql.execute(writing).await })
+    });
+    write.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_found_among_more_than_one_statement_looks_at() {
+    on_both(async |database| {
+        let calls = calls::SEEN_AT_ONCE * 2 + 1;
+        put_many(database, calls).await;
+        let tenant = Tenant::of_test("acme");
+        for number in [None, Some("+97221111111"), Some("+972501234567")] {
+            let found_by = number.map(str::to_owned);
+            let wanted = calls::Wanted {
+                state: Some(crate::record::State::Failed),
+                ..calls::Wanted::default()
+            };
+            let page = calls::page(database, &tenant, wanted, found_by, false).await;
+            let page = page.unwrap();
+            let found: Vec<&str> = page.calls.iter().map(|it| &*it.carrier_call_id).collect();
+            assert_eq!((found, page.next_cursor), (vec!["CA0"], None), "{number:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_statement_looks_at_all_calls_of_a_tenant_or_a_number() {
+    on_both(async |database| {
+        put_many(database, calls::SEEN_AT_ONCE * 2).await;
+        let write = database.write(|writing| {
+            Box::pin(async move { Sql::new("ANALYZE calls").execute(writing).await })
+        });
+        write.await.unwrap();
+        let tenant = Tenant::of_test("acme");
+        let campaign = Some("sales".parse().unwrap());
+        for (campaign, number, index) in [
+            (None, None, "calls_of_tenant"),
+            (campaign, None, "calls_of_campaign"),
+            (None, Some("+972501234567"), "calls_of_caller"),
+            (None, Some("+97221111111"), "calls_of_called"),
+        ] {
+            let wanted = calls::Wanted {
+                campaign,
+                reason: "never".parse().ok(),
+                ..calls::Wanted::default()
+            };
+            let found_by = number.map(str::to_owned);
+            let plan = calls::plan(database, &tenant, wanted, found_by).await;
+            let plan = plan.unwrap().join("\n");
+            assert!(plan.contains(index), "{plan}");
+            let unbounded = match database.kind() {
+                DatabaseKind::Sqlite => plan.contains("SCAN calls"),
+                DatabaseKind::Postgres => plan.contains("Seq Scan"),
+            };
+            assert!(!unbounded, "{plan}");
+        }
     })
     .await;
 }

@@ -47,6 +47,7 @@ async fn calls_are_listed_by_pages_and_filters() {
     for (query, expected) in [
         ("number=%2B972501234567", 7),
         ("number=%2B97221111111&direction=inbound", 7),
+        ("number=%2B97221111111&campaign=support", 0),
         ("number=%2B15550001111", 0),
         ("campaign=sales&state=ended&reason=caller_hung_up", 7),
         ("campaign=support", 0),
@@ -55,11 +56,16 @@ async fn calls_are_listed_by_pages_and_filters() {
         ("from=2020-01-01T00:00:00%2B02:00", 7),
     ] {
         let (status, page) = api
-            .ask("GET", &format!("/v1/calls?{query}"), Some(&key))
+            .ask("GET", &format!("/v1/calls?{query}"), Some(&whole))
             .await;
         let found = page["calls"].as_array().map(Vec::len);
         assert_eq!((status, found), (200, Some(expected)), "{query}: {page}");
     }
+    // Whose calls these are is nothing that can be found out by trying numbers.
+    let path = "/v1/calls?number=%2B972501234567";
+    let (status, refused) = api.ask("GET", path, Some(&key)).await;
+    let needed = &refused["error"]["needed_scope"];
+    assert_eq!((status, needed), (403, &"numbers:read".into()), "{refused}");
     let (_, call) = api
         .ask("GET", &format!("/v1/calls/{}", seen[0]), Some(&key))
         .await;
@@ -74,6 +80,24 @@ async fn calls_are_listed_by_pages_and_filters() {
         assert_eq!(call["caller"], caller);
         let (_, page) = api.ask("GET", "/v1/calls?limit=1", Some(key)).await;
         assert_eq!(page["calls"][0]["caller"], caller);
+    }
+    api.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_call_shows_what_its_caller_was_offered() {
+    let api = TestApi::start(&[]).await;
+    let call = put_call(&api.database, "CA1", "acme", unix_millis_i64()).await;
+    let refuse = api.database.write(|writing| {
+        let sql = Sql::new("UPDATE calls SET state = 'rejected_capacity', offered = 'voicemail'");
+        Box::pin(async move { sql.execute(writing).await })
+    });
+    refuse.await.unwrap();
+    let key = api.key("acme", &[Scope::CallsRead]).await;
+    for path in [format!("/v1/calls/{call}"), "/v1/calls".to_owned()] {
+        let (_, answer) = api.ask("GET", &path, Some(&key)).await;
+        let shown = answer["calls"].get(0).unwrap_or(&answer);
+        assert_eq!(shown["offered"], "voicemail", "{path}: {answer}");
     }
     api.end().await;
 }

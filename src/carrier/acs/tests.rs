@@ -144,7 +144,9 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
         from: Some(Number::from(&from)),
         operation_context: "t",
     };
-    acs.transfer(&call, &transfer, in_time()).await.unwrap();
+    acs.transfer(&call, &transfer, since(30), in_time())
+        .await
+        .unwrap();
     let tones = SendTones {
         keys: "50*#",
         to: &to,
@@ -433,4 +435,24 @@ async fn a_token_serves_to_its_end_while_entra_is_away_and_is_forgotten_when_ref
         "Entra refused with status 401 and \"invalid_client\""
     );
     assert!(server.requests().last().is_some_and(is_for_token));
+}
+
+#[tokio::test]
+async fn a_call_is_over_once_acs_knows_of_none() {
+    let gone = r#"{"error":{"code":"8522","message":"Call not found."}}"#;
+    let server = Loopback::start(move |n, _| match n {
+        0 => Reply::Answer(200, PROPERTIES.to_owned()),
+        1 => Reply::Answer(404, gone.to_owned()),
+        _ => Reply::Answer(403, String::new()),
+    })
+    .await;
+    let (acs, call) = (client(&server), "1b005580-1f2e".parse().unwrap());
+    assert!(!acs.is_over(&call, in_time()).await.unwrap());
+    assert!(acs.is_over(&call, in_time()).await.unwrap());
+    assert!(acs.is_over(&call, in_time()).await.is_err(), "nobody knows");
+    let line = &server.requests()[0].line;
+    assert!(
+        line.starts_with("GET /calling/callConnections/1b005580-1f2e?"),
+        "{line}"
+    );
 }

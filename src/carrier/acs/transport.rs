@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, Method, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect,
 };
@@ -39,6 +39,7 @@ pub struct Transport {
 
 /// One thing to ask for, however often it is tried.
 pub struct Operation {
+    pub method: Method,
     pub url: Url,
     pub body: Vec<u8>,
     /// By what ACS knows it again: its id, and when it was first sent.
@@ -79,7 +80,7 @@ impl Transport {
             };
             tries += 1;
             let again = Instant::now() + failure.pause(tries);
-            let may_repeat = failure.error.may_repeat(operation.repeatability.is_some());
+            let may_repeat = failure.error.may_repeat(operation.is_repeatable());
             if !may_repeat || tries == MOST_TRIES || deadline <= again {
                 return Err(failure.error);
             }
@@ -89,11 +90,12 @@ impl Transport {
 
     async fn attempt(&self, http: &Client, operation: &Operation) -> Result<Vec<u8>, Failure> {
         let Operation {
+            method,
             url,
             body,
             repeatability,
         } = operation;
-        let mut request = http.post(url.clone()).body(body.clone());
+        let mut request = http.request(method.clone(), url.clone()).body(body.clone());
         request = request.header(ACCEPT, "application/json");
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -102,7 +104,7 @@ impl Transport {
             request = request.header("Repeatability-Request-ID", id);
             request = request.header("Repeatability-First-Sent", first_sent);
         }
-        let proof = self.access.prove(url, body).await?;
+        let proof = self.access.prove(method, url, body).await?;
         let response = request.headers(proof).send().await.map_err(|error| {
             if error.is_connect() {
                 AcsError::Unreachable(error.without_url())
@@ -123,6 +125,13 @@ impl Transport {
         let problem = Problem::read(status.as_u16(), &answer.unwrap_or_default());
         let error = AcsError::from(problem);
         Err(Failure { error, retry_after })
+    }
+}
+
+impl Operation {
+    /// Tells whether asking for it again does no harm, whatever became of it.
+    fn is_repeatable(&self) -> bool {
+        self.method == Method::GET || self.repeatability.is_some()
     }
 }
 

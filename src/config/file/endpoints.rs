@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        events::{guarded, secrets_of},
+        events::{NUMBERS_RULE, PAYLOAD_RULE, guarded, secrets_of},
         file::{
             Inherited,
             secret::Beside,
@@ -34,12 +34,18 @@ pub fn read(tenant: &Table<'_>, inherited: &Inherited, beside: &mut Beside<'_>) 
             table.missing("secret", "events are signed with it; or secret_file");
         }
         let kinds = kinds(&table);
+        let numbers = table.entry("numbers");
+        let numbers = numbers.and_then(|entry| entry.parsed(NUMBERS_RULE));
+        let payload = table.entry("payload");
+        let payload = payload.and_then(|entry| entry.parsed(PAYLOAD_RULE));
         table.finish();
         Some(Endpoint {
             name,
             url: url?,
             secrets: secrets?,
             kinds,
+            numbers: numbers.unwrap_or_default(),
+            payload: payload.unwrap_or_default(),
         })
     });
     endpoints.collect()

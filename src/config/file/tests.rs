@@ -805,7 +805,7 @@ fn what_is_wrong_with_an_endpoint_is_told() {
     fine: "[campaigns.good]\nnumbers = [\"+97221111111\"]\ntenant = \"t\"\n[tenants.t.endpoints.crm]\nurl = \"https://hooks.example.com/a\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\ntranscripts = true\nevents = [\"call.transcript\"]"
     c.toml:7:11: tenants.t.endpoints.crm.events="call.transcript": private: set transcripts = true too
     c.toml:7:11: tenants.t.endpoints.crm.events="call.end": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received", "whatsapp.status"
-    c.toml:8:1: tenants.t.endpoints.crm.retries: unknown; there are url, secret, secret_file, events, transcripts
+    c.toml:8:1: tenants.t.endpoints.crm.retries: unknown; there are url, secret, secret_file, events, transcripts, numbers, payload
     c.toml:7:10: tenants.t.endpoints.crm.events=[…]: no kind: it would never be told of anything
     c.toml:7:10: tenants.t.endpoints.crm.events="call.ended": a list of kinds: "call.started", "call.ended", "call.refused", "call.transcript", "voicemail.received", "whatsapp.status"
     c.toml:8:15: tenants.t.endpoints.crm.transcripts=1: true or false

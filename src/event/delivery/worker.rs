@@ -194,7 +194,7 @@ async fn send(
     // A receiver holds the time of sending against its own clock, so each try has its own.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let sent_at = since.unwrap_or_default().as_secs();
-    let body = Bytes::from(claimed.body.clone());
+    let body = Bytes::from(claimed.content.body_for(endpoint));
     let mut headers: HeaderMap = endpoint.secrets.headers(&claimed.event, sent_at, &body);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     client.post(&endpoint.url, headers, body, LIMITS).await

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Acs, soon};
 use crate::{
-    admission::Ended,
+    admission::{Due, Ended},
     answer::prompts::Prompt,
     call::{Carrier, CarrierCallId, EndReason, Farewell},
     campaign::Campaign,
@@ -44,7 +44,7 @@ impl Acs {
         };
         let known = timeout(ACT_WITHIN, known).await.ok();
         if known.is_none() {
-            tracing::warn!("a call may be left to itself: its connection is not known");
+            tracing::warn!("a call waits for its end: its connection is not known");
         }
         known
     }
@@ -93,7 +93,8 @@ impl Gateway {
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
             let Some(acs) = &gateway.acs else { return };
-            let Some(connection) = acs.known_connection(&ended).await else {
+            let connection = gateway.connection_for(acs, &ended, Due::HangUp);
+            let Some(connection) = connection.await else {
                 return;
             };
             if hang_up(acs, &connection).await {
@@ -175,9 +176,7 @@ impl Gateway {
 /// nobody else would end it.
 pub async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
     let deadline = soon(ACT_WITHIN);
-    // Several replicas may do so: within a minute they ask for the same, which ACS does once.
-    let now = Timestamp::now();
-    let mut since = Timestamp::from_second(now.as_second() / 60 * 60).unwrap_or(now);
+    let mut since = this_minute();
     loop {
         let Err(error) = acs.client.hang_up(connection, since, deadline).await else {
             return true;
@@ -190,4 +189,11 @@ pub async fn hang_up(acs: &Acs, connection: &CallConnectionId) -> bool {
         sleep(HANG_UP_AGAIN).await;
         since = Timestamp::now(); // What was refused is asked for anew.
     }
+}
+
+/// Returns since when this is wanted, for what several replicas may ask for: within a minute they
+/// ask for the same, which ACS does once.
+pub fn this_minute() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second() / 60 * 60).unwrap_or(now)
 }

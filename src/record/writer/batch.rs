@@ -403,11 +403,6 @@ impl CallFacts {
             let at: Option<i64> = row.try_get(column)?;
             Ok::<_, sqlx::Error>(at.map(date))
         };
-        // Who is told of calls may know the whole number, if anybody does.
-        let number = |whole: &str, shown: &str| {
-            let whole = text(whole)?.filter(|whole| !whole.starts_with("h:"));
-            Ok::<_, sqlx::Error>(whole.map_or(text(shown)?, Some))
-        };
         let metadata = text("metadata").unwrap_or_default();
         let metadata = metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok());
         let data = json!({
@@ -417,8 +412,9 @@ impl CallFacts {
             "direction": text("direction")?,
             "campaign": text("campaign")?,
             "agent": text("agent")?,
-            "caller": number("caller", "caller_shown")?,
-            "called": number("called", "called_shown")?,
+            // Whoever may know the whole ones gets them from the row.
+            "caller": text("caller_shown")?,
+            "called": text("called_shown")?,
             "state": text("state")?,
             "reason": text("reason")?,
             "blame": text("blame")?,

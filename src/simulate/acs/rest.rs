@@ -41,6 +41,10 @@ pub async fn serve(request: HttpRequest, body: Bytes, service: Data<Service>) ->
         (&Method::GET, "/calling/.well-known/acsopenidconfiguration") => {
             published(service.tokens.configuration(&service.base()))
         }
+        // Entra's, of any of its tenants: with the same keys.
+        (&Method::GET, path) if path.ends_with("/v2.0/.well-known/openid-configuration") => {
+            published(service.tokens.configuration(&service.base()))
+        }
         (&Method::GET, "/calling/keys") => published(service.tokens.published()),
         _ => match obey(&service, &request, &body).await {
             Ok(answer) | Err(answer) => answer,
@@ -157,6 +161,8 @@ fn perform(
             let RedirectBody { target } = read(body)?;
             turn(service, call, Turned::Redirected(target.phone_number.value))
         }
+        // What is over is unknown to ACS.
+        Operation::Show(_) if call.status.borrow().is_over() => Err(Answer::not_found()),
         Operation::Show(_) => Ok(Answer::ok(call.properties())),
         Operation::HangUp(_) => hang_up(service, call),
         Operation::Transfer(_) => {

@@ -34,6 +34,8 @@ pub struct Claims {
     pub audience: String,
     /// Seconds from now; negative ones are over.
     pub expires_in: i64,
+    /// The application that has asked for it, in tokens as Entra makes them.
+    pub application: Option<String>,
 }
 
 /// The keys of a fake, and what it has signed.
@@ -76,6 +78,7 @@ impl Tokens {
             issuer: ISSUER.to_owned(),
             audience: self.audience.clone(),
             expires_in: CALLBACK_LIFETIME.as_secs().cast_signed(),
+            application: None,
         }
     }
 
@@ -143,12 +146,15 @@ impl Tokens {
     fn sign(&self, state: &State, claims: &Claims) -> String {
         let now = Timestamp::now().as_second();
         let header = json!({"alg": "RS256", "typ": "JWT", "kid": kid(state.generation)});
-        let claims = json!({
+        let mut said = json!({
             "iss": claims.issuer, "aud": claims.audience, "iat": now, "nbf": now,
             "exp": now + claims.expires_in,
         });
+        if let Some(application) = &claims.application {
+            said["appid"] = json!(application);
+        }
         let part = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
-        let signed = format!("{}.{}", part(header), part(claims));
+        let signed = format!("{}.{}", part(header), part(said));
         let key = state.key(state.generation);
         let mut signature = vec![0; key.public().modulus_len()];
         key.sign(

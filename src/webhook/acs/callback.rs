@@ -105,6 +105,31 @@ pub fn read(body: &[u8]) -> Result<Callbacks, BodyError> {
     Ok(read)
 }
 
+impl Kind {
+    /// Tells whether a call goes on of which this is told, as far as that is known.
+    pub fn is_of_a_live_call(&self) -> bool {
+        match self {
+            Self::Connected
+            | Self::MediaStreamingStarted(_)
+            | Self::MediaStreamingStopped(_)
+            | Self::RecordingStateChanged
+            | Self::DtmfTone(_)
+            | Self::Other(_) => true,
+            // It is over, or about to be: with words, or with somebody else.
+            Self::Disconnected
+            | Self::AnswerFailed
+            | Self::CreateCallFailed
+            | Self::MediaStreamingFailed(_)
+            | Self::PlayStarted
+            | Self::PlayCompleted
+            | Self::PlayFailed
+            | Self::PlayCanceled
+            | Self::TransferAccepted
+            | Self::TransferFailed => false,
+        }
+    }
+}
+
 impl StreamDetail {
     /// What ACS calls them.
     const ALL: [(&str, Self); 15] = [

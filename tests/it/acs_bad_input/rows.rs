@@ -69,6 +69,22 @@ pub const ROWS: &[Row] = &[
     row("a body of events ten times too long", |it| request(from_ours(it).body(long(10 * LONGEST_EVENTS))), 413, UNREAD),
     row("an event that is a number", |it| request(from_ours(it).json(&[7])), 200, EVENT),
 
+    // The same door, for tokens of Entra's: whoever brings one is held to it, whatever the address says.
+    row("an event with what is no token of Entra's", |it| by_entra(it, "x"), 401, STRANGER),
+    row("an event with a token ten times too long", |it| by_entra(it, &long(10 * LONGEST_TOKEN)), 401, STRANGER),
+    row("an event with a token of Entra's that has expired", |it| by_entra(it, &entra(it, |claims| claims.expires_in = -3_600)), 401, STRANGER),
+    row("an event with a token for another audience", |it| by_entra(it, &entra(it, |claims| claims.audience = "another".into())), 401, STRANGER),
+    row("an event with a token of another directory", |it| by_entra(it, &entra(it, |claims| claims.issuer = "https://sts.windows.net/99999999-2222-4333-8444-555555555555/".into())), 401, STRANGER),
+    row("an event with a token of another application", |it| by_entra(it, &entra(it, |claims| claims.application = Some(tokens::APPLICATION.into()))), 401, STRANGER),
+    row("an event with a token of no application", |it| by_entra(it, &entra(it, |claims| claims.application = None)), 401, STRANGER),
+    row("an event with a token of ACS's", |it| by_entra(it, &good(it)), 401, STRANGER),
+    row("an event with an unsigned token", |it| by_entra(it, &tokens::unsigned(&entra(it, |_| {}))), 401, STRANGER),
+    row("an event with a token that lost its signature", |it| by_entra(it, cut(&entra(it, |_| {}))), 401, STRANGER),
+    row("an event with a token of a key of its own", |it| by_entra(it, &tokens::with_a_key_of_its_own(&entra(it, |_| {}))), 401, STRANGER),
+    row("an event with a token that brings its key", |it| by_entra(it, &tokens::that_brings_its_key(&entra(it, |_| {}))), 401, STRANGER),
+    row("an event with a token of an unknown key", |it| by_entra(it, &tokens::of_an_unknown_key(&entra(it, |_| {}))), 401, STRANGER),
+    row("an event with a good token of a stranger's subscription", of_a_strangers_subscription, 401, STRANGER),
+
     // The callbacks' door: a sealed path, ACS's own token, and the call that the path is of.
     row("a callback to a path of nobody's", |it| request(signed(it.carrier.post("/acs/callbacks/x.y"), it).json(&ends(it))), 404, STRANGER),
     row("a callback to a path that was changed", to_changed_path, 404, STRANGER),
@@ -176,6 +192,25 @@ fn events(scene: &Scene<'_>, query: &str) -> Input {
     let post = scene.carrier.post(&format!("/acs/incomingcall{query}"));
     let post = post.header("aeg-subscription-name", "callgate-simulator");
     request(post.json(&[ringing(scene)]))
+}
+
+/// An event beside a good secret, with a token.
+fn by_entra(scene: &Scene<'_>, token: &str) -> Input {
+    request(from_ours(scene).bearer_auth(token).json(&[ringing(scene)]))
+}
+
+/// A token of Entra's for Event Grid, with something changed.
+pub fn entra(scene: &Scene<'_>, change: impl FnOnce(&mut Claims)) -> String {
+    let mut claims = tokens::of_event_grid();
+    change(&mut claims);
+    scene.acs.token(&claims)
+}
+
+fn of_a_strangers_subscription(scene: &Scene<'_>) -> Input {
+    let post = scene.carrier.post("/acs/incomingcall");
+    let post = post.header("aeg-subscription-name", "theirs");
+    let token = entra(scene, |_| {});
+    request(post.bearer_auth(token).json(&[ringing(scene)]))
 }
 
 fn of_subscription(scene: &Scene<'_>, name: &str, body: &Value) -> Input {

@@ -3,7 +3,10 @@
 use callgate::fake_acs::{Answered, Deed, FakeAcs, FakeCall, Manner};
 use reqwest::RequestBuilder;
 
-use super::rows::{CODE, Row};
+use super::{
+    rows::{CODE, Row},
+    tokens,
+};
 use crate::{
     acs::{AcsCall, answered, bring, sent, upgrade, way_to},
     carrier::{CALLED, CALLER, Carrier},
@@ -12,13 +15,15 @@ use crate::{
 };
 
 /// What a gateway is given beside the fake's own settings.
-pub const SETTINGS: [(&str, &str); 3] = [
+pub const SETTINGS: [(&str, &str); 5] = [
     ("MAX_ACTIVE_CALLS", "2"),
     (
         "EVENTGRID_SUBSCRIPTIONS",
         "another-of-ours, callgate-simulator",
     ),
     ("ACS_WS_JWT", "required"),
+    ("EVENTGRID_TENANT_ID", tokens::ENTRA_TENANT),
+    ("EVENTGRID_AUDIENCE", tokens::APPLICATION),
 ];
 
 /// A full house: two calls are live, one was refused, one is over, and one is still to ring.

@@ -1,12 +1,29 @@
 //! Tokens that ACS has not signed as they are.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use callgate::fake_acs::Claims;
 use ring::{
     rand::SystemRandom,
     rsa::{KeyPair, PublicKeyComponents},
     signature::RSA_PKCS1_SHA256,
 };
 use serde_json::{Value, json};
+
+/// The directory and the application that Event Grid's tokens are for.
+pub const ENTRA_TENANT: &str = "11111111-2222-4333-8444-555555555555";
+pub const APPLICATION: &str = "22222222-3333-4444-8555-666666666666";
+/// Event Grid, as Entra calls it: learn.microsoft.com/azure/event-grid/secure-webhook-delivery.
+const EVENT_GRID: &str = "4962773b-9cdb-44cf-a8bf-237846a00ab7";
+
+/// Returns what Entra says for Event Grid, to be changed and signed.
+pub fn of_event_grid() -> Claims {
+    Claims {
+        issuer: format!("https://sts.windows.net/{ENTRA_TENANT}/"),
+        audience: APPLICATION.to_owned(),
+        expires_in: 300,
+        application: Some(EVENT_GRID.to_owned()),
+    }
+}
 
 /// A key that is nobody's.
 const KEY: &[u8] = include_bytes!("../../keys/two.der");

@@ -106,7 +106,9 @@ async fn of_running_calls(acs: &CallAutomation) -> Asked {
         from: Some(Number::from(&from)),
         operation_context: "שיחה 1",
     };
-    acs.transfer(&call, &transfer, in_time()).await.unwrap();
+    acs.transfer(&call, &transfer, since(30), in_time())
+        .await
+        .unwrap();
     let tones = SendTones {
         keys: "1*",
         to: &to,
