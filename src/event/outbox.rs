@@ -102,7 +102,7 @@ impl Addressees {
     pub fn new(endpoints: watch::Receiver<Arc<Endpoints>>, kind: DatabaseKind) -> Self {
         Self {
             endpoints,
-            now: clock(kind),
+            now: kind.clock(),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Told for Addressees {
 impl Outbox {
     pub fn new(database: Database) -> Self {
         Self {
-            now: clock(database.kind()),
+            now: database.kind().clock(),
             database,
         }
     }
@@ -332,14 +332,6 @@ async fn body_of(writing: &mut Writing, event: &str) -> Result<String, sqlx::Err
     let rows = sql.fetch_all(writing).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     row.try_get(0)
-}
-
-/// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks differ.
-fn clock(kind: DatabaseKind) -> &'static str {
-    match kind {
-        DatabaseKind::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-        DatabaseKind::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
-    }
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -4,6 +4,7 @@
 mod keeping;
 mod moving;
 mod noting;
+mod queueing;
 
 use sqlx::{Row as _, any::AnyRow};
 
@@ -17,8 +18,9 @@ use crate::{
 #[cfg(test)]
 pub use keeping::HELD_MS;
 pub use keeping::{keep, let_go, overdue};
-pub use moving::{Move, advance, bind, finish};
-pub use noting::{Limits, NewRow, Noted, forget, note, until_tomorrow};
+pub use moving::{Move, advance, finish};
+pub use noting::{Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
+pub use queueing::{Queued, queue};
 
 const COLUMNS: &str = "call, tenant, body_hash, pending, carrier_call, campaign, agent, to_number, \
     from_number, request, state, created_at, dialed_at, rings_until";
@@ -189,3 +191,6 @@ fn select_by_key(tenant: &str, key: &str) -> Sql {
     sql.push(" AND idempotency_key = ").bind(key.to_owned());
     sql
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Who looks after which calls, and which of them need it.
 
+use std::time::Duration;
+
 use crate::{
     call::CallId,
     outbound::rows::{
@@ -57,8 +59,8 @@ pub async fn keep(
                 sql.bind(now - DAY_MS);
                 sql.execute(writing).await?;
                 let mut sql = Sql::new(
-                    "UPDATE outbound SET to_number = '', from_number = '' WHERE \
-                 state = 'over' AND to_number <> '' AND created_at < ",
+                    "UPDATE outbound SET to_code = '' WHERE state = 'over' AND to_code <> '' \
+                     AND created_at < ",
                 );
                 sql.bind(now - HOUR_MS);
                 sql.execute(writing).await?;
@@ -77,12 +79,14 @@ pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseErr
 }
 
 /// Returns some of the holder's calls that have stayed for too long at a stage or, by their records,
-/// are over.
+/// are over. One that somebody has picked up is over once it has lasted for as long as any may.
 pub async fn overdue(
     database: &Database,
     holder: String,
     now: i64,
+    longest_call: Duration,
 ) -> Result<Vec<Row>, DatabaseError> {
+    let longest = i64::try_from(longest_call.as_millis()).unwrap_or(i64::MAX);
     let stuck = now - STUCK_MS;
     let mut sql = select();
     sql.push("WHERE holder = ").bind(holder);
@@ -94,6 +98,8 @@ pub async fn overdue(
         .bind(stuck);
     sql.push(") OR (state = 'queued' AND created_at < ")
         .bind(stuck);
+    sql.push(") OR (state = 'answered' AND rings_until < ")
+        .bind(now.saturating_sub(longest));
     sql.push(
         ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
          outbound.call AND calls.rank >= ",

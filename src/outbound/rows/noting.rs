@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use sqlx::{Row as _, any::AnyRow};
+
 use crate::{
-    call::PhoneNumber,
     outbound::rows::{Row, keeping::HELD_MS, number, rows, select_by_key},
-    record::{Database, DatabaseError, Direction, KeptNumber, Numbers, Sql, State, Writing},
+    record::{Database, DatabaseError, DatabaseKind as Kind, Sql, Writing, day},
 };
 
+/// What a lock of Postgres's is about, so that no number is taken for a key.
+const OF_NUMBERS: i32 = 7_001;
+const OF_KEYS: i32 = 7_002;
+const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 3_600_000;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -18,14 +23,15 @@ pub struct NewRow {
     pub key: String,
     pub api_key: String,
     pub holder: String,
-    pub to: PhoneNumber,
-    pub from: PhoneNumber,
+    /// By what calls to the number are counted.
+    pub to_code: String,
 }
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub per_destination: u32,
+    pub per_key: u32,
     pub daily_calls: u32,
     pub daily_minutes: u32,
 }
@@ -42,6 +48,10 @@ pub enum Noted {
     TooOften {
         first_at: i64,
     },
+    /// As many calls were placed by the API key as may be; when the first of them was.
+    TooManyOfKey {
+        first_at: i64,
+    },
     CallsSpent {
         used: i64,
     },
@@ -50,22 +60,30 @@ pub enum Noted {
     },
 }
 
+/// Tells whether as many calls were placed by an API key within a minute as may be; returns when
+/// the first of them was. It costs no write.
+pub async fn is_key_spent(
+    database: &Database,
+    api_key: &str,
+    now: i64,
+    limits: Limits,
+) -> Result<Option<i64>, DatabaseError> {
+    let sql = lately("api_key", api_key, now - MINUTE_MS);
+    let read = database.read(move |pool| async move { sql.read(&pool).await });
+    Ok(first_of(&read.await?, limits.per_key)?)
+}
+
 /// Notes a call that a program asks for, unless its key was used, or there are too many.
 pub async fn note(
     database: &Database,
     new: NewRow,
     limits: Limits,
-    numbers: &Numbers,
 ) -> Result<Noted, DatabaseError> {
-    let (caller, called) = (
-        numbers.keep(&crate::call::CallerId::Number(new.from.clone())),
-        numbers.keep(&crate::call::CallerId::Number(new.to.clone())),
-    );
+    let kind = database.kind();
     database
         .write(move |writing| {
             Box::pin(async move {
                 let row = &new.row;
-                let now = row.created_at;
                 let by_key = || select_by_key(&row.tenant, &new.key);
                 if let Some(known) = rows(writing, by_key()).await?.pop() {
                     return Ok(Noted::Known(Box::new(known)));
@@ -76,42 +94,80 @@ pub async fn note(
                     let known = rows(writing, by_key()).await?.pop();
                     Ok(known.map_or(otherwise, |known| Noted::Known(Box::new(known))))
                 };
-                if let Some(too_many) = count(writing, row, limits).await? {
+                // Who counts is alone with what it counts, always in this order.
+                for (class, what) in [(OF_NUMBERS, &new.to_code), (OF_KEYS, &new.api_key)] {
+                    be_alone_with(writing, kind, class, what).await?;
+                }
+                if let Some(too_many) = count(writing, &new, limits).await? {
                     return quicker(writing, too_many).await;
                 }
                 if insert(&new).execute(writing).await? == 0 {
-                    give_day_back(writing, &row.tenant, now).await?;
+                    give_day_back(writing, &row.tenant, row.created_at).await?;
                     return quicker(writing, Noted::Engaged).await;
                 }
-                record(row, &caller, &called).execute(writing).await?;
                 Ok(Noted::New)
             })
         })
         .await
 }
 
-/// Counts a call among those of its number and of its tenant's day, or says what there is too much
-/// of.
+/// Waits until no other transaction counts the same. `SQLite` has one that writes at a time anyway.
+async fn be_alone_with(
+    writing: &mut Writing,
+    kind: Kind,
+    class: i32,
+    what: &str,
+) -> Result<(), sqlx::Error> {
+    if kind == Kind::Sqlite {
+        return Ok(());
+    }
+    // Counted, because the function itself returns nothing that could be read.
+    let mut sql = Sql::new("SELECT COUNT(pg_advisory_xact_lock(");
+    sql.bind(class).push(", hashtext(");
+    sql.bind(what.to_owned()).push(")))");
+    sql.fetch_all(writing).await.map(drop)
+}
+
+/// Returns the question how many rows there are since, and when the first of them was made.
+fn lately(column: &str, value: &str, since: i64) -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*), MIN(created_at) FROM outbound WHERE ");
+    sql.push(column).push(" = ").bind(value.to_owned());
+    sql.push(" AND created_at > ").bind(since);
+    sql
+}
+
+/// Returns when the first was, if there are as many as there may be.
+fn first_of(found: &[AnyRow], most: u32) -> Result<Option<i64>, sqlx::Error> {
+    let Some(row) = found.first() else {
+        return Ok(None);
+    };
+    let (count, first_at): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(first_at.filter(|_| count >= i64::from(most)))
+}
+
+/// Counts a call among those of its number, its API key and its tenant's day, or says what there is
+/// too much of.
 async fn count(
     writing: &mut Writing,
-    row: &Row,
+    new: &NewRow,
     limits: Limits,
 ) -> Result<Option<Noted>, sqlx::Error> {
+    let row = &new.row;
     let now = row.created_at;
     let mut sql = Sql::new("SELECT created_at FROM outbound WHERE to_number = ");
     sql.bind(row.to.clone()).push(" AND state <> 'over'");
     if number(writing, sql).await?.is_some() {
         return Ok(Some(Noted::Engaged));
     }
-    let mut sql = Sql::new("SELECT COUNT(*) FROM outbound WHERE to_number = ");
-    sql.bind(row.to.clone());
-    sql.push(" AND created_at > ").bind(now - HOUR_MS);
-    if number(writing, sql).await?.unwrap_or(0) >= i64::from(limits.per_destination) {
-        let mut sql = Sql::new("SELECT MIN(created_at) FROM outbound WHERE to_number = ");
-        sql.bind(row.to.clone());
-        sql.push(" AND created_at > ").bind(now - HOUR_MS);
-        let first_at = number(writing, sql).await?.unwrap_or(now);
+    let of_number = lately("to_code", &new.to_code, now - HOUR_MS);
+    let of_number = of_number.fetch_all(writing).await?;
+    if let Some(first_at) = first_of(&of_number, limits.per_destination)? {
         return Ok(Some(Noted::TooOften { first_at }));
+    }
+    let of_key = lately("api_key", &new.api_key, now - MINUTE_MS);
+    let of_key = of_key.fetch_all(writing).await?;
+    if let Some(first_at) = first_of(&of_key, limits.per_key)? {
+        return Ok(Some(Noted::TooManyOfKey { first_at }));
     }
     let of_day = |what: &str| {
         let mut sql = Sql::new("SELECT ");
@@ -121,9 +177,9 @@ async fn count(
         sql
     };
     let talked = number(writing, of_day("talked_ms")).await?.unwrap_or(0);
-    if talked >= i64::from(limits.daily_minutes) * 60_000 {
+    if talked >= i64::from(limits.daily_minutes) * MINUTE_MS {
         return Ok(Some(Noted::MinutesSpent {
-            used: talked / 60_000,
+            used: talked / MINUTE_MS,
         }));
     }
     let mut sql = Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
@@ -144,7 +200,7 @@ async fn count(
 fn insert(new: &NewRow) -> Sql {
     let mut sql = Sql::new(
         "INSERT INTO outbound (call, tenant, idempotency_key, body_hash, api_key, pending, \
-         campaign, to_number, from_number, request, state, created_at, holder, held_until) \
+         campaign, to_number, to_code, from_number, request, state, created_at, holder, held_until) \
          VALUES ",
     );
     sql.rows(&[new], |fields, new| {
@@ -159,6 +215,7 @@ fn insert(new: &NewRow) -> Sql {
             .push(row.pending.as_str().to_owned())
             .push(row.campaign.clone())
             .push(row.to.clone())
+            .push(new.to_code.clone())
             .push(row.from.clone())
             .push(terms)
             .push(row.stage.as_str())
@@ -170,32 +227,6 @@ fn insert(new: &NewRow) -> Sql {
     sql
 }
 
-/// Returns the statement for a call's record.
-fn record(row: &Row, caller: &KeptNumber, called: &KeptNumber) -> Sql {
-    let mut sql = Sql::new(
-        "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, \
-         caller, caller_shown, called, called_shown, state, rank, metadata, rang_at) VALUES ",
-    );
-    sql.rows(&[row], |fields, row| {
-        fields
-            .push(row.call.to_string())
-            .push(row.pending.as_str().to_owned())
-            .push(row.pending.carrier().as_str())
-            .push(Direction::Outbound.as_str())
-            .push(row.tenant.clone())
-            .push(row.campaign.clone())
-            .push(caller.found_by.clone())
-            .push(caller.shown.clone())
-            .push(called.found_by.clone())
-            .push(called.shown.clone())
-            .push(State::Queued.as_str())
-            .push(State::Queued.rank())
-            .push(serde_json::Value::from(row.terms.metadata.clone()).to_string())
-            .push(row.created_at);
-    });
-    sql
-}
-
 async fn give_day_back(writing: &mut Writing, tenant: &str, at: i64) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new("UPDATE outbound_days SET calls = calls - 1 WHERE tenant = ");
     sql.bind(tenant.to_owned())
@@ -204,8 +235,7 @@ async fn give_day_back(writing: &mut Writing, tenant: &str, at: i64) -> Result<(
     sql.execute(writing).await.map(drop)
 }
 
-/// Forgets a call for which there was no room: its key may be used again. What it was refused for
-/// is noted elsewhere.
+/// Forgets a call for which there was no room: its key may be used again, and nothing is left of it.
 pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError> {
     let row = row.clone();
     database
@@ -221,12 +251,6 @@ pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError>
             })
         })
         .await
-}
-
-/// Returns the UTC day of a time.
-pub fn day(at: i64) -> String {
-    let time = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%d").to_string()
 }
 
 /// Returns how long it is until the next day.
