@@ -79,6 +79,8 @@ pub enum EndReason {
     Canceled,
     /// The carrier has not placed the call that we asked for.
     NotPlaced,
+    /// The carrier could not tell in time what has become of the call that we asked for.
+    Untold,
     /// A machine has picked up the call that we placed.
     MachineAnswered,
     /// Whoever had placed the call wanted it to end.
@@ -345,7 +347,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 33] = [
+    const ALL: [Self; 34] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,
@@ -359,6 +361,7 @@ impl EndReason {
         Self::NoAnswer,
         Self::Canceled,
         Self::NotPlaced,
+        Self::Untold,
         Self::MachineAnswered,
         Self::Requested,
         Self::StreamFailed,
@@ -397,7 +400,7 @@ impl EndReason {
     pub fn is_unanswered(self) -> bool {
         matches!(
             self,
-            Self::Busy | Self::NoAnswer | Self::Canceled | Self::NotPlaced
+            Self::Busy | Self::NoAnswer | Self::Canceled | Self::NotPlaced | Self::Untold
         )
     }
 
@@ -418,6 +421,7 @@ impl EndReason {
             Self::NoAnswer => ("no_answer", Caller, HangUp),
             Self::Canceled => ("canceled", Operator, HangUp),
             Self::NotPlaced => ("not_placed", Carrier, HangUp),
+            Self::Untold => ("untold", Carrier, HangUp),
             Self::MachineAnswered => ("machine_answered", Caller, HangUp),
             Self::Requested => ("requested", Operator, HangUp),
             Self::StreamFailed => ("stream_failed", Carrier, Apology),

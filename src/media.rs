@@ -442,6 +442,7 @@ fn close_code(reason: EndReason) -> CloseCode {
         | EndReason::NoAnswer
         | EndReason::Canceled
         | EndReason::NotPlaced
+        | EndReason::Untold
         | EndReason::MachineAnswered
         | EndReason::Requested
         | EndReason::StreamFailed

@@ -12,20 +12,16 @@ mod request;
 mod rows;
 mod supervise;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::{
     admission::Refusal,
     carrier::twilio::{Patience, TwilioApi},
     config::OutboundSettings,
     gateway::Gateway,
-    outbound::pace::{Pace, TooMany, Window},
+    outbound::pace::Pace,
 };
 
 pub use place::{Asker, place};
@@ -43,9 +39,7 @@ pub struct Outbound {
     settings: Box<OutboundSettings>,
     /// `None` where the settings to ask Twilio for calls are not there.
     twilio: Option<TwilioApi>,
-    pace: Arc<Pace>,
-    by_key: Mutex<Window<String>>,
-    started: Instant,
+    pace: Pace,
 }
 
 /// A call that is going to be placed.
@@ -108,28 +102,14 @@ impl Outbound {
         let twilio = twilio.map(|api| TwilioApi::new(api, Patience::default()));
         Ok(Box::new(Self {
             twilio: twilio.transpose()?,
-            pace: Arc::new(Pace::new(settings.per_second, settings.longest_wait)),
-            by_key: Mutex::new(Window::new(settings.per_key, Duration::from_secs(60))),
+            pace: Pace::new(settings.per_second, settings.longest_wait),
             settings,
-            started: Instant::now(),
         }))
     }
 
     /// Returns Twilio's API, where the settings to ask it are there.
     pub fn twilio(&self) -> Option<&TwilioApi> {
         self.twilio.as_ref()
-    }
-
-    /// Tells whether an API key may ask for one more call.
-    fn look_at_key(&self, key: &str) -> Result<(), TooMany> {
-        let keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.look(self.started.elapsed(), &key.to_owned())
-    }
-
-    /// Notes that an API key asks for a call.
-    fn note_key(&self, key: &str) -> Result<(), TooMany> {
-        let mut keys = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.note(self.started.elapsed(), &key.to_owned())
     }
 }
 

@@ -6,6 +6,7 @@
 mod database;
 mod lost;
 mod number;
+mod placed;
 mod retention;
 mod row;
 mod writer;
@@ -29,7 +30,7 @@ use uuid::Uuid;
 
 use crate::{
     admission::Refusal,
-    call::{CallerId, CarrierCallId, EndReason},
+    call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Name, WhenFull},
     carrier::MessageId,
     config::RecordSettings,
@@ -124,6 +125,8 @@ pub struct Arrival {
     pub caller: CallerId,
     pub called: CallerId,
     pub refused: Option<Refusal>,
+    /// What a call that we placed was called before its carrier had a name for it.
+    pub placed_as: Option<CarrierCallId>,
 }
 
 /// Who has begun a call.
@@ -253,6 +256,24 @@ impl Records {
 
     pub fn timeline(&self) -> Timeline {
         Timeline::new(Arc::clone(&self.recorder))
+    }
+
+    /// Notes the name that the carrier has for a call that we placed, in its record too. Tells
+    /// whether it is the first name that the call gets, or the same: a second one would be a second
+    /// call.
+    ///
+    /// # Errors
+    /// If the database does not do it.
+    pub async fn name_placed(
+        &self,
+        call: CallId,
+        name: &CarrierCallId,
+    ) -> Result<bool, DatabaseError> {
+        let (told, name) = (Arc::clone(&self.told), name.clone());
+        let write = self.database.write(move |writing| {
+            Box::pin(async move { placed::bind(writing, call, &name, told.as_ref()).await })
+        });
+        write.await
     }
 
     /// Returns how the writing stands.
@@ -426,4 +447,10 @@ pub fn unix_millis() -> Millis {
 /// Returns [`unix_millis`] as the database has it.
 pub fn unix_millis_i64() -> i64 {
     i64::try_from(unix_millis()).unwrap_or(i64::MAX)
+}
+
+/// Returns the UTC day of a time in Unix milliseconds, such as 2026-03-01.
+pub fn day(at: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%d").to_string()
 }

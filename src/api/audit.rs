@@ -11,6 +11,9 @@ use crate::{
     record::{Sql, Writing, unix_millis_i64},
 };
 
+/// What the entries of changes are made in that are made once.
+const ONCE: Uuid = Uuid::from_u128(0x1f0e_63a2_5c7d_4e19_9b84_d0a1_77c6_2be5);
+
 /// What can be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -91,6 +94,14 @@ impl Change {
 
     pub fn became(mut self, became: Value) -> Self {
         self.became = Some(became);
+        self
+    }
+
+    /// Has the change be one that is made to its target at most once: whoever makes it again leaves
+    /// no other row.
+    pub fn once(mut self) -> Self {
+        let name = format!("{}:{}", self.action.as_str(), self.target);
+        self.entry = Uuid::new_v5(&ONCE, name.as_bytes());
         self
     }
 

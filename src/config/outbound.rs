@@ -23,14 +23,16 @@ pub struct OutboundSettings {
     pub countries: Countries,
     /// `OUTBOUND_FROM`: who calls where a request does not say so. Default: the request must.
     pub from: Option<PhoneNumber>,
-    /// `OUTBOUND_CALLS_PER_SECOND`: how fast this replica asks the carrier for calls. Default 1, as
-    /// Twilio dials for a new account: what it is asked for beyond that rings hours later.
+    /// `OUTBOUND_CALLS_PER_SECOND`: how fast all replicas together ask the carrier for calls.
+    /// Default 1, as Twilio dials for a new account: what it is asked for beyond that rings hours
+    /// later.
     pub per_second: u32,
     /// `OUTBOUND_WAIT_SECONDS`: how long a program waits for its call's turn. Default 10.
     pub longest_wait: Duration,
     /// `OUTBOUND_PER_DESTINATION_HOUR`: how often one number is called within an hour. Default 3.
     pub per_destination: u32,
-    /// `OUTBOUND_PER_KEY_MINUTE`: how many calls one API key places within a minute. Default 60.
+    /// `OUTBOUND_PER_KEY_MINUTE`: how many calls one API key places within a minute, on whichever
+    /// replicas. Default 60.
     pub per_key: u32,
     /// `MAX_DAILY_CALLS`: calls of one tenant that we place within a day (UTC). Default 1000.
     pub daily_calls: u32,

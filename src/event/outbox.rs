@@ -105,7 +105,7 @@ impl Addressees {
     pub fn new(endpoints: watch::Receiver<Arc<Endpoints>>, kind: DatabaseKind) -> Self {
         Self {
             endpoints,
-            now: clock(kind),
+            now: kind.clock(),
         }
     }
 }
@@ -140,7 +140,7 @@ impl Told for Addressees {
 impl Outbox {
     pub fn new(database: Database) -> Self {
         Self {
-            now: clock(database.kind()),
+            now: database.kind().clock(),
             database,
         }
     }
@@ -348,14 +348,6 @@ async fn content_of(writing: &mut Writing, event: &str) -> Result<Content, sqlx:
         caller: number(1, 2)?,
         called: number(3, 4)?,
     })
-}
-
-/// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks differ.
-fn clock(kind: DatabaseKind) -> &'static str {
-    match kind {
-        DatabaseKind::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-        DatabaseKind::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
-    }
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -65,6 +65,7 @@ impl Gateway {
             caller: caller.clone(),
             called: called.clone(),
             refused: refused.cloned(),
+            placed_as: None,
         };
         match &decision {
             Decision::Admit {

@@ -1,35 +1,28 @@
-//! How fast the carrier is asked for calls, and who has to come again.
+//! How fast the carrier is asked for calls, by all replicas together.
 //!
 //! Invariant: a call is asked for when it can be dialed, since the carrier would keep the rest for
 //! hours; whoever would wait for longer than it may is told so at once.
+//! Invariant: turns are counted by the database's clock, in one statement each.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-    num::NonZeroU32,
-    sync::{Arc, Mutex},
-    time::Duration,
+use std::time::Duration;
+
+use sqlx::Row;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    call::Carrier,
+    record::{Database, DatabaseError, DatabaseKind, Sql, Writing},
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    middleware::NoOpMiddleware,
-    state::{InMemoryState, NotKeyed},
-};
-use tokio::time::sleep;
+/// How far ahead a turn can be, with room to spare: what is further has been noted before the
+/// database's clock was set back.
+const FURTHEST_MS: i64 = 300_000;
 
-/// The most keys and numbers that are remembered, beyond which the oldest are forgotten.
-const MOST_REMEMBERED: usize = 100_000;
-
-/// Turns with the carrier, so many a second.
+/// How many turns there are, and how long anybody waits for one.
+#[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock, NoOpMiddleware>,
-    clock: DefaultClock,
-    period: Duration,
-    longest: Duration,
-    /// How many wait for their turn.
-    waiting: Mutex<u32>,
+    period_ms: i64,
+    longest_ms: i64,
 }
 
 /// There are too many before: when to come again.
@@ -38,159 +31,87 @@ pub struct TooMany {
     pub again_in: Duration,
 }
 
-/// A place among those that wait for their turn. Dropping it leaves it to others.
-pub struct Turn(Arc<Pace>);
+/// A turn with the carrier, which comes at its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn(Instant);
 
 impl Pace {
-    /// Makes turns, `per_second` of them, for which nobody waits longer than `longest`.
+    /// Makes turns, at most `per_second` of them, for which nobody waits longer than `longest`.
     pub fn new(per_second: u32, longest: Duration) -> Self {
-        let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
-        // One at a time: a burst would wait at the carrier.
-        let quota = Quota::per_second(per_second).allow_burst(NonZeroU32::MIN);
         Self {
-            limiter: RateLimiter::direct(quota),
-            clock: DefaultClock::default(),
-            period: Duration::from_secs(1) / per_second.get(),
-            longest,
-            waiting: Mutex::new(0),
+            // Whole milliseconds, rounded so that there are never more.
+            period_ms: i64::from(1_000_u32.div_ceil(per_second.max(1))),
+            longest_ms: i64::try_from(longest.as_millis()).unwrap_or(i64::MAX),
         }
     }
 
-    /// Takes a place in the queue.
-    ///
-    /// # Errors
-    /// If the turn would come too late.
-    pub fn queue(self: &Arc<Self>) -> Result<Turn, TooMany> {
-        let mut waiting = self.lock();
-        let wait = self.period * *waiting;
-        if wait > self.longest {
-            return Err(TooMany {
-                again_in: wait.saturating_sub(self.longest).max(self.period),
-            });
-        }
-        *waiting += 1;
-        drop(waiting);
-        Ok(Turn(Arc::clone(self)))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, u32> {
-        self.waiting
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Returns the same pace for a call that waits for up to `longest`.
+    pub fn waiting(self, longest: Duration) -> Self {
+        let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+        Self { longest_ms, ..self }
     }
 }
 
 impl Turn {
     /// Completes when it is its turn.
     pub async fn comes(self) {
-        while let Err(not_until) = self.0.limiter.check() {
-            sleep(not_until.wait_time_from(self.0.clock.now())).await;
-        }
+        sleep_until(self.0).await;
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        *self.0.lock() -= 1;
-    }
+/// Takes the next turn with a carrier, in a transaction of its own.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn next(
+    database: &Database,
+    carrier: Carrier,
+    pace: Pace,
+) -> Result<Result<Turn, TooMany>, DatabaseError> {
+    let kind = database.kind();
+    let take = database
+        .write(move |writing| Box::pin(async move { take(writing, kind, carrier, pace).await }));
+    take.await
 }
 
-/// What has happened lately, by whom or to whom: at most so often within a window.
-#[derive(Debug)]
-pub struct Window<K> {
-    most: usize,
-    lasts: Duration,
-    past: HashMap<K, VecDeque<Duration>>,
+/// Takes the next turn with a carrier, unless it would come too late.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn take(
+    writing: &mut Writing,
+    kind: DatabaseKind,
+    carrier: Carrier,
+    pace: Pace,
+) -> Result<Result<Turn, TooMany>, sqlx::Error> {
+    let now = kind.clock();
+    let mut sql = Sql::new("INSERT INTO outbound_turns (carrier, next_at) VALUES (");
+    sql.bind(carrier.as_str()).push(", ").push(now);
+    sql.push(" + ").bind(pace.period_ms);
+    sql.push(") ON CONFLICT (carrier) DO UPDATE SET next_at = CASE WHEN outbound_turns.next_at > ");
+    sql.push(now).push(" AND outbound_turns.next_at <= ");
+    sql.push(now).push(" + ").bind(FURTHEST_MS);
+    sql.push(" THEN outbound_turns.next_at ELSE ").push(now);
+    sql.push(" END + ").bind(pace.period_ms);
+    sql.push(" WHERE outbound_turns.next_at <= ").push(now);
+    sql.push(" + ").bind(pace.longest_ms);
+    sql.push(" OR outbound_turns.next_at > ").push(now);
+    sql.push(" + ").bind(FURTHEST_MS);
+    sql.push(" RETURNING next_at - ").bind(pace.period_ms);
+    sql.push(" - ").push(now);
+    if let Some(row) = sql.fetch_all(writing).await?.first() {
+        return Ok(Ok(Turn(Instant::now() + millis(row.try_get(0)?))));
+    }
+    let mut sql = Sql::new("SELECT next_at - ");
+    sql.push(now).push(" - ").bind(pace.longest_ms);
+    sql.push(" FROM outbound_turns WHERE carrier = ")
+        .bind(carrier.as_str());
+    let rows = sql.fetch_all(writing).await?;
+    let late: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+    let again_in = millis(late.max(pace.period_ms));
+    Ok(Err(TooMany { again_in }))
 }
 
-impl<K: Eq + Hash + Clone> Window<K> {
-    pub fn new(most: u32, lasts: Duration) -> Self {
-        Self {
-            most: usize::try_from(most).unwrap_or(usize::MAX),
-            lasts,
-            past: HashMap::new(),
-        }
-    }
-
-    /// Tells how long it is until one more may be noted.
-    ///
-    /// # Errors
-    /// If there were as many as there may be.
-    pub fn look(&self, now: Duration, key: &K) -> Result<(), TooMany> {
-        let past = self.past.get(key).into_iter().flatten();
-        let mut within = past.filter(|at| **at + self.lasts > now);
-        match within.next() {
-            Some(first) if within.count() + 1 >= self.most => Err(TooMany {
-                again_in: (*first + self.lasts).saturating_sub(now),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Notes one more at `now`, a time since any beginning.
-    ///
-    /// # Errors
-    /// If there were as many as there may be; it is not noted then.
-    pub fn note(&mut self, now: Duration, key: &K) -> Result<(), TooMany> {
-        if self.past.len() >= MOST_REMEMBERED {
-            self.past
-                .retain(|_, past| past.back().is_some_and(|at| *at + self.lasts > now));
-        }
-        let past = self.past.entry(key.clone()).or_default();
-        while past.front().is_some_and(|at| *at + self.lasts <= now) {
-            past.pop_front();
-        }
-        match past.front() {
-            Some(first) if past.len() >= self.most => Err(TooMany {
-                again_in: (*first + self.lasts).saturating_sub(now),
-            }),
-            _ => {
-                past.push_back(now);
-                Ok(())
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_window_lets_so_many_pass_and_says_when_the_next_may() {
-        let mut window = Window::new(2, MINUTE);
-        let at = Duration::from_secs;
-        assert_eq!(window.note(at(0), &"a"), Ok(()));
-        assert_eq!(window.note(at(10), &"a"), Ok(()));
-        let again_in = at(40);
-        assert_eq!(window.look(at(20), &"a"), Err(TooMany { again_in }));
-        assert_eq!(window.look(at(60), &"a"), Ok(()), "looking notes nothing");
-        assert_eq!(window.note(at(20), &"a"), Err(TooMany { again_in }));
-        assert_eq!(window.note(at(20), &"b"), Ok(()), "others have their own");
-        assert_eq!(window.note(at(60), &"a"), Ok(()));
-        let again_in = at(10);
-        assert_eq!(window.note(at(60), &"a"), Err(TooMany { again_in }));
-    }
-
-    #[test]
-    fn who_would_wait_too_long_is_told_so_and_who_leaves_makes_room() {
-        let pace = Arc::new(Pace::new(2, Duration::from_secs(1)));
-        let turns: Vec<_> = (0..3).map(|_| pace.queue().ok().unwrap()).collect();
-        let again_in = Duration::from_millis(500);
-        assert_eq!(pace.queue().err(), Some(TooMany { again_in }));
-        drop(turns);
-        assert!(pace.queue().is_ok());
-    }
-
-    #[tokio::test]
-    async fn turns_come_one_after_the_other() {
-        let pace = Arc::new(Pace::new(20, Duration::from_secs(10)));
-        let began = tokio::time::Instant::now();
-        for _ in 0..5 {
-            pace.queue().ok().unwrap().comes().await;
-        }
-        assert!(began.elapsed() >= Duration::from_millis(200));
-    }
+fn millis(number: i64) -> Duration {
+    Duration::from_millis(u64::try_from(number).unwrap_or(0))
 }

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use actix_web::web;
 use rand::RngExt;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
@@ -18,12 +17,12 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, PURPOSE, Placed, Refused, Request,
-        pace::{TooMany, Turn},
-        progress::{arrival, fail, named, reconcile},
+        pace::{self, Turn},
+        progress::{fail, named, reconcile},
         request::invalid,
-        rows::{self, Limits, Move, NewRow, Noted, Row, Stage},
+        rows::{self, Limits, Move, NewRow, Noted, Queued, Row, Stage},
     },
-    record::{Arrival, What, unix_millis},
+    record::{Numbers, What, unix_millis},
 };
 
 /// How long a call may ring on beyond its time, and the carrier may take to say so.
@@ -81,10 +80,11 @@ pub async fn place(
         return Err(Refused::Unavailable { again_in: AWAY_FOR });
     }
     let pending = CarrierCallId::pending(Carrier::Twilio);
+    let numbers = &gateway.records.numbers;
     let row = Row {
         call: CallId::of(&pending),
         tenant: asker.tenant.to_string(),
-        body_hash: hash(body),
+        body_hash: hash(numbers, body),
         pending,
         carrier_call: None,
         campaign: campaign.id.to_string(),
@@ -102,8 +102,7 @@ pub async fn place(
         key: key.to_owned(),
         api_key: asker.api_key.to_owned(),
         holder: gateway.admission.replica().to_owned(),
-        to,
-        from,
+        to_code: numbers.code(to.reveal()),
     };
     note(gateway, asker, new, &campaign).await
 }
@@ -119,6 +118,7 @@ async fn note(
     let caps = campaign.tenant_caps;
     let limits = Limits {
         per_destination: settings.per_destination,
+        per_key: settings.per_key,
         daily_calls: caps.daily_calls.unwrap_or(settings.daily_calls),
         daily_minutes: caps.daily_minutes.unwrap_or(settings.daily_minutes),
     };
@@ -132,16 +132,16 @@ async fn note(
         Refused::Unavailable { again_in: AWAY_FOR }
     };
     // Whoever asks too often costs no write; what was placed by the same key is told it anyway.
-    if let Err(too_many) = gateway.outbound.look_at_key(&new.api_key) {
+    let spent = rows::is_key_spent(&records.database, &new.api_key, row.created_at, limits);
+    if let Some(first_at) = spent.await.map_err(away)? {
         let known = rows::by_key(&records.database, &row.tenant, &new.key);
         if known.await.map_err(away)?.is_none() {
-            return Err(too_often(gateway, &too_many));
+            return Err(too_many_of_key(limits, first_at));
         }
     }
     loop {
-        let noted = rows::note(&records.database, new.clone(), limits, &records.numbers);
+        let noted = rows::note(&records.database, new.clone(), limits);
         let noted = noted.await.map_err(away)?;
-        let left = |at: i64| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
         return match noted {
             Noted::New => begin(gateway, asker, row, campaign).await,
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
@@ -168,15 +168,16 @@ async fn note(
             Noted::TooOften { first_at } => Err(Refused::TooMany {
                 cap: "calls_to_one_number_within_an_hour",
                 value: limits.per_destination,
-                again_in: left(first_at + 3_600_000).max(PAUSE),
+                again_in: left(first_at + 3_600_000),
             }),
-            Noted::CallsSpent { used } => Err(spent(
+            Noted::TooManyOfKey { first_at } => Err(too_many_of_key(limits, first_at)),
+            Noted::CallsSpent { used } => Err(day_spent(
                 "calls_of_the_day",
                 limits.daily_calls,
                 used,
                 row.created_at,
             )),
-            Noted::MinutesSpent { used } => Err(spent(
+            Noted::MinutesSpent { used } => Err(day_spent(
                 "minutes_of_the_day",
                 limits.daily_minutes,
                 used,
@@ -186,40 +187,25 @@ async fn note(
     }
 }
 
-/// Takes a turn and a slot for a call that was just noted, and has it placed.
+/// Takes a slot and a turn for a call that was just noted, and has it placed. One for which there
+/// is no room leaves nothing behind but what its asker is told.
 async fn begin(
     gateway: &web::Data<Gateway>,
     asker: Asker<'_>,
     mut row: Row,
     campaign: &Arc<Campaign>,
 ) -> Result<Placed, Refused> {
-    let begun = match reserve(gateway, &row, campaign, asker.api_key).await {
+    let begun = match reserve(gateway, &row, campaign).await {
+        Ok(agent) => queue(gateway, asker, &row, agent).await,
+        Err(refused) => Err(refused),
+    };
+    let (turn, agent) = match begun {
         Ok(begun) => begun,
         Err(refused) => {
-            if let Refused::Full(refusal) = &refused {
-                note_refusal(gateway, &row, campaign, refusal);
-            }
             forget(gateway, &row).await;
             return Err(refused);
         }
     };
-    let (turn, agent) = begun;
-    let step = Move {
-        agent: Some(agent.clone()),
-        change: Some(asker.change.clone().about(&row.call.to_string())),
-        ..Move::new(row.call, &[Stage::Reserving], Stage::Queued)
-    };
-    if !matches!(
-        rows::advance(&gateway.records.database, step).await,
-        Ok(true)
-    ) {
-        let unplaced = gateway
-            .admission
-            .unplaced(&row.pending, EndReason::NotPlaced);
-        unplaced.await;
-        forget(gateway, &row).await;
-        return Err(Refused::Unavailable { again_in: AWAY_FOR });
-    }
     (row.agent, row.stage) = (Some(agent), Stage::Queued);
     let placed = placed(&row);
     spawn_drive(gateway, row, Some(turn));
@@ -230,18 +216,9 @@ async fn reserve(
     gateway: &web::Data<Gateway>,
     row: &Row,
     campaign: &Campaign,
-    api_key: &str,
-) -> Result<(Turn, Name), Refused> {
-    let outbound = &gateway.outbound;
-    let noted = outbound.note_key(api_key);
-    noted.map_err(|too_many| too_often(gateway, &too_many))?;
-    let turn = outbound.pace.queue().map_err(|too_many| Refused::TooMany {
-        cap: "calls_per_second",
-        value: outbound.settings.per_second,
-        again_in: too_many.again_in,
-    })?;
+) -> Result<Name, Refused> {
     match take_slot(gateway, row, campaign).await {
-        Reservation::Held { agent } => Ok((turn, agent)),
+        Reservation::Held { agent } => Ok(agent),
         Reservation::Refused(refusal) => {
             gateway
                 .metrics
@@ -254,12 +231,42 @@ async fn reserve(
     }
 }
 
-fn too_often(gateway: &Gateway, too_many: &TooMany) -> Refused {
+/// Takes a turn for a call that has a slot, or gives the slot back.
+async fn queue(
+    gateway: &web::Data<Gateway>,
+    asker: Asker<'_>,
+    row: &Row,
+    agent: Name,
+) -> Result<(Turn, Name), Refused> {
+    let (outbound, records) = (&gateway.outbound, &gateway.records);
+    let change = asker.change.clone().about(&row.call.to_string());
+    let (database, numbers) = (&records.database, &records.numbers);
+    let queued = rows::queue(database, row, &agent, change, outbound.pace, numbers).await;
+    let refused = match queued {
+        Ok(Queued::At(turn)) => return Ok((turn, agent)),
+        Ok(Queued::TooMany(too_many)) => Refused::TooMany {
+            cap: "calls_per_second",
+            value: outbound.settings.per_second,
+            again_in: too_many.again_in,
+        },
+        Ok(Queued::Gone) | Err(_) => Refused::Unavailable { again_in: AWAY_FOR },
+    };
+    let reason = EndReason::NotPlaced;
+    gateway.admission.unplaced(&row.pending, reason).await;
+    Err(refused)
+}
+
+fn too_many_of_key(limits: Limits, first_at: i64) -> Refused {
     Refused::TooMany {
         cap: "calls_of_one_key_within_a_minute",
-        value: gateway.outbound.settings.per_key,
-        again_in: too_many.again_in,
+        value: limits.per_key,
+        again_in: left(first_at + 60_000),
     }
+}
+
+/// Returns how long it is until `at`; a while at least.
+fn left(at: i64) -> Duration {
+    Duration::from_millis(u64::try_from(at - now()).unwrap_or(0)).max(PAUSE)
 }
 
 /// Takes a slot for as long as a call may wait for its turn and ring, if it is dialed as late as
@@ -295,20 +302,11 @@ pub async fn take_slot(
     reserving.await
 }
 
-fn note_refusal(gateway: &web::Data<Gateway>, row: &Row, campaign: &Campaign, refusal: &Refusal) {
-    let arrival = Arrival {
-        refused: Some(refusal.clone()),
-        ..arrival(Some(row), &CallerId::read(&row.to), campaign)
-    };
-    gateway.timeline.arrived(&row.pending, arrival);
-}
-
 pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
     if let Err(error) = rows::forget(&gateway.records.database, row).await {
         // Whoever looks after calls forgets it later.
         tracing::debug!(%error, "a call that is not placed is still noted");
     }
-    gateway.ended(&row.pending, EndReason::NotPlaced);
 }
 
 /// Has a call placed beside what goes on.
@@ -327,7 +325,7 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
     let window = outbound.settings.longest_wait + row.terms.ring_for();
     let until = Instant::now() + window;
     loop {
-        let Some(mine) = turn.take().or_else(|| outbound.pace.queue().ok()) else {
+        let Some(mine) = turn_of(&gateway, &row, turn.take(), window).await else {
             return fail(&gateway, &row, EndReason::NotPlaced).await;
         };
         mine.comes().await;
@@ -370,6 +368,22 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         }
         sleep(pause).await;
     }
+}
+
+/// Returns the turn that a call has, or takes one: before it is asked for again, or by another
+/// replica. It was promised a call: it waits for as long as it may.
+async fn turn_of(
+    gateway: &Gateway,
+    row: &Row,
+    turn: Option<Turn>,
+    window: Duration,
+) -> Option<Turn> {
+    if turn.is_some() {
+        return turn;
+    }
+    let (carrier, pace) = (row.pending.carrier(), gateway.outbound.pace.waiting(window));
+    let next = pace::next(&gateway.records.database, carrier, pace).await;
+    next.ok()?.ok()
 }
 
 /// Commits that the carrier is about to be asked; tells whether it may be.
@@ -488,7 +502,7 @@ fn caller_id(
     }
 }
 
-fn spent(cap: &'static str, value: u32, used: i64, at: i64) -> Refused {
+fn day_spent(cap: &'static str, value: u32, used: i64, at: i64) -> Refused {
     Refused::Spent {
         cap,
         value,
@@ -504,14 +518,10 @@ fn log(error: &CallError) {
     tracing::warn!(error, what, code, hint, "Twilio has not placed a call");
 }
 
-/// Returns what tells one body from another: `serde_json` keeps names in order.
-fn hash(body: &Value) -> String {
-    let digest = Sha256::digest(body.to_string().as_bytes());
-    digest.iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write;
-        let _ = write!(text, "{byte:02x}"); // A string takes everything.
-        text
-    })
+/// Returns what tells one body from another: `serde_json` keeps names in order. A code, for the body
+/// names a number.
+fn hash(numbers: &Numbers, body: &Value) -> String {
+    numbers.code(&body.to_string())
 }
 
 pub fn now() -> i64 {

@@ -30,6 +30,8 @@ const LOOKS: [Duration; 4] = [
     Duration::from_secs(10),
     Duration::from_secs(15),
 ];
+/// How long a carrier that cannot say what became of a call is asked, once it can ring no more.
+pub const UNTOLD_AFTER: Duration = Duration::from_secs(15 * 60);
 /// By how much the carrier's clock may be behind ours.
 const SKEW_MS: i64 = 5_000;
 
@@ -64,7 +66,7 @@ impl Progress {
 /// Notes what the carrier calls a call. One that was ended meanwhile, or that has another name, is
 /// ended at the carrier.
 pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
-    let bound = rows::bind(&gateway.records.database, row.call, name).await;
+    let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
     let is_wanted = match bound {
         Ok(true) => {
@@ -124,8 +126,9 @@ pub async fn over(
     let talked = talked.unwrap_or_default().as_millis();
     let finished = rows::finish(database, call, i64::try_from(talked).unwrap_or(0), now());
     match finished.await {
-        Ok(true) if !was_picked_up => gateway.ended(name.unwrap_or(pending), reason),
-        Ok(_) => {}
+        // Whoever carries a call that was picked up counts its end.
+        Ok(None | Some(Stage::Answered | Stage::Over)) => {}
+        Ok(Some(_)) => gateway.ended(name.unwrap_or(pending), reason),
         Err(error) => tracing::warn!(%error, "the end of a call is not noted yet"),
     }
 }
@@ -143,7 +146,8 @@ pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
 }
 
 /// Looks for a call that the carrier may have placed; tells whether there is no more to look for.
-/// Only a carrier that has said so, once the call cannot ring any more, has it fail.
+/// Only a carrier that has said so, once the call cannot ring any more, has it fail, or one that
+/// says nothing for far too long.
 pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     // What the database says, for it is there that the time of dialing is noted.
     let row = match rows::find(&gateway.records.database, call).await {
@@ -172,11 +176,28 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
             true
         }
         Ok(None) => false,
+        Err(error) if is_untold(&row, Duration::ZERO) => {
+            tracing::warn!(
+                error,
+                "a call's fate cannot be told: Twilio lists no calls. It counts as failed; Twilio's \
+                 own log says whether it was placed"
+            );
+            fail(gateway, &row, EndReason::Untold).await;
+            true
+        }
         Err(error) => {
             tracing::debug!(%error, "cannot look for a call");
             false
         }
     }
+}
+
+/// Tells whether a call has been over for so long, if it rang for as long as it may and then lasted
+/// as long as this, that its carrier is not waited for any more.
+pub fn is_untold(row: &Row, lasts: Duration) -> bool {
+    let wait = i64::try_from((lasts + UNTOLD_AFTER).as_millis()).unwrap_or(i64::MAX);
+    let over_at = row.rings_until.unwrap_or(row.created_at);
+    over_at.saturating_add(wait) < now()
 }
 
 /// Asks the carrier for calls between the two numbers that it was asked for since, and that are
@@ -227,10 +248,7 @@ pub async fn progressed(
         return;
     };
     let call = CallId::of(&pending);
-    let bound = timeout(
-        DATABASE_WITHIN,
-        rows::bind(&gateway.records.database, call, name),
-    );
+    let bound = timeout(DATABASE_WITHIN, gateway.records.name_placed(call, name));
     if matches!(bound.await, Ok(Ok(false))) {
         tracing::error!(carrier_call.id = %name, "the carrier tells of a second call");
         end_at_carrier(gateway, name).await;
@@ -267,7 +285,7 @@ pub async fn picked_up(
     let call = CallId::of(&pending);
     let database = &gateway.records.database;
     let noted = timeout(DATABASE_WITHIN, async {
-        let is_ours = rows::bind(database, call, name).await?;
+        let is_ours = gateway.records.name_placed(call, name).await?;
         let row = rows::find(database, call).await?;
         Ok::<_, crate::record::DatabaseError>((is_ours, row))
     });
@@ -304,7 +322,7 @@ pub async fn picked_up(
             ..
         } => {
             if first {
-                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let arrival = arrival(row.as_ref(), &pending, callee, &campaign);
                 let talks = Some(agent.clone());
                 let arrival = Arrival {
                     agent: talks,
@@ -313,6 +331,7 @@ pub async fn picked_up(
                 gateway.timeline.arrived(name, arrival);
                 let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
                 let step = Move::new(call, stages, Stage::Answered);
+                // Should that fail, the arrival says it once it is written.
                 let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
                 gateway.metrics.started();
                 gateway.timeline.step(name, What::PickedUp);
@@ -338,7 +357,7 @@ pub async fn picked_up(
             if first {
                 let scope = refusal.scope.kind();
                 gateway.metrics.refused(scope, refusal.reason.as_str());
-                let arrival = arrival(row.as_ref(), callee, &campaign);
+                let arrival = arrival(row.as_ref(), &pending, callee, &campaign);
                 let refused = Some(refusal);
                 gateway
                     .timeline
@@ -352,7 +371,12 @@ pub async fn picked_up(
 }
 
 /// Returns who was called, and by which number as far as the row is known.
-pub fn arrival(row: Option<&Row>, callee: &CallerId, campaign: &Campaign) -> Arrival {
+fn arrival(
+    row: Option<&Row>,
+    pending: &CarrierCallId,
+    callee: &CallerId,
+    campaign: &Campaign,
+) -> Arrival {
     Arrival {
         direction: Direction::Outbound,
         tenant: campaign.tenant.clone(),
@@ -361,6 +385,7 @@ pub fn arrival(row: Option<&Row>, callee: &CallerId, campaign: &Campaign) -> Arr
         caller: row.map_or(CallerId::Withheld, |row| CallerId::read(&row.from)),
         called: callee.clone(),
         refused: None,
+        placed_as: Some(pending.clone()),
     }
 }
 

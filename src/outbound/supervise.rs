@@ -16,7 +16,7 @@ use crate::{
     gateway::Gateway,
     outbound::{
         place::{GRACE, forget, now, spawn_drive, take_slot},
-        progress::{Progress, apply, fail, look_once, over, reconcile},
+        progress::{Progress, apply, fail, is_untold, look_once, over, reconcile},
         rows::{self, Move, Row, Stage},
     },
     record::DatabaseError,
@@ -71,7 +71,7 @@ async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
 /// Sees to our calls that have not come along as they should have.
 async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
-    let overdue = rows::overdue(&gateway.records.database, me, now()).await?;
+    let overdue = rows::overdue(&gateway.records.database, me, now(), gateway.longest_call).await?;
     let settling = overdue.into_iter().map(|row| {
         let gateway = gateway.clone();
         async move { settle(&gateway, &row).await }
@@ -163,7 +163,7 @@ async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
         },
         Err(error) => {
             tracing::debug!(%error, "cannot ask after a call");
-            error.fate() == Fate::Refused
+            error.fate() == Fate::Refused || is_untold(row, gateway.longest_call)
         }
     }
 }
@@ -217,6 +217,9 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
 /// Asks the carrier of a call that has rung for too long.
 async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
+        if is_untold(row, Duration::ZERO) {
+            fail(gateway, row, EndReason::Untold).await; // There is nobody to ask any more.
+        }
         return;
     };
     match twilio.fetch(name).await {
@@ -228,6 +231,15 @@ async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
         },
         Err(error) if error.fate() == Fate::Refused => {
             fail(gateway, row, EndReason::NotPlaced).await;
+        }
+        Err(error) if is_untold(row, Duration::ZERO) => {
+            tracing::warn!(
+                %error,
+                carrier_call.id = %name,
+                "a call's fate cannot be told: Twilio does not say how it stands. It counts as \
+                 failed; Twilio's own log says what became of it"
+            );
+            fail(gateway, row, EndReason::Untold).await;
         }
         Err(error) => tracing::debug!(%error, "cannot ask after a call"),
     }

@@ -1,3 +1,5 @@
+mod limits;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
@@ -10,7 +12,7 @@ use crate::{
     admission::Scope,
     api::{Action, Change},
     fake_twilio::{Act, Callee, Customer, FakeTwilio, FakeTwilioOptions, Talk},
-    outbound::rows::Stage,
+    outbound::{pace::Pace, rows::Stage},
     simulate::{script::Script, voice::Voices},
 };
 
@@ -294,34 +296,27 @@ async fn a_call_that_rings_can_be_ended() {
 }
 
 #[tokio::test]
-async fn caps_are_told_by_name_and_kept() {
-    let house = House::open(&[("MAX_OUTBOUND_CALLS", "1"), ("MAX_DAILY_CALLS", "2")]).await;
-    house.twilio.callees(Callee::Rings);
-    let first = house.place("one", &to("+972502345671")).await.unwrap();
-    let Err(Refused::TooMany { cap, .. }) = house.place("x", &to("+972502345671")).await else {
-        panic!("a number is called once at a time");
-    };
-    assert_eq!(cap, "calls_to_one_number_at_a_time");
-    let Err(Refused::Full(refusal)) = house.place("two", &to("+972502345672")).await else {
-        panic!("there is room for one");
-    };
-    assert_eq!(
-        (refusal.scope, refusal.used, refusal.cap),
-        (Scope::Outbound, 1, 1)
-    );
-    house.over(&first.id).await;
-    house.twilio.callees(Callee::Busy);
-    // The key of a refused request may be used again.
-    let second = house.place("two", &to("+972502345672")).await.unwrap();
-    house.over(&second.id).await;
-    let Err(Refused::Spent {
-        cap, value, used, ..
-    }) = house.place("three", &to("+972502345673")).await
-    else {
-        panic!("the day's calls are spent");
-    };
-    assert_eq!((cap, value, used), ("calls_of_the_day", 2, 2));
-    assert_eq!(house.twilio.calls().len(), 2);
+async fn a_call_of_which_the_carrier_cannot_tell_fails_after_a_while_and_frees_its_number() {
+    let house = House::open(&[("TWILIO_API_BASE", "http://127.0.0.1:1")]).await;
+    let unknown = leave(&house, Stage::Unknown, "+972502345671").await;
+    let lately = leave(&house, Stage::Unknown, "+972502345672").await;
+    house
+        .database
+        .ask(
+            "UPDATE outbound SET rings_until = rings_until - 910000 \
+             WHERE to_number = '+972502345671'",
+        )
+        .await;
+    let ended = house.over(&unknown.call.to_string()).await;
+    assert_eq!(ended, ("failed".to_owned(), "untold".to_owned()));
+    let row = house.row(&lately.call.to_string()).await;
+    assert_eq!(row.stage, Stage::Unknown, "it may still be told of");
+    house
+        .database
+        .ask("UPDATE outbound SET rings_until = rings_until - 910000")
+        .await;
+    house.over(&lately.call.to_string()).await;
+    assert!(house.twilio.calls().is_empty());
     house.close().await;
 }
 
@@ -380,38 +375,57 @@ async fn leave_as(
         from: "+972722234567".to_owned(),
         terms: Request::read(&body).unwrap().terms,
         stage,
-        created_at: now - ago_ms,
+        created_at: now,
         dialed_at: None,
         rings_until: None,
     };
     let new = rows::NewRow {
-        row: row.clone(),
+        row: rows::Row {
+            stage: Stage::Reserving,
+            ..row.clone()
+        },
         key: number.to_owned(),
         api_key: "key".to_owned(),
         holder: holder.to_owned(),
-        to: number.parse().unwrap(),
-        from: "+972722234567".parse().unwrap(),
+        to_code: number.to_owned(),
     };
     let limits = rows::Limits {
         per_destination: 3,
+        per_key: 100,
         daily_calls: 100,
         daily_minutes: 100,
     };
     let records = &gateway.records;
-    let noted = rows::note(&records.database, new, limits, &records.numbers).await;
+    let noted = rows::note(&records.database, new, limits).await;
     assert!(matches!(noted.unwrap(), rows::Noted::New));
+    if stage != Stage::Reserving {
+        bring_to(house, &row, stage).await;
+    }
+    // Nobody may take it over before it is where it is to be left.
+    let mut sql = crate::record::Sql::new("UPDATE outbound SET created_at = created_at - ");
+    sql.bind(ago_ms).push(", held_until = held_until - ");
+    sql.bind(ago_ms).push(" WHERE call = ");
+    sql.bind(row.call.to_string());
+    let leaving = records
+        .database
+        .write(move |writing| Box::pin(sql.execute(writing)));
+    leaving.await.unwrap();
+    row
+}
+
+async fn bring_to(house: &House, row: &rows::Row, stage: Stage) {
+    let (records, now) = (&house.running.gateway().records, place::now());
+    let change = Change::by_operator(Action::PlaceCall, "");
+    let (agent, numbers) = (row.agent.as_ref().unwrap(), &records.numbers);
+    let pace = Pace::new(1_000, GUARD);
+    let queued = rows::queue(&records.database, row, agent, change, pace, numbers).await;
+    assert!(matches!(queued.unwrap(), rows::Queued::At(_)));
     let step = rows::Move {
-        agent: row.agent.clone(),
         dialed_at: Some(now),
         rings_until: Some(now + 6_000),
-        ..rows::Move::new(
-            row.call,
-            &[Stage::Reserving, Stage::Queued, Stage::Dialing, Stage::Over],
-            stage,
-        )
+        ..rows::Move::new(row.call, &[Stage::Queued], stage)
     };
     assert!(rows::advance(&records.database, step).await.unwrap());
-    row
 }
 
 #[tokio::test]
@@ -468,5 +482,21 @@ async fn what_no_task_drives_any_more_is_seen_to_though_its_replica_lives() {
         found.unwrap().is_none()
     };
     house.until(gone).await;
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_picked_up_and_never_told_of_again_is_over_once_none_lasts_that_long() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let row = leave_as(&house, &me, Stage::Answered, "+972502345671", 0).await;
+    house
+        .database
+        .ask("UPDATE outbound SET rings_until = rings_until - 90000000")
+        .await;
+    let call = row.call.to_string();
+    house
+        .until(async || house.row(&call).await.stage == Stage::Over)
+        .await;
     house.close().await;
 }

@@ -88,6 +88,15 @@ impl Kind {
             Self::Postgres
         }
     }
+
+    /// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks
+    /// differ.
+    pub fn clock(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            Self::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
 }
 
 impl Database {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     campaign::Name,
-    record::{Database, DatabaseError, Sql, Writing, row::OVER, unix_millis_i64},
+    record::{Database, DatabaseError, Sql, Writing, day, row::OVER, unix_millis_i64},
 };
 
 /// How many calls go in one transaction.
@@ -190,7 +190,17 @@ pub async fn sweep(
             sleep(PAUSE).await;
         }
     }
+    forget_days(database, too_old).await?;
     Ok(Some(calls))
+}
+
+/// Deletes what tenants had used up of days that were over before `before`; no day that still
+/// counts is.
+async fn forget_days(database: &Database, before: i64) -> Result<(), DatabaseError> {
+    let mut sql = Sql::new("DELETE FROM outbound_days WHERE day < ");
+    sql.bind(day(before));
+    let delete = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    delete.await.map(drop)
 }
 
 async fn delete_some(

@@ -48,8 +48,8 @@ pub struct CallRow {
     pub blame: Option<&'static str>,
     pub scope: Option<String>,
     pub offered: Option<&'static str>,
-    /// When somebody picked up a call that we placed.
-    pub picked_up_at: Option<Millis>,
+    /// When it was admitted or refused.
+    pub arrived_at: Option<Millis>,
     pub connected_at: Option<Millis>,
     pub ended_at: Option<Millis>,
     pub talked_ms: Option<i64>,
@@ -122,7 +122,7 @@ impl CallRow {
             blame: None,
             scope: None,
             offered: None,
-            picked_up_at: None,
+            arrived_at: None,
             connected_at: None,
             ended_at: None,
             talked_ms: None,
@@ -136,6 +136,7 @@ impl CallRow {
         match fact {
             Fact::Arrived(arrival) => {
                 self.is_owned = true;
+                self.arrived_at = Some(self.arrived_at.map_or(at, |known| known.min(at)));
                 self.come_to(State::Admitted);
                 if let Some(refusal) = &arrival.refused
                     && self.come_to(State::RejectedCapacity)
@@ -185,7 +186,6 @@ impl CallRow {
             Fact::Happened(What::Rings) => drop(self.come_to(State::Ringing)),
             Fact::Happened(What::PickedUp) => {
                 self.is_owned = true;
-                self.picked_up_at.get_or_insert(at);
                 self.come_to(State::Admitted);
             }
             Fact::Happened(

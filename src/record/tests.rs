@@ -1,3 +1,5 @@
+mod placed;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, strategy::ValueTree};
@@ -121,6 +123,7 @@ fn arrived(refused: bool) -> Box<Arrival> {
             used: 15,
             cap: 15,
         }),
+        placed_as: None,
     })
 }
 
@@ -363,6 +366,29 @@ async fn facts_in_any_order_and_any_transaction_come_to_the_same_row() {
         );
         assert_eq!(kept.ask("SELECT COUNT(*) FROM words").await, ["40"]);
         assert!(!columns().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_tenant_used_up_of_a_day_goes_with_what_is_too_old() {
+    on_both(async |kept| {
+        let now = unix_millis_i64();
+        let days = 86_400_000;
+        for at in [now - 3 * days, now - days, now] {
+            let mut sql = Sql::new(
+                "INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES ('acme', ",
+            );
+            sql.bind(day(at)).push(", 1, 1)");
+            let written = kept
+                .database
+                .write(move |writing| Box::pin(sql.execute(writing)));
+            written.await.unwrap();
+        }
+        let kept_for = Duration::from_secs(86_400);
+        sweep(&kept.database, kept_for, now).await.unwrap();
+        let left = kept.ask("SELECT day FROM outbound_days ORDER BY day").await;
+        assert_eq!(left, [day(now - days), day(now)]);
     })
     .await;
 }

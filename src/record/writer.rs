@@ -27,7 +27,7 @@ use crate::{
 
 #[cfg(test)]
 pub use batch::write;
-pub use batch::{CallFacts, Told, announce, columns, date};
+pub use batch::{CallFacts, MERGED, Told, announce, columns, date};
 
 /// How many facts wait for the database at most; a call has about ten, words aside.
 const MOST_WAITING: usize = 50_000;

@@ -20,7 +20,7 @@ const PUBLIC: [&str; 8] = [
 ];
 
 /// Every table but that of replicas, whose beat never rests.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "calls",
     "steps",
     "words",
@@ -31,6 +31,7 @@ const TABLES: [&str; 11] = [
     "audit",
     "outbound",
     "outbound_days",
+    "outbound_turns",
     "duties",
 ];
 

@@ -196,8 +196,8 @@ async fn a_program_places_a_call_and_hangs_it_up() {
     }
     assert_eq!(house.show(&ours, &call).await.body["state"], "connected");
 
-    for _ in 0..2 {
-        let hung_up = house.hang_up(&ours, &call).await;
+    let both = tokio::join!(house.hang_up(&ours, &call), house.hang_up(&ours, &call));
+    for hung_up in <[Answer; 2]>::from(both) {
         let told = &hung_up.body["call_id"];
         assert_eq!((hung_up.status, told), (202, &call.as_str().into()));
         house.until(&ours, &call, "ended").await;

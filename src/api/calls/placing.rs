@@ -141,6 +141,8 @@ pub async fn hang_up(
         return Err(ApiError::not_found("call"));
     };
     let change = Change::by_key(&asked.key, &request, Action::HangUp, &call.to_string());
+    // Its state says that it is over only some time later.
+    let change = change.once();
     let noting = database.write(move |writing| Box::pin(async move { change.note(writing).await }));
     noting.await?;
     let tasks = gateway.calls().clone();

@@ -14,8 +14,8 @@ use crate::{
     record::{
         Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
         database::{MOST_VALUES, Writing},
-        kept_text,
-        row::{CallRow, OVER},
+        kept_text, placed,
+        row::{CallRow, OVER, State},
     },
 };
 
@@ -29,6 +29,9 @@ const VALUES_OF_A_CALL: usize = 22;
 
 /// What events' ids are made in, so that the same event has the same id whoever writes it.
 const EVENTS: Uuid = Uuid::from_u128(0x6d1c_4b0e_9a57_4c39_8f1e_2f7d_0a55_c3e1);
+
+const ENDED: &str = "call.ended";
+const REFUSED: &str = "call.refused";
 
 /// Who is told of events: is asked in the transaction that writes them.
 pub trait Told: Send + Sync + std::fmt::Debug {
@@ -58,6 +61,7 @@ pub async fn write(
     told: &dyn Told,
     replica: &str,
 ) -> Result<(), sqlx::Error> {
+    name_picked_up(writing, entries, told).await?;
     let entries = &by_their_names(writing, entries).await?[..];
     let rows = fold(entries);
     let mut known: HashMap<String, CallFacts> = HashMap::new();
@@ -107,6 +111,29 @@ pub async fn write(
         };
         let (kind, field, value) = news;
         announce(writing, facts, kind, entry.at, Some((field, value)), told).await?;
+    }
+    Ok(())
+}
+
+/// Gives calls that we placed, and that somebody has picked up, their carrier's names: whoever was
+/// told of it could not wait for the database.
+async fn name_picked_up(
+    writing: &mut Writing,
+    entries: &[Entry],
+    told: &dyn Told,
+) -> Result<(), sqlx::Error> {
+    for entry in entries {
+        let Fact::Arrived(arrival) = &entry.fact else {
+            continue;
+        };
+        let Some(placed_as) = &arrival.placed_as else {
+            continue;
+        };
+        let call = CallId::of(placed_as);
+        placed::bind(writing, call, &entry.call, told).await?;
+        if arrival.refused.is_none() {
+            placed::answered(writing, call, &entry.call).await?;
+        }
     }
     Ok(())
 }
@@ -192,14 +219,14 @@ fn upsert(rows: &[CallRow], numbers: &Numbers, replica: &str) -> Sql {
             .push(row.talked_ms)
             .push(row.is_owned.then(|| replica.to_owned()));
     });
-    sql.push(MERGE).push(" RETURNING ").push(COLUMNS);
+    sql.push(" ON CONFLICT (carrier_call) DO UPDATE SET ");
+    sql.push(MERGED).push(" RETURNING ").push(COLUMNS);
     sql
 }
 
-/// What becomes of a row that is there already: what is blank is filled in, and a state gives way
-/// to a later one.
-const MERGE: &str = " ON CONFLICT (carrier_call) DO UPDATE SET \
-    tenant = COALESCE(calls.tenant, excluded.tenant), \
+/// What becomes of a row of `calls` to which another one's (`excluded`) is added: what is blank is
+/// filled in, and a state gives way to a later one.
+pub const MERGED: &str = "tenant = COALESCE(calls.tenant, excluded.tenant), \
     campaign = COALESCE(calls.campaign, excluded.campaign), \
     agent = COALESCE(calls.agent, excluded.agent), \
     caller = COALESCE(calls.caller, excluded.caller), \
@@ -309,26 +336,22 @@ fn of<'a, 'b>(
         .push(millis(entry.at))
 }
 
-/// Returns what a tenant is to be told because of what a batch said of a call.
+/// Returns what a tenant is to be told because of what a batch said of a call. One that we place
+/// begins to be a call when somebody picks it up: it has arrived then.
 fn news(row: &CallRow, facts: &CallFacts) -> Vec<(&'static str, Millis)> {
     let mut news = Vec::new();
     if let Some(arrival) = &row.arrival {
-        let kind = match arrival.refused {
-            None => "call.started",
-            Some(_) => "call.refused",
-        };
-        news.push((kind, row.rang_at));
+        let at = row.arrived_at.unwrap_or(row.rang_at);
+        match &arrival.refused {
+            None => news.push(("call.started", at)),
+            Some(_) if facts.was_refused() => news.push((REFUSED, at)),
+            Some(_) => {} // It had ended before that was known.
+        }
     }
-    // One that we place begins to be a call when somebody picks it up.
-    if let Some(at) = row.picked_up_at {
-        news.push(("call.started", at));
-    }
-    let was_refused = facts.data["state"] == "rejected_capacity";
     // The row may have ended before anybody knew whose call it was.
-    if facts.is_over && !was_refused && (row.arrival.is_some() || row.ended_at.is_some()) {
+    if facts.is_over && (row.arrival.is_some() || row.ended_at.is_some()) {
         let at = row.ended_at.unwrap_or(row.rang_at);
-        news.push(("call.ended", at));
-        news.push(("call.transcript", at));
+        news.extend(facts.last_words().iter().map(|kind| (*kind, at)));
     }
     news
 }
@@ -347,7 +370,9 @@ pub async fn announce(
         return Ok(());
     };
     let mut data = facts.data.clone();
-    let mut name = format!("{}:{kind}", facts.call);
+    // A call has one end, whether it was refused or not.
+    let once = if kind == REFUSED { ENDED } else { kind };
+    let mut name = format!("{}:{once}", facts.call);
     if kind == "call.transcript" {
         let words = words_of(writing, &facts.call).await?;
         if words.is_empty() {
@@ -393,6 +418,19 @@ async fn words_of(writing: &mut Writing, call: &str) -> Result<Vec<Value>, sqlx:
 }
 
 impl CallFacts {
+    fn was_refused(&self) -> bool {
+        self.data["state"] == State::RejectedCapacity.as_str()
+    }
+
+    /// Returns what is told of a call that is over, beside that it was refused.
+    pub fn last_words(&self) -> &'static [&'static str] {
+        if self.was_refused() {
+            &[]
+        } else {
+            &[ENDED, "call.transcript"]
+        }
+    }
+
     /// Reads a row of [`COLUMNS`].
     ///
     /// # Errors

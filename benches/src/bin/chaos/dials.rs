@@ -28,9 +28,9 @@ use crate::statistics::rounded;
 const ASKERS: u64 = 40;
 /// How often one key is sent at once.
 const TWINS: u64 = 100;
-/// How fast a replica asks the carrier: slower than it is asked for calls, so that a replica that is
-/// killed leaves calls with a slot and without a dial.
-const PER_SECOND: u32 = 5;
+/// How fast all replicas ask the carrier: slower than they are asked for calls, so that a replica
+/// that is killed leaves calls with a slot and without a dial.
+const PER_SECOND: u32 = 15;
 pub const RING_SECONDS: u64 = 5;
 /// The shortest lease there is.
 const LEASE_SECONDS: u64 = 15;
@@ -116,7 +116,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             "same_key_at_once": TWINS,
             "same_key_rounds": lab.or_short(5, 1),
             "cut_throttled_failed_percent": faults(lab),
-            "calls_per_second_of_each": PER_SECOND,
+            "calls_per_second": PER_SECOND,
             "ring_seconds": RING_SECONDS,
             "lease_seconds": LEASE_SECONDS,
         }),

@@ -1,0 +1,114 @@
+//! Who looks after which calls, and which of them need it.
+
+use std::time::Duration;
+
+use crate::{
+    call::CallId,
+    outbound::rows::{
+        COLUMNS, Row,
+        noting::{DAY_MS, HOUR_MS},
+        rows, select,
+    },
+    record::{Database, DatabaseError, DatabaseKind as Kind, Sql},
+};
+
+/// How long a replica looks after a call without saying so again: longer than a slot's lease, so
+/// that whoever takes over finds no slot of a dead one's.
+pub const HELD_MS: i64 = 35_000;
+/// How long a call may be at a stage that lasts as long as a request does.
+const STUCK_MS: i64 = 30_000;
+/// How many calls are taken over, or seen to, at once.
+const AT_ONCE: i64 = 100;
+
+/// Says that `holder` still looks after its calls; returns those that nobody does any more, which
+/// are the holder's from here on. Blanks what is no longer needed of old ones.
+pub async fn keep(
+    database: &Database,
+    holder: String,
+    now: i64,
+) -> Result<Vec<Row>, DatabaseError> {
+    let kind = database.kind();
+    database
+        .write(move |writing| {
+            Box::pin(async move {
+                let mut sql = Sql::new("UPDATE outbound SET held_until = ");
+                sql.bind(now + HELD_MS)
+                    .push(" WHERE holder = ")
+                    .bind(holder.clone());
+                sql.push(" AND state <> 'over' AND held_until > ").bind(now);
+                sql.execute(writing).await?;
+                // Looked up once: a subquery with a limit may be run again for each row.
+                let mut sql = Sql::new(
+                    "WITH left_alone AS MATERIALIZED (SELECT call FROM outbound WHERE \
+                 state <> 'over' AND held_until <= ",
+                );
+                sql.bind(now)
+                    .push(" ORDER BY held_until LIMIT ")
+                    .bind(AT_ONCE);
+                // Replicas that look at the same time take different ones.
+                if kind == Kind::Postgres {
+                    sql.push(" FOR UPDATE SKIP LOCKED");
+                }
+                sql.push(") UPDATE outbound SET holder = ").bind(holder);
+                sql.push(", held_until = ").bind(now + HELD_MS);
+                sql.push(" WHERE call IN (SELECT call FROM left_alone) RETURNING ");
+                sql.push(COLUMNS);
+                let taken = rows(writing, sql).await?;
+                let mut sql =
+                    Sql::new("DELETE FROM outbound WHERE state = 'over' AND created_at < ");
+                sql.bind(now - DAY_MS);
+                sql.execute(writing).await?;
+                let mut sql = Sql::new(
+                    "UPDATE outbound SET to_code = '' WHERE state = 'over' AND to_code <> '' \
+                     AND created_at < ",
+                );
+                sql.bind(now - HOUR_MS);
+                sql.execute(writing).await?;
+                Ok(taken)
+            })
+        })
+        .await
+}
+
+/// Says that nobody looks after a call, so that whoever looks next does.
+pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseError> {
+    let mut sql = Sql::new("UPDATE outbound SET held_until = 0 WHERE call = ");
+    sql.bind(call.to_string());
+    let write = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+    write.await.map(drop)
+}
+
+/// Returns some of the holder's calls that have stayed for too long at a stage or, by their records,
+/// are over. One that somebody has picked up is over once it has lasted for as long as any may.
+pub async fn overdue(
+    database: &Database,
+    holder: String,
+    now: i64,
+    longest_call: Duration,
+) -> Result<Vec<Row>, DatabaseError> {
+    let longest = i64::try_from(longest_call.as_millis()).unwrap_or(i64::MAX);
+    let stuck = now - STUCK_MS;
+    let mut sql = select();
+    sql.push("WHERE holder = ").bind(holder);
+    sql.push(" AND ((state IN ('placed', 'unknown') AND rings_until < ")
+        .bind(now);
+    sql.push(") OR (state = 'reserving' AND created_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'dialing' AND dialed_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'queued' AND created_at < ")
+        .bind(stuck);
+    sql.push(") OR (state = 'answered' AND rings_until < ")
+        .bind(now.saturating_sub(longest));
+    sql.push(
+        ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
+         outbound.call AND calls.rank >= ",
+    );
+    sql.bind(crate::record::OVER).push(" AND calls.ended_at < ");
+    sql.bind(now - 5_000)
+        .push("))) ORDER BY created_at LIMIT ")
+        .bind(AT_ONCE);
+    let read = database.read(move |pool| async move { sql.read(&pool).await });
+    let rows = read.await?;
+    Ok(rows.iter().map(Row::read).collect::<Result<_, _>>()?)
+}

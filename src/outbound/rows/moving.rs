@@ -1,0 +1,101 @@
+//! A call comes along: from some states to another, to its name, and to its end.
+
+use sqlx::Row as _;
+
+use crate::{
+    call::CallId,
+    outbound::rows::Stage,
+    record::{Database, DatabaseError, DatabaseKind, Sql, day},
+};
+
+/// A step of a call's, from some stages to another.
+#[derive(Debug, Clone)]
+pub struct Move {
+    pub call: CallId,
+    pub from: &'static [Stage],
+    pub to: Stage,
+    pub dialed_at: Option<i64>,
+    pub rings_until: Option<i64>,
+}
+
+impl Move {
+    pub fn new(call: CallId, from: &'static [Stage], to: Stage) -> Self {
+        Self {
+            call,
+            from,
+            to,
+            dialed_at: None,
+            rings_until: None,
+        }
+    }
+}
+
+/// Moves a call on; tells whether it was where it was believed to be.
+pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseError> {
+    database
+        .write(move |writing| {
+            Box::pin(async move {
+                let mut sql = Sql::new("UPDATE outbound SET state = ");
+                sql.bind(step.to.as_str());
+                if let Some(at) = step.dialed_at {
+                    sql.push(", dialed_at = ").bind(at);
+                }
+                if let Some(until) = step.rings_until {
+                    sql.push(", rings_until = ").bind(until);
+                }
+                sql.push(" WHERE call = ").bind(step.call.to_string());
+                sql.push(" AND state IN (");
+                for (at, stage) in step.from.iter().enumerate() {
+                    sql.push(if at == 0 { "" } else { ", " });
+                    sql.bind(stage.as_str());
+                }
+                sql.push(")");
+                Ok(sql.execute(writing).await? > 0)
+            })
+        })
+        .await
+}
+
+/// Notes that a call is over, and how long it has talked; returns where it was before, if that is
+/// news. Its numbers go: by then they are kept as records have them, and here by a code.
+pub async fn finish(
+    database: &Database,
+    call: CallId,
+    talked_ms: i64,
+    now: i64,
+) -> Result<Option<Stage>, DatabaseError> {
+    let kind = database.kind();
+    let finish = database.write(move |writing| {
+        Box::pin(async move {
+            let mut sql = Sql::new("SELECT tenant, state FROM outbound WHERE state <> 'over'");
+            sql.push(" AND call = ").bind(call.to_string());
+            if kind == DatabaseKind::Postgres {
+                sql.push(" FOR UPDATE");
+            }
+            let open = sql.fetch_all(writing).await?;
+            let Some(row) = open.first() else {
+                return Ok(None);
+            };
+            let tenant: String = row.try_get("tenant")?;
+            let was = Stage::read(&row.try_get::<String, _>("state")?);
+            let mut sql = Sql::new(
+                "UPDATE outbound SET state = 'over', to_number = '', from_number = '' WHERE call = ",
+            );
+            sql.bind(call.to_string());
+            sql.execute(writing).await?;
+            if talked_ms > 0 {
+                let mut sql =
+                    Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
+                sql.bind(tenant).push(", ").bind(day(now)).push(", 0, ");
+                sql.bind(talked_ms);
+                sql.push(
+                    ") ON CONFLICT (tenant, day) DO UPDATE SET talked_ms = \
+                     outbound_days.talked_ms + excluded.talked_ms",
+                );
+                sql.execute(writing).await?;
+            }
+            Ok(was)
+        })
+    });
+    finish.await
+}

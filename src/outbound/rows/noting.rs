@@ -1,0 +1,260 @@
+//! A call is noted, once and within its limits, or forgotten again.
+
+use std::time::Duration;
+
+use sqlx::{Row as _, any::AnyRow};
+
+use crate::{
+    outbound::rows::{Row, keeping::HELD_MS, number, rows, select_by_key},
+    record::{Database, DatabaseError, DatabaseKind as Kind, Sql, Writing, day},
+};
+
+/// What a lock of Postgres's is about, so that no number is taken for a key.
+const OF_NUMBERS: i32 = 7_001;
+const OF_KEYS: i32 = 7_002;
+const MINUTE_MS: i64 = 60_000;
+pub const HOUR_MS: i64 = 3_600_000;
+pub const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// A call as it is first noted.
+#[derive(Debug, Clone)]
+pub struct NewRow {
+    pub row: Row,
+    pub key: String,
+    pub api_key: String,
+    pub holder: String,
+    /// By what calls to the number are counted.
+    pub to_code: String,
+}
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub per_destination: u32,
+    pub per_key: u32,
+    pub daily_calls: u32,
+    pub daily_minutes: u32,
+}
+
+/// What came of noting a call.
+#[derive(Debug, Clone)]
+pub enum Noted {
+    New,
+    /// The key was used before.
+    Known(Box<Row>),
+    /// The number is being called.
+    Engaged,
+    /// The number was called as often as it may be; when the first of them was.
+    TooOften {
+        first_at: i64,
+    },
+    /// As many calls were placed by the API key as may be; when the first of them was.
+    TooManyOfKey {
+        first_at: i64,
+    },
+    CallsSpent {
+        used: i64,
+    },
+    MinutesSpent {
+        used: i64,
+    },
+}
+
+/// Tells whether as many calls were placed by an API key within a minute as may be; returns when
+/// the first of them was. It costs no write.
+pub async fn is_key_spent(
+    database: &Database,
+    api_key: &str,
+    now: i64,
+    limits: Limits,
+) -> Result<Option<i64>, DatabaseError> {
+    let sql = lately("api_key", api_key, now - MINUTE_MS);
+    let read = database.read(move |pool| async move { sql.read(&pool).await });
+    Ok(first_of(&read.await?, limits.per_key)?)
+}
+
+/// Notes a call that a program asks for, unless its key was used, or there are too many.
+pub async fn note(
+    database: &Database,
+    new: NewRow,
+    limits: Limits,
+) -> Result<Noted, DatabaseError> {
+    let kind = database.kind();
+    database
+        .write(move |writing| {
+            Box::pin(async move {
+                let row = &new.row;
+                let by_key = || select_by_key(&row.tenant, &new.key);
+                if let Some(known) = rows(writing, by_key()).await?.pop() {
+                    return Ok(Noted::Known(Box::new(known)));
+                }
+                // Another replica may be quicker, from one statement to the next: its call is the
+                // one that is counted, and found by the key, or rings where ours would.
+                let quicker = async |writing: &mut Writing, otherwise: Noted| {
+                    let known = rows(writing, by_key()).await?.pop();
+                    Ok(known.map_or(otherwise, |known| Noted::Known(Box::new(known))))
+                };
+                // Who counts is alone with what it counts, always in this order.
+                for (class, what) in [(OF_NUMBERS, &new.to_code), (OF_KEYS, &new.api_key)] {
+                    be_alone_with(writing, kind, class, what).await?;
+                }
+                if let Some(too_many) = count(writing, &new, limits).await? {
+                    return quicker(writing, too_many).await;
+                }
+                if insert(&new).execute(writing).await? == 0 {
+                    give_day_back(writing, &row.tenant, row.created_at).await?;
+                    return quicker(writing, Noted::Engaged).await;
+                }
+                Ok(Noted::New)
+            })
+        })
+        .await
+}
+
+/// Waits until no other transaction counts the same. `SQLite` has one that writes at a time anyway.
+async fn be_alone_with(
+    writing: &mut Writing,
+    kind: Kind,
+    class: i32,
+    what: &str,
+) -> Result<(), sqlx::Error> {
+    if kind == Kind::Sqlite {
+        return Ok(());
+    }
+    // Counted, because the function itself returns nothing that could be read.
+    let mut sql = Sql::new("SELECT COUNT(pg_advisory_xact_lock(");
+    sql.bind(class).push(", hashtext(");
+    sql.bind(what.to_owned()).push(")))");
+    sql.fetch_all(writing).await.map(drop)
+}
+
+/// Returns the question how many rows there are since, and when the first of them was made.
+fn lately(column: &str, value: &str, since: i64) -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*), MIN(created_at) FROM outbound WHERE ");
+    sql.push(column).push(" = ").bind(value.to_owned());
+    sql.push(" AND created_at > ").bind(since);
+    sql
+}
+
+/// Returns when the first was, if there are as many as there may be.
+fn first_of(found: &[AnyRow], most: u32) -> Result<Option<i64>, sqlx::Error> {
+    let Some(row) = found.first() else {
+        return Ok(None);
+    };
+    let (count, first_at): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(first_at.filter(|_| count >= i64::from(most)))
+}
+
+/// Counts a call among those of its number, its API key and its tenant's day, or says what there is
+/// too much of.
+async fn count(
+    writing: &mut Writing,
+    new: &NewRow,
+    limits: Limits,
+) -> Result<Option<Noted>, sqlx::Error> {
+    let row = &new.row;
+    let now = row.created_at;
+    let mut sql = Sql::new("SELECT created_at FROM outbound WHERE to_number = ");
+    sql.bind(row.to.clone()).push(" AND state <> 'over'");
+    if number(writing, sql).await?.is_some() {
+        return Ok(Some(Noted::Engaged));
+    }
+    let of_number = lately("to_code", &new.to_code, now - HOUR_MS);
+    let of_number = of_number.fetch_all(writing).await?;
+    if let Some(first_at) = first_of(&of_number, limits.per_destination)? {
+        return Ok(Some(Noted::TooOften { first_at }));
+    }
+    let of_key = lately("api_key", &new.api_key, now - MINUTE_MS);
+    let of_key = of_key.fetch_all(writing).await?;
+    if let Some(first_at) = first_of(&of_key, limits.per_key)? {
+        return Ok(Some(Noted::TooManyOfKey { first_at }));
+    }
+    let of_day = |what: &str| {
+        let mut sql = Sql::new("SELECT ");
+        sql.push(what).push(" FROM outbound_days WHERE tenant = ");
+        sql.bind(row.tenant.clone());
+        sql.push(" AND day = ").bind(day(now));
+        sql
+    };
+    let talked = number(writing, of_day("talked_ms")).await?.unwrap_or(0);
+    if talked >= i64::from(limits.daily_minutes) * MINUTE_MS {
+        return Ok(Some(Noted::MinutesSpent {
+            used: talked / MINUTE_MS,
+        }));
+    }
+    let mut sql = Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
+    sql.bind(row.tenant.clone()).push(", ").bind(day(now));
+    sql.push(
+        ", 1, 0) ON CONFLICT (tenant, day) DO UPDATE SET calls = outbound_days.calls + 1 \
+         WHERE outbound_days.calls < ",
+    );
+    sql.bind(i64::from(limits.daily_calls))
+        .push(" RETURNING calls");
+    if number(writing, sql).await?.is_none() {
+        let used = number(writing, of_day("calls")).await?.unwrap_or(0);
+        return Ok(Some(Noted::CallsSpent { used }));
+    }
+    Ok(None)
+}
+
+fn insert(new: &NewRow) -> Sql {
+    let mut sql = Sql::new(
+        "INSERT INTO outbound (call, tenant, idempotency_key, body_hash, api_key, pending, \
+         campaign, to_number, to_code, from_number, request, state, created_at, holder, held_until) \
+         VALUES ",
+    );
+    sql.rows(&[new], |fields, new| {
+        let row = &new.row;
+        let terms = serde_json::to_string(&row.terms).expect("texts always serialize");
+        fields
+            .push(row.call.to_string())
+            .push(row.tenant.clone())
+            .push(new.key.clone())
+            .push(row.body_hash.clone())
+            .push(new.api_key.clone())
+            .push(row.pending.as_str().to_owned())
+            .push(row.campaign.clone())
+            .push(row.to.clone())
+            .push(new.to_code.clone())
+            .push(row.from.clone())
+            .push(terms)
+            .push(row.stage.as_str())
+            .push(row.created_at)
+            .push(new.holder.clone())
+            .push(row.created_at + HELD_MS);
+    });
+    sql.push(" ON CONFLICT DO NOTHING"); // Of the key, or of the number.
+    sql
+}
+
+async fn give_day_back(writing: &mut Writing, tenant: &str, at: i64) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE outbound_days SET calls = calls - 1 WHERE tenant = ");
+    sql.bind(tenant.to_owned())
+        .push(" AND day = ")
+        .bind(day(at));
+    sql.execute(writing).await.map(drop)
+}
+
+/// Forgets a call for which there was no room: its key may be used again, and nothing is left of it.
+pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError> {
+    let row = row.clone();
+    database
+        .write(move |writing| {
+            Box::pin(async move {
+                let mut sql =
+                    Sql::new("DELETE FROM outbound WHERE state = 'reserving' AND call = ");
+                sql.bind(row.call.to_string());
+                if sql.execute(writing).await? > 0 {
+                    give_day_back(writing, &row.tenant, row.created_at).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Returns how long it is until the next day.
+pub fn until_tomorrow(at: i64) -> Duration {
+    let left = DAY_MS - at.rem_euclid(DAY_MS);
+    Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}

@@ -1,0 +1,118 @@
+//! How many calls there may be, and what is left of those for which there is no room.
+
+use super::*;
+
+#[tokio::test]
+async fn caps_are_told_by_name_and_kept() {
+    let house = House::open(&[("MAX_OUTBOUND_CALLS", "1"), ("MAX_DAILY_CALLS", "2")]).await;
+    house.twilio.callees(Callee::Rings);
+    let first = house.place("one", &to("+972502345671")).await.unwrap();
+    let Err(Refused::TooMany { cap, .. }) = house.place("x", &to("+972502345671")).await else {
+        panic!("a number is called once at a time");
+    };
+    assert_eq!(cap, "calls_to_one_number_at_a_time");
+    let Err(Refused::Full(refusal)) = house.place("two", &to("+972502345672")).await else {
+        panic!("there is room for one");
+    };
+    assert_eq!(
+        (refusal.scope, refusal.used, refusal.cap),
+        (Scope::Outbound, 1, 1)
+    );
+    house.over(&first.id).await;
+    house.twilio.callees(Callee::Busy);
+    // The key of a refused request may be used again.
+    let second = house.place("two", &to("+972502345672")).await.unwrap();
+    house.over(&second.id).await;
+    let Err(Refused::Spent {
+        cap, value, used, ..
+    }) = house.place("three", &to("+972502345673")).await
+    else {
+        panic!("the day's calls are spent");
+    };
+    assert_eq!((cap, value, used), ("calls_of_the_day", 2, 2));
+    assert_eq!(house.twilio.calls().len(), 2);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn who_is_refused_leaves_nothing_behind() {
+    let settings = [
+        ("MAX_OUTBOUND_CALLS", "1"),
+        ("OUTBOUND_CALLS_PER_SECOND", "1"),
+        ("OUTBOUND_WAIT_SECONDS", "0"),
+    ];
+    let house = House::open(&settings).await;
+    house.twilio.callees(Callee::Rings);
+    let first = house.place("one", &to("+972502345671")).await.unwrap();
+    let refused = house.place("two", &to("+972502345672")).await;
+    assert!(matches!(refused, Err(Refused::Full(_))), "{refused:?}");
+    // Beyond the rate there is no turn, whatever room there is.
+    house
+        .database
+        .ask("UPDATE outbound_turns SET next_at = next_at + 200000")
+        .await;
+    house.over(&first.id).await;
+    let refused = house.place("three", &to("+972502345673")).await;
+    let Err(Refused::TooMany { cap, again_in, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(cap, "calls_per_second");
+    assert!(again_in > Duration::from_secs(60), "{again_in:?}");
+    for (question, expected) in [
+        ("SELECT call FROM calls", &first.id),
+        ("SELECT call FROM outbound", &first.id),
+        ("SELECT target FROM audit", &first.id),
+        ("SELECT call FROM events", &first.id),
+    ] {
+        assert_eq!(house.database.ask(question).await, [expected.as_str()]);
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_api_key_places_no_more_calls_in_a_minute_than_it_may() {
+    let house = House::open(&[("OUTBOUND_PER_KEY_MINUTE", "2")]).await;
+    house.twilio.callees(Callee::Busy);
+    let numbers = ["+972502345671", "+972502345672", "+972502345673"];
+    let bodies = numbers.map(to);
+    let asking = numbers.iter().zip(&bodies);
+    let asking = asking.map(|(key, body)| house.place(key, body));
+    let (placed, refused): (Vec<_>, Vec<_>) =
+        join_all(asking).await.into_iter().partition(Result::is_ok);
+    assert_eq!((placed.len(), refused.len()), (2, 1), "{refused:?}");
+    let Err(Refused::TooMany { cap, again_in, .. }) = &refused[0] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(*cap, "calls_of_one_key_within_a_minute");
+    assert!(*again_in > Duration::from_secs(20), "{again_in:?}");
+    for placed in placed {
+        let placed = placed.unwrap();
+        house.over(&placed.id).await;
+        // Who asks again is told of its call, however many there were.
+        assert_eq!(house.place(&placed.to, &to(&placed.to)).await, Ok(placed));
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn the_numbers_of_a_call_that_is_over_are_kept_as_records_are() {
+    let house = House::open(&[("RECORD_NUMBERS", "masked")]).await;
+    house.twilio.callees(Callee::Busy);
+    for key in ["one", "two", "three"] {
+        let placed = house.place(key, &to("+972502345671")).await.unwrap();
+        house.over(&placed.id).await;
+    }
+    let kept = "SELECT to_number, from_number, request, to_code, body_hash FROM outbound";
+    for row in house.database.ask(kept).await {
+        assert!(
+            !row.contains("2345671") && !row.contains("2234567"),
+            "{row}"
+        );
+    }
+    // They are counted all the same.
+    let Err(Refused::TooMany { cap, .. }) = house.place("four", &to("+972502345671")).await else {
+        panic!("it was called three times");
+    };
+    assert_eq!(cap, "calls_to_one_number_within_an_hour");
+    house.close().await;
+}
