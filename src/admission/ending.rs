@@ -62,6 +62,9 @@ pub enum Debt {
         ended: Ended,
         /// What the store may not have been told of a call that was waiting here.
         state: Option<String>,
+        /// Whether only the store can tell that the call was waiting, so that nobody has noted its
+        /// end.
+        untold: bool,
     },
     /// A call was refused without the store.
     Refusal {
@@ -117,6 +120,26 @@ impl Debt {
             Self::Refusal { .. } | Self::Note(..) => None,
         }
     }
+
+    /// Returns a call whose end nobody has noted, now that the store has said what became of it.
+    fn newly_told(self, released: Option<Released>) -> Option<(CarrierCallId, EndReason)> {
+        let Self::End {
+            call,
+            ended,
+            untold: true,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let ours = match released? {
+            Released::Freed { waited, .. } => waited,
+            // The store may have heard it the first time, and its answer came too late.
+            Released::Gone { reason } => reason == ended.waiting,
+            Released::Stale => false,
+        };
+        ours.then_some((call, ended.waiting))
+    }
 }
 
 impl Owed {
@@ -137,10 +160,11 @@ impl Admission {
     /// Notes the carrier's word that a call is over; tells whether it was still waiting for its
     /// media.
     pub async fn end(&self, carrier_call: &CarrierCallId, ending: Ended) -> bool {
-        let waiting = {
+        let (waiting, is_news) = {
             let mut book = self.book();
             let now = self.clock.local();
-            if book.ended.get(now, carrier_call).is_none() {
+            let is_news = book.ended.get(now, carrier_call).is_none();
+            if is_news {
                 let call = carrier_call.clone();
                 book.lately.note(now, call.clone(), ending.live);
                 book.ended.put(now, END_KEPT, call, ending.live);
@@ -149,7 +173,7 @@ impl Admission {
             if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
                 book.outage.went(&entry.scopes);
             }
-            waiting
+            (waiting, is_news)
         };
         let waited_here = waiting.is_some();
         let state = waiting.map(|entry| entry.state.ended(self.clock.shared(), ending.waiting));
@@ -157,6 +181,7 @@ impl Admission {
             call: carrier_call.clone(),
             ended: ending,
             state: state.map(|state| state.json()),
+            untold: is_news && !waited_here,
         };
         let waited = self.settle_or_owe(owed).await;
         waited.unwrap_or(waited_here)
@@ -258,7 +283,9 @@ impl Admission {
     pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
         if self.book().outage.trouble() != Some(Trouble::Away) {
             match self.settle(&debt).await {
-                Ok(waited) => return Some(waited),
+                Ok(released) => {
+                    return Some(matches!(released, Some(Released::Freed { waited: true, .. })));
+                }
                 Err(error) => self.failed(&error),
             }
         }
@@ -307,12 +334,16 @@ impl Admission {
                     unanswered: false,
                 },
                 state: None,
+                untold: false,
             });
         }
     }
 
     /// Tells the store what it was not there to hear, some at a time, until it is away again.
-    pub async fn settle_debts(&self) {
+    /// Returns the calls that were waiting for their media elsewhere when their end was told here,
+    /// and why they ended: nobody has noted that yet.
+    pub async fn settle_debts(&self) -> Vec<(CarrierCallId, EndReason)> {
+        let mut told = Vec::new();
         while self.trouble() != Some(Trouble::Away) {
             let due: Vec<Debt> = {
                 let mut book = self.book();
@@ -320,20 +351,25 @@ impl Admission {
                 book.owed.0.drain(..some).collect()
             };
             if due.is_empty() {
-                return;
+                break;
             }
             let settling = due.iter().map(|debt| self.settle(debt));
             let settled = join_all(settling).await;
             for (debt, settled) in due.into_iter().zip(settled) {
-                if let Err(error) = settled {
-                    self.failed(&error);
-                    self.book().owed.push(debt);
+                match settled {
+                    Ok(released) => told.extend(debt.newly_told(released)),
+                    Err(error) => {
+                        self.failed(&error);
+                        self.book().owed.push(debt);
+                    }
                 }
             }
         }
+        told
     }
 
-    async fn settle(&self, debt: &Debt) -> Result<bool, StoreError> {
+    /// Tells the store; returns what became of the slot, if that is what it was told.
+    async fn settle(&self, debt: &Debt) -> Result<Option<Released>, StoreError> {
         let now = self.clock.local();
         let (call, released) = match debt {
             Debt::Release {
@@ -353,7 +389,9 @@ impl Admission {
                 let released = self.store.release(now, lease, scopes, &ending);
                 (&lease.call, released.await?)
             }
-            Debt::End { call, ended, state } => {
+            Debt::End {
+                call, ended, state, ..
+            } => {
                 let ending = Ending {
                     reason: ended.live,
                     without_media: ended.waiting,
@@ -372,15 +410,15 @@ impl Admission {
                 if until.is_none_or(|until| now < until) {
                     self.store.refuse(call, scopes, refusal).await?;
                 }
-                return Ok(false);
+                return Ok(None);
             }
             Debt::Note(call, fields) => {
                 self.store.note(call, fields).await?;
-                return Ok(false);
+                return Ok(None);
             }
         };
         self.log_release(call, released);
-        Ok(matches!(released, Released::Freed { waited: true, .. }))
+        Ok(Some(released))
     }
 
     pub(super) fn log_release(&self, call: &CarrierCallId, released: Released) {

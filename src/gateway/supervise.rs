@@ -35,7 +35,7 @@ pub async fn give_slots_back(
         gateway.admission.release(freed).await;
     }
     // Nobody else would tell: what is still owed would hold until its lease lapses.
-    gateway.admission.settle_debts().await;
+    pay_debts(&gateway).await;
     gateway.admission.leave().await;
 }
 
@@ -88,10 +88,17 @@ pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) 
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            gateway.admission.settle_debts().await;
+            pay_debts(&gateway).await;
         }
     };
     while let Some(None) = stop.run_until_cancelled(survives(settle())).await {}
+}
+
+/// Tells the store what is owed, and notes the ends that only it could tell of.
+async fn pay_debts(gateway: &Gateway) {
+    for (call, reason) in gateway.admission.settle_debts().await {
+        gateway.ended(&call, reason);
+    }
 }
 
 /// Renews, and says so each time a tick passes without the store's answer.

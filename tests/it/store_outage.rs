@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use callgate::EndReason;
+use callgate::{EndReason, What};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::sleep;
@@ -433,6 +433,13 @@ async fn what_happens_during_an_outage_the_store_is_told_afterwards(fault: Fault
         eventually(async || replicas.state(sid).await["state"] == "ended").await;
         let state = replicas.state(sid).await;
         assert_eq!(state["end_reason"], reason, "{fault:?}: {state}");
+        // Whoever watches hears of it too, and so does the record.
+        let is_end = |what: &What| matches!(what, What::Ended(why) if why.as_str() == reason);
+        eventually(async || {
+            let mut steps = replicas.all().flat_map(|gateway| gateway.steps(sid));
+            steps.any(|what| is_end(&what))
+        })
+        .await;
         for gateway in replicas.all() {
             let again = gateway.ring_as(sid).await;
             assert_eq!(again.answer.verbs(), ["Hangup"], "{fault:?}: {reason}");
