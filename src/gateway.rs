@@ -228,7 +228,7 @@ impl Gateway {
             (&config.guard, config.events.schedule),
             campaigns.endpoints(),
             &metrics,
-            admission.replica(),
+            (admission.replica(), config.caps.lease),
         );
         let (records, deliveries) = keeping.await?;
         let gateway = web::Data::new(Self {
@@ -499,10 +499,10 @@ async fn keep_records(
     (rules, schedule): (&GuardRules, Schedule),
     endpoints: watch::Receiver<Arc<Endpoints>>,
     metrics: &Metrics,
-    replica: &str,
+    (replica, lease): (&str, Duration),
 ) -> Result<(Records, Deliveries), StartError> {
     let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
-    let records = Records::open(settings, Arc::new(told), replica).await;
+    let records = Records::open(settings, Arc::new(told), replica, lease).await;
     let records = records.map_err(StartError::Records)?;
     let metrics = metrics.events.clone();
     let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);

@@ -206,8 +206,8 @@ pub struct Timeline {
 }
 
 impl Records {
-    /// Opens the database and begins to write what `replica` notes. A server that is away is
-    /// waited for.
+    /// Opens the database and begins to write what `replica` notes, and to close the calls of those
+    /// that show nothing for a `lease`. A server that is away is waited for.
     ///
     /// # Errors
     /// If the address is none, or a file cannot be one of ours.
@@ -215,6 +215,7 @@ impl Records {
         settings: &RecordSettings,
         told: Arc<dyn Told>,
         replica: &str,
+        lease: Duration,
     ) -> Result<Self, DatabaseError> {
         let database = Database::open(settings)?;
         // A file that cannot be used is the settings' fault, and known at once.
@@ -237,6 +238,7 @@ impl Records {
             database.clone(),
             Arc::clone(&told),
             replica.to_owned(),
+            lease,
             stop.clone(),
         );
         database.spawn(writing.track_future(writer.run(stop.clone())));

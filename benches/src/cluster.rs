@@ -42,6 +42,8 @@ pub struct Options {
     pub replicas: usize,
     /// Without it each replica keeps its slots in memory.
     pub redis: bool,
+    /// Who asks Redis, and by which password; everybody may where this is nobody in particular.
+    pub redis_user: Option<(String, String)>,
     pub proxied: Proxied,
     /// Settings of all replicas, beside those that make them a cluster.
     pub settings: Vec<(String, String)>,
@@ -75,6 +77,7 @@ impl Options {
             gateway,
             replicas,
             redis: true,
+            redis_user: None,
             proxied: Proxied::Nobody,
             settings: Vec::new(),
         }
@@ -89,6 +92,13 @@ impl Options {
     #[must_use]
     pub fn by_proxy(mut self, proxied: Proxied) -> Self {
         self.proxied = proxied;
+        self
+    }
+
+    /// Has replicas ask Redis as a user with a password.
+    #[must_use]
+    pub fn redis_user(mut self, name: &str, password: &str) -> Self {
+        self.redis_user = Some((name.to_owned(), password.to_owned()));
         self
     }
 
@@ -110,7 +120,12 @@ impl Cluster {
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("callgate-cluster-")?;
         let redis = if options.redis {
-            Some(Redis::start(directory.path(), "redis").await?)
+            let redis = Redis::start(directory.path(), "redis").await?;
+            redis.make_known().await?;
+            if let Some((name, password)) = &options.redis_user {
+                redis.let_in(name, password).await?;
+            }
+            Some(redis)
         } else {
             None
         };
@@ -259,7 +274,12 @@ fn environment(
     .into();
     if let Some(store) = store {
         let replicas = options.replicas.to_string();
-        environment.push(("REDIS_URL".to_owned(), redis::url(store)));
+        let user = options.redis_user.as_ref();
+        let user = user.map_or(String::new(), |(name, password)| {
+            format!("{name}:{password}@")
+        });
+        let url = format!("redis://{user}{store}/0");
+        environment.push(("REDIS_URL".to_owned(), url));
         environment.push(("EXPECTED_REPLICAS".to_owned(), replicas));
     }
     environment.extend_from_slice(&options.settings);

@@ -18,23 +18,23 @@ use crate::record::{
 
 /// How often a replica shows that it lives, and looks who does not.
 const BEAT: Duration = Duration::from_secs(2);
-/// How long a replica may be silent: as long as a slot's lease.
-const SILENT_FOR: Duration = Duration::from_secs(30);
 /// How long the end of a call that nobody has picked up may take to be written.
 const UNWRITTEN_FOR_MS: i64 = 60_000;
 /// How many calls are closed at once.
 const AT_ONCE: i64 = 200;
 
-/// Shows that `replica` lives, and closes the calls of those that do not, until `stop`.
+/// Shows that `replica` lives, and closes the calls of those that have been silent for as long as a
+/// slot's `lease`, until `stop`.
 pub async fn look_after(
     database: Database,
     told: Arc<dyn Told>,
     replica: String,
+    lease: Duration,
     stop: CancellationToken,
 ) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut beats = Beats::new();
+    let mut beats = Beats::new(lease);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = look(&database, &told, &replica, &mut beats).await {
             let error = &error as &dyn std::error::Error;
@@ -48,13 +48,16 @@ pub async fn look_after(
 struct Beats {
     seen: HashMap<String, (Option<i64>, Instant)>,
     looked: Instant,
+    /// How long a replica may be silent.
+    patience: Duration,
 }
 
 impl Beats {
-    fn new() -> Self {
+    fn new(patience: Duration) -> Self {
         Self {
             seen: HashMap::new(),
             looked: Instant::now(),
+            patience,
         }
     }
 
@@ -71,7 +74,7 @@ impl Beats {
             let (last, since) = self.seen.entry(replica.clone()).or_insert((beat, now));
             if *last != beat {
                 (*last, *since) = (beat, now);
-            } else if now.duration_since(*since) >= SILENT_FOR {
+            } else if now.duration_since(*since) >= self.patience {
                 silent.push(replica);
             }
         }
@@ -251,6 +254,7 @@ mod tests {
         let mut beats = Beats {
             seen: HashMap::new(),
             looked: began,
+            patience: Duration::from_secs(30),
         };
         for second in (0..30).step_by(2) {
             assert_eq!(

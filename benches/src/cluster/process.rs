@@ -67,6 +67,10 @@ impl Process {
         self
     }
 
+    pub fn its_environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// Says how it is ended, where killing would leave something behind.
     #[must_use]
     pub fn ends_by(mut self, signal: Signal) -> Self {

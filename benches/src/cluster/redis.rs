@@ -116,6 +116,28 @@ impl Redis {
         self.process.signal(Signal::Continue)
     }
 
+    /// Makes it one that has served before: replicas trust it from the first moment. One that is
+    /// empty has them wait behind the gate, which figures see that empty it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(super) async fn make_known(&self) -> anyhow::Result<()> {
+        let mut set = cmd("SET");
+        set.arg("calls:gen").arg("of a cluster on loopback");
+        self.ask(set).await
+    }
+
+    /// Lets a user in by a password, who may do everything.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(super) async fn let_in(&self, name: &str, password: &str) -> anyhow::Result<()> {
+        let mut set = cmd("ACL");
+        set.arg(&["SETUSER", name, "on", "~*", "&*", "+@all"])
+            .arg(format!(">{password}"));
+        self.ask(set).await
+    }
+
     /// Makes it forget everything.
     ///
     /// # Errors
@@ -170,8 +192,8 @@ impl Redis {
         Ok(owners.filter(|is_its| *is_its).count())
     }
 
-    /// Waits until the replicas of a new cluster have found each other: an empty Redis is not
-    /// trusted at once, and until then each replica admits only its share.
+    /// Waits until the replicas of a new cluster have found each other: one that does not trust its
+    /// Redis yet admits only its share.
     pub(super) async fn until_settled(&self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
@@ -266,7 +288,7 @@ impl Redis {
 }
 
 /// Returns what a replica has to be told to reach a Redis there.
-pub(super) fn url(address: SocketAddr) -> String {
+fn url(address: SocketAddr) -> String {
     format!("redis://{address}/0")
 }
 

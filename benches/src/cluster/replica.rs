@@ -56,6 +56,15 @@ impl Replica {
         .await
     }
 
+    pub fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
+    /// Returns its settings.
+    pub fn environment(&self) -> &[(String, String)] {
+        self.process.its_environment()
+    }
+
     /// Kills it with all its calls, and waits until it is dead.
     ///
     /// # Errors

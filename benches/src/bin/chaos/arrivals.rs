@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::lab::Lab;
 use crate::life::{Life, World};
 
 /// How long calls may go on after the last one has arrived.
@@ -73,11 +74,15 @@ impl Arrivals {
         self.rate.send_replace(rate);
     }
 
-    /// Lets no more calls arrive, and waits until those that have are over.
+    /// Lets no more calls arrive, and waits until those that have are over; a short run cuts them
+    /// off.
     ///
     /// # Errors
     /// If some do not end.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub async fn end(self, lab: &Lab) -> anyhow::Result<()> {
+        if lab.short {
+            return Ok(());
+        }
         let Self { rate, mut arriving } = self;
         drop(rate);
         let over = async {

@@ -45,8 +45,8 @@ fn cap(lab: &Lab) -> usize {
 async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
     let cap = cap(lab);
     // Far shorter than a heartbeat is the worst case.
-    let mean = Duration::from_secs(2);
-    let (flushes, restarts) = (lab.or_short(8, 2), lab.or_short(4, 1));
+    let mean = Duration::from_secs(lab.or_short(2, 1));
+    let (flushes, restarts) = (lab.or_short(8, 1), lab.or_short(4, 1));
     let mut random = lab.random("dataloss");
     let mut losses = vec![Loss::Flushed; flushes];
     losses.extend(vec![Loss::Restarted; restarts]);
@@ -78,12 +78,13 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
             Err(difference) => never_healed.push(difference),
         }
         // The gate is up for three seconds; the next loss comes before or after its end.
-        sleep(Duration::from_millis(random.random_range(0..5_000))).await;
+        let latest = lab.or_short(5_000, 4_000);
+        sleep(Duration::from_millis(random.random_range(0..latest))).await;
         bar.inc(1);
     }
     let seen = sampler.stop()?;
     bar.finish_and_clear();
-    arrivals.stop().await?;
+    arrivals.end(lab).await?;
 
     let slowest = healed.iter().max().copied().unwrap_or_default();
     let truth = &world.carrier.truth;

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use callgate_benches::http::Http;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::dials::RING_SECONDS;
+use crate::lab::Lab;
 
 /// How long one answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -29,6 +31,24 @@ pub struct Dialer {
 /// Returns the number that is called for a key, which no other is called for.
 pub fn number(call: u64) -> String {
     format!("+97250{:07}", 2_000_000 + call)
+}
+
+/// Makes a key of /v1's as an operator does.
+pub fn make_key(lab: &Lab, url: &str, tenant: &str, scopes: &str) -> anyhow::Result<String> {
+    let made = std::process::Command::new(&lab.gateway)
+        .args(["keys", "create", "--tenant", tenant, "--name", "chaos"])
+        .args(["--scopes", scopes])
+        .env("DATABASE_URL", url)
+        .output()
+        .context("no key")?;
+    let text = String::from_utf8(made.stdout)?;
+    let key = text.lines().next().unwrap_or_default();
+    anyhow::ensure!(
+        made.status.success() && !key.is_empty(),
+        "no key: {}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    Ok(key.to_owned())
 }
 
 impl Dialer {

@@ -14,13 +14,12 @@ use futures_util::future::join_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, Connection, Row};
 use tokio::time::{Instant, sleep};
 
-use crate::dialer::{Dialer, number};
+use crate::dialer::{Dialer, make_key, number};
 use crate::fake_twilio::FakeTwilio;
 use crate::lab::{Lab, REPLICAS, Verdict, conclude};
-use crate::postgres_server::PostgresServer;
+use crate::records::{self, Records};
 use crate::registry;
 use crate::statistics::rounded;
 
@@ -38,8 +37,8 @@ const LEASE_SECONDS: u64 = 15;
 /// wait for their turn, and are then looked for until they cannot ring any more.
 const SETTLED_WITHIN: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(500);
-/// How a record is ranked that is final (`src/record/row.rs`).
-const FINAL: i64 = 90;
+/// How many calls are not over, by how far they have come.
+const OPEN: &str = "SELECT state, COUNT(*) FROM outbound WHERE state <> 'over' GROUP BY state";
 
 /// What became of the requests.
 #[derive(Default)]
@@ -49,8 +48,8 @@ struct Asked {
     given_up: u64,
     /// Answers to a key that were others than its first.
     unequal: u64,
-    /// How many calls were under way at the kills, by how far they had come.
-    open_at_kills: BTreeMap<String, i64>,
+    /// How many calls of all replicas were under way at the kills, by how far they had come.
+    open_at_kills: BTreeMap<String, u64>,
 }
 
 /// What Redis held when every call was over, for as long as it was waited.
@@ -77,14 +76,7 @@ struct Seen {
 }
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
-    sqlx::any::install_default_drivers();
-    let folder = tempfile::tempdir()?;
-    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
-    let server = PostgresServer::start();
-    let mut random = lab.random("dials");
-    let mut passed = true;
-    let (mut line, mut result, mut logs) = (Vec::new(), BTreeMap::new(), None);
-    for (name, url) in [("sqlite", sqlite), ("postgres", server.database("records"))] {
+    let measure_one = async |name: &str, url: String| {
         let twilio = FakeTwilio::choose(faults(lab))?;
         let options = Options::new(lab.gateway.clone(), REPLICAS)
             .set("DATABASE_URL", &url)
@@ -99,17 +91,14 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             .set("OUTBOUND_CALLS_PER_SECOND", PER_SECOND)
             .set("OUTBOUND_PER_KEY_MINUTE", 100_000);
         let mut cluster = Cluster::start(&options).await?;
+        let mut random = lab.random(&format!("dials {name}"));
         let seen = measure(lab, &mut cluster, twilio, &url, &mut random).await;
-        let verdict = conclude(&mut cluster, seen.map(|seen| seen.verdict(name)))?;
-        passed &= verdict.passed;
-        line.push(verdict.line);
-        result.insert(name, verdict.result);
-        logs = logs.or(verdict.logs);
-    }
-    Ok(Verdict {
-        passed,
-        line: line.join("; "),
-        parameters: json!({
+        conclude(&mut cluster, seen.map(|seen| seen.verdict(name)))
+    };
+    let parts = records::over_both(lab, "dials", measure_one).await?;
+    Ok(Verdict::of(
+        parts,
+        json!({
             "replicas": REPLICAS,
             "calls": lab.or_short(300, 40),
             "kills": lab.or_short(8, 0),
@@ -120,10 +109,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             "ring_seconds": RING_SECONDS,
             "lease_seconds": LEASE_SECONDS,
         }),
-        result: json!(result),
-        samples: Value::Null,
-        logs,
-    })
+    ))
 }
 
 /// What goes wrong at the carrier. What it fails and has not done is looked for until it could not
@@ -141,8 +127,11 @@ async fn measure(
 ) -> anyhow::Result<Seen> {
     let began = Instant::now();
     twilio.start(cluster, &lab.gateway).await?;
-    let dialer = Dialer::new(cluster.addresses(), make_key(lab, url)?);
-    let mut database = AnyConnection::connect(url).await?;
+    let dialer = Dialer::new(
+        cluster.addresses(),
+        make_key(lab, url, "default", "calls:write")?,
+    );
+    let mut database = Records::open(url).await?;
     let mut asked = Asked::default();
     let (calls, rounds) = (lab.or_short(300, 40), lab.or_short(5, 1));
     for round in 0..rounds {
@@ -160,7 +149,7 @@ async fn measure(
     .await?;
 
     let settling = Instant::now();
-    while !open_calls(&mut database).await?.is_empty() && settling.elapsed() < SETTLED_WITHIN {
+    while !database.counts(OPEN).await?.is_empty() && settling.elapsed() < SETTLED_WITHIN {
         sleep(LOOK).await;
     }
     let settled_after = settling.elapsed();
@@ -188,16 +177,17 @@ async fn measure(
             _ => seen.twice.push(number(call)),
         }
     }
-    let records = records(&mut database).await?;
+    let calls = database.calls().await?.into_iter();
+    let mut calls: HashMap<_, _> = calls.map(|row| (row.call.clone(), row)).collect();
     for answer in seen.asked.accepted.values() {
         let id = answer["call_id"].as_str().context("a call has an id")?;
-        let (rank, end) = records.get(id).cloned().unwrap_or_default();
-        let is_final = FINAL <= rank;
-        seen.open += u64::from(!is_final);
-        let end = if is_final {
-            end
-        } else {
-            format!("open: {end}")
+        let end = match calls.remove(id) {
+            Some(row) if row.is_final => row.stands,
+            row => {
+                seen.open += 1;
+                let stands = row.map_or_else(|| "no record".to_owned(), |row| row.stands);
+                format!("open: {stands}")
+            }
         };
         *seen.ends.entry(end).or_default() += 1;
     }
@@ -211,7 +201,7 @@ async fn ask(
     calls: u64,
     dialer: &Dialer,
     cluster: &mut Cluster,
-    database: &mut AnyConnection,
+    database: &mut Records,
     random: &mut StdRng,
     asked: &mut Asked,
 ) -> anyhow::Result<()> {
@@ -237,7 +227,7 @@ async fn ask(
             }
             let victim = random.random_range(0..REPLICAS);
             cluster.replicas[victim].kill()?;
-            for (state, count) in open_calls(database).await? {
+            for (state, count) in database.counts(OPEN).await? {
                 *open.entry(state).or_default() += count;
             }
             sleep(Duration::from_millis(random.random_range(0..500))).await;
@@ -288,47 +278,6 @@ async fn same_key(dialer: &Dialer, call: u64, asked: &mut Asked) -> anyhow::Resu
     asked.unequal += u64::try_from(others.count())?;
     asked.accepted.insert(call, first);
     Ok(())
-}
-
-/// Makes a key of /v1's as an operator does.
-fn make_key(lab: &Lab, url: &str) -> anyhow::Result<String> {
-    let made = std::process::Command::new(&lab.gateway)
-        .args(["keys", "create", "--tenant", "default", "--name", "chaos"])
-        .args(["--scopes", "calls:write"])
-        .env("DATABASE_URL", url)
-        .output()
-        .context("no key")?;
-    let text = String::from_utf8(made.stdout)?;
-    let key = text.lines().next().unwrap_or_default();
-    anyhow::ensure!(
-        made.status.success() && !key.is_empty(),
-        "no key: {}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    Ok(key.to_owned())
-}
-
-/// Returns how many calls are not over, by how far they have come.
-async fn open_calls(database: &mut AnyConnection) -> anyhow::Result<Vec<(String, i64)>> {
-    let open = "SELECT state, COUNT(*) FROM outbound WHERE state <> 'over' GROUP BY state";
-    let rows = sqlx::query(open).fetch_all(database).await?;
-    let counts = rows
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-    counts.collect()
-}
-
-/// Returns each call's rank and its state with its reason.
-async fn records(database: &mut AnyConnection) -> anyhow::Result<HashMap<String, (i64, String)>> {
-    let all = "SELECT call, CAST(rank AS BIGINT), state, COALESCE(reason, '') FROM calls";
-    let rows = sqlx::query(all).fetch_all(database).await?;
-    let records = rows.iter().map(|row| {
-        let (call, rank): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let (state, reason): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-        let end = format!("{state} {reason}");
-        Ok((call, (rank, end.trim_end().to_owned())))
-    });
-    records.collect()
 }
 
 impl Seen {

@@ -2,7 +2,10 @@
 //!
 //! Waves of calls ring together; when every copy is answered, Redis holds exactly the slots of
 //! those that the carrier was told to connect. Then their statuses come, in random order and again,
-//! and nothing may be held, and every call has ended for one reason.
+//! and nothing may be held, and every call has ended for one reason. In the end the database holds
+//! one row a call, and a sink was told once that it began and once that it is over.
+
+mod told;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +24,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use self::told::Entry;
 use crate::lab::{Lab, Verdict, conclude};
 use crate::life::sid;
+use crate::records::Records;
+use crate::sink::{SECRET, Sink};
 
 const WAVE: usize = 100;
 /// Below a wave, so that refusals are repeated, too.
@@ -53,13 +59,26 @@ struct Answered {
 type Faults = BTreeMap<&'static str, u64>;
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
-    let options = lab.options().set("MAX_ACTIVE_CALLS", CAP);
+    let url = lab.postgres("duplicates").await?;
+    let sink = Sink::start(0, &mut lab.random("sink of duplicates")).await?;
+    let options = lab
+        .options()
+        .set("MAX_ACTIVE_CALLS", CAP)
+        .set("DATABASE_URL", &url)
+        .set("EVENTS_URL", format!("http://{}/", sink.address))
+        .set("EVENTS_SECRET", SECRET)
+        .set("GUARD_ALLOW", "127.0.0.0/8");
     let mut cluster = Cluster::start(&options).await?;
-    let measured = measure(lab, &mut cluster).await;
+    let measured = measure(lab, &mut cluster, &sink, &url).await;
     conclude(&mut cluster, measured)
 }
 
-async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
+async fn measure(
+    lab: &Lab,
+    cluster: &mut Cluster,
+    sink: &Sink,
+    url: &str,
+) -> anyhow::Result<Verdict> {
     let calls = lab.or_short(10_000, 300);
     let mut random = lab.random("duplicates");
     let carrier = Arc::new(cluster.carrier());
@@ -70,17 +89,19 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
     let mut counts = BTreeMap::from([("admitted", 0), ("refused", 0), ("ended_first", 0)]);
     let mut reasons = BTreeMap::new();
     let mut copies = 0;
+    let mut known = BTreeMap::new();
     for _ in 0..calls / WAVE {
         let plans: Vec<Plan> = (0..WAVE).map(|_| plan(&mut random, &replicas)).collect();
         copies += plans.iter().flat_map(|plan| &plan.copies).flatten().count() - WAVE;
         let answered = ring(&carrier, plans, &mut faults).await?;
         for call in &answered {
             let what = match call.answer {
-                Answer::Connect(_) => "admitted",
-                Answer::Told(_) => "refused",
-                Answer::HungUp => "ended_first",
+                Answer::Connect(_) => Entry::Admitted,
+                Answer::Told(_) => Entry::Refused,
+                Answer::HungUp => Entry::EndedFirst,
             };
-            *counts.entry(what).or_default() += 1;
+            known.insert(call.plan.sid.clone(), what);
+            *counts.entry(what.name()).or_default() += 1;
         }
         if !holds(redis, carrier.truth.live()).await? {
             *faults
@@ -110,6 +131,9 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
         .iter()
         .filter(|(key, reason)| later.get(*key) != Some(reason));
     let changed = changed.count();
+    let mut records = Records::open(url).await?;
+    let told = told::until_told(&mut records, sink).await?;
+    told::judge(&known, &records.calls().await?, &told, &mut faults);
     let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
     for reason in reasons.values() {
         *by_reason.entry(reason).or_default() += 1;
@@ -117,14 +141,16 @@ async fn measure(lab: &Lab, cluster: &mut Cluster) -> anyhow::Result<Verdict> {
     Ok(Verdict {
         passed: faults.is_empty() && changed == 0,
         line: format!(
-            "{calls} calls with {copies} copies: {} admitted, {} refused; faults: {faults:?}, {changed} \
-             end reasons changed",
-            counts["admitted"], counts["refused"],
+            "{calls} calls with {copies} copies: {} admitted, {} refused, {} events; faults: {faults:?}, \
+             {changed} end reasons changed",
+            counts["admitted"],
+            counts["refused"],
+            told.answers.len(),
         ),
         parameters: json!({"calls": calls, "wave": WAVE, "cap": CAP, "replicas": replicas.len()}),
         result: json!({
             "copies": copies, "calls": counts, "faults": faults, "end_reasons": by_reason,
-            "end_reasons_changed": changed,
+            "end_reasons_changed": changed, "events": told.answers.len(),
         }),
         samples: Value::Null,
         logs: None,

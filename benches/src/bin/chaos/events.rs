@@ -4,20 +4,17 @@
 //! Redis. What is committed is what the database has; what was delivered is what the sink has
 //! written down.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context;
 use callgate_benches::cluster::{Cluster, Options};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, Connection, Row};
 use tokio::time::{Instant, sleep};
 
 use crate::lab::{Lab, REPLICAS, Verdict, conclude};
 use crate::life::sid;
-use crate::postgres_server::PostgresServer;
+use crate::records::{self, Records};
 use crate::sink::{SECRET, Sink};
 
 /// How many of the sink's answers are failures, in percent.
@@ -48,14 +45,8 @@ struct Seen {
 }
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
-    sqlx::any::install_default_drivers();
-    let folder = tempfile::tempdir()?;
-    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
-    let server = PostgresServer::start();
-    let mut random = lab.random("events");
-    let mut passed = true;
-    let (mut line, mut result, mut logs) = (Vec::new(), BTreeMap::new(), None);
-    for (name, url) in [("sqlite", sqlite), ("postgres", server.database("records"))] {
+    let measure_one = async |name: &str, url: String| {
+        let mut random = lab.random(&format!("events {name}"));
         let sink = Sink::start(FAILING, &mut random).await?;
         let options = Options::new(lab.gateway.clone(), REPLICAS)
             .without_redis()
@@ -66,34 +57,20 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             .set("EVENTS_RETRY_SECONDS", PAUSES)
             .set("GUARD_ALLOW", "127.0.0.0/8");
         let mut cluster = Cluster::start(&options).await?;
-        let seen = measure(
-            lab,
-            &mut cluster,
-            &sink,
-            &url,
-            StdRng::from_rng(&mut random),
-        )
-        .await;
-        let verdict = conclude(&mut cluster, seen.map(|seen| seen.verdict(name)))?;
-        passed &= verdict.passed;
-        line.push(verdict.line);
-        result.insert(name, verdict.result);
-        logs = logs.or(verdict.logs);
-    }
-    Ok(Verdict {
-        passed,
-        line: line.join("; "),
-        parameters: json!({
+        let seen = measure(lab, &mut cluster, &sink, &url, random).await;
+        conclude(&mut cluster, seen.map(|seen| seen.verdict(name)))
+    };
+    let parts = records::over_both(lab, "events", measure_one).await?;
+    Ok(Verdict::of(
+        parts,
+        json!({
             "replicas": REPLICAS,
-            "events": lab.or_short(10_000, 300),
-            "kills": lab.or_short(20, 3),
+            "events": lab.or_short(10_000, 200),
+            "kills": lab.or_short(20, 2),
             "failing_percent": FAILING,
             "pauses_s": PAUSES,
         }),
-        result: json!(result),
-        samples: Value::Null,
-        logs,
-    })
+    ))
 }
 
 async fn measure(
@@ -104,8 +81,8 @@ async fn measure(
     mut random: StdRng,
 ) -> anyhow::Result<Seen> {
     let began = Instant::now();
-    let (events, kills) = (lab.or_short(10_000, 300), lab.or_short(20, 3));
-    let mut database = AnyConnection::connect(url).await?;
+    let (events, kills) = (lab.or_short(10_000, 200), lab.or_short(20, 2));
+    let mut database = Records::open(url).await?;
     let carrier = cluster.carrier();
     let door = cluster.door;
     let bar = lab.bar(events, "events");
@@ -123,7 +100,7 @@ async fn measure(
     let until_over = async {
         let mut killed = 0;
         loop {
-            let committed = count(&mut database, "SELECT COUNT(*) FROM events").await?;
+            let committed = database.count("SELECT COUNT(*) FROM events").await?;
             bar.set_position(committed.min(events));
             if committed >= events && killed >= kills {
                 return anyhow::Ok(());
@@ -149,7 +126,7 @@ async fn measure(
         // What a replica has in memory is committed within moments.
         sleep(Duration::from_secs(1)).await;
         let waiting = "SELECT COUNT(*) FROM deliveries WHERE state = 'waiting'";
-        let waiting = count(&mut database, waiting).await?;
+        let waiting = database.count(waiting).await?;
         if waiting == 0 || patience <= Instant::now() {
             break waiting;
         }
@@ -168,9 +145,7 @@ async fn measure(
         seconds: began.elapsed().as_secs_f64(),
     };
     let rows = "SELECT e.event, d.state FROM events e LEFT JOIN deliveries d ON d.event = e.event";
-    for row in sqlx::query(rows).fetch_all(&mut database).await? {
-        let event: String = row.try_get(0)?;
-        let state: Option<String> = row.try_get(1)?;
+    for (event, state) in database.pairs(rows).await? {
         let (taken, refused) = log.answers.get(&event).copied().unwrap_or_default();
         seen.committed += 1;
         seen.twice += taken.saturating_sub(1);
@@ -221,10 +196,4 @@ impl Seen {
             logs: None,
         }
     }
-}
-
-async fn count(database: &mut AnyConnection, question: &'static str) -> anyhow::Result<u64> {
-    let row = sqlx::query(question).fetch_one(database).await?;
-    let count: i64 = row.try_get(0)?;
-    u64::try_from(count).context("a count is no less than nothing")
 }

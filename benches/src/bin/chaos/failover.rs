@@ -71,7 +71,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
 }
 
 async fn measure(lab: &Lab, cluster: &mut Cluster, goals: &Goals) -> anyhow::Result<Verdict> {
-    let failovers = lab.or_short(8, 2);
+    let failovers = lab.or_short(8, 1);
     let mean = Duration::from_secs(2);
     let mut random = lab.random("failover");
     let mut copy = cluster.start_second_redis().await?;
@@ -102,7 +102,7 @@ async fn measure(lab: &Lab, cluster: &mut Cluster, goals: &Goals) -> anyhow::Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    arrivals.stop().await?;
+    arrivals.end(lab).await?;
     let verdict = judge(&all, goals);
     Ok(Verdict {
         parameters: json!({

@@ -83,7 +83,7 @@ struct Vanished {
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let Some(outside) = &lab.outside else {
-        return namespace::repeat(lab, "halfopen");
+        return namespace::repeat(lab, "halfopen").await;
     };
     let network = Network::enter(outside)?;
     let directory = TempDir::with_prefix("callgate-halfopen-")?;

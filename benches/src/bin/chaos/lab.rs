@@ -3,12 +3,17 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use callgate_benches::cluster::{Cluster, Options};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+
+use crate::postgres_server::PostgresServer;
 
 /// How many replicas a cluster has.
 pub const REPLICAS: usize = 3;
@@ -21,6 +26,8 @@ pub struct Lab {
     pub gateway: PathBuf,
     /// The network outside, where this is a figure's own one.
     pub outside: Option<String>,
+    /// The server that all figures share, once one of them has asked for a database.
+    pub postgres: OnceCell<PostgresServer>,
 }
 
 /// What a figure came to.
@@ -33,6 +40,32 @@ pub struct Verdict {
     pub result: Value,
     pub samples: Value,
     pub logs: Option<PathBuf>,
+}
+
+impl Verdict {
+    /// Puts the parts of a figure together: it has passed if all of them have.
+    pub fn of(parts: Vec<(String, Self)>, parameters: Value) -> Self {
+        let mut all = Self {
+            passed: true,
+            line: String::new(),
+            parameters,
+            result: Value::Null,
+            samples: Value::Null,
+            logs: None,
+        };
+        let (mut lines, mut results, mut samples) = (Vec::new(), Map::new(), Map::new());
+        for (name, part) in parts {
+            all.passed &= part.passed;
+            all.logs = all.logs.or(part.logs);
+            lines.push(part.line);
+            results.insert(name.clone(), part.result);
+            samples.insert(name, part.samples);
+        }
+        all.line = lines.join("; ");
+        all.result = Value::Object(results);
+        all.samples = Value::Object(samples);
+        all
+    }
 }
 
 impl Lab {
@@ -55,6 +88,17 @@ impl Lab {
         } else {
             Options::new(self.gateway.clone(), REPLICAS)
         }
+    }
+
+    /// Returns the address of a Postgres database that is made for a figure.
+    ///
+    /// # Errors
+    /// If there is no server to be had.
+    pub async fn postgres(&self, name: &str) -> anyhow::Result<String> {
+        // Beside whatever else is measured: making one takes seconds.
+        let start = async || spawn_blocking(PostgresServer::start).await;
+        let server = self.postgres.get_or_try_init(start).await;
+        Ok(server.context("no Postgres")?.database(name))
     }
 
     /// Shows how far something is, if somebody watches.

@@ -37,8 +37,8 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
 }
 
 async fn measure(lab: &Lab, cluster: &mut Cluster, lease: Duration) -> anyhow::Result<Verdict> {
-    let lifecycles = lab.or_short(10_000, 300);
-    let kills = lab.or_short(14, 3);
+    let lifecycles = lab.or_short(10_000, 200);
+    let kills = lab.or_short(14, 2);
     let mut random = lab.random("leaks");
     let world = Arc::new(World::new(cluster.carrier(), cluster.addresses()));
     let completed = Arc::new(AtomicU64::new(0));

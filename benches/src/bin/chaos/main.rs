@@ -5,6 +5,8 @@
 //! Invariant: what is random comes from the seed, and every figure ends.
 
 mod arrivals;
+mod canary;
+mod choice;
 mod dataloss;
 mod dialer;
 mod dials;
@@ -23,6 +25,7 @@ mod overadmission;
 #[path = "../../../../tests/it/postgres_server.rs"]
 mod postgres_server;
 mod reclaim;
+mod records;
 mod registry;
 mod sampler;
 mod sink;
@@ -33,16 +36,17 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use callgate_benches::machine::{Machine, commit};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use futures_util::future::join_all;
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use serde_json::Value;
+use tokio::sync::OnceCell;
 
-use crate::lab::{Lab, Verdict};
+use crate::choice::Choice;
+use crate::lab::Lab;
 
 /// Measures what a cluster of callgate stands, with real processes on loopback
 #[derive(Parser)]
@@ -56,7 +60,7 @@ struct Options {
     /// What everything random is made from [default: a new one, which is told]
     #[arg(long)]
     seed: Option<u64>,
-    /// Small numbers: all figures within five minutes
+    /// Small numbers: all figures within two minutes
     #[arg(long)]
     short: bool,
     /// Append the results to this file, too
@@ -71,115 +75,6 @@ struct Options {
     /// For a figure that this program starts in a network of its own: the one outside
     #[arg(long, hide = true)]
     outside: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Choice {
-    All,
-    /// R1: slots left over after calls, kills and restarts
-    Leaks,
-    /// R2: calls admitted beyond a cap, at once
-    Overadmission,
-    /// R4: how long the slots of a killed replica stay taken
-    Reclaim,
-    /// R5: calls beyond the cap after Redis has lost everything
-    Dataloss,
-    /// R6: calls beyond the cap, and calls turned away for nothing, while Redis is away
-    Outage,
-    /// F7: calls that Redis forgets, or keeps too long, when its copy takes over
-    Failover,
-    /// How long webhooks take: over Redis, with Redis hung, and without it
-    Webhooks,
-    /// R11: slots, answers and ends of calls whose webhooks come more than once
-    Duplicates,
-    /// R19: how long the slots of calls stay taken whose carrier or agent has vanished
-    Halfopen,
-    /// R12: events lost or told twice while their receiver fails and replicas are killed
-    Events,
-    /// R20: numbers called twice, and calls and slots that nobody looks after, while the carrier fails
-    /// and replicas are killed
-    Dials,
-}
-
-impl Choice {
-    const FIGURES: [Self; 11] = [
-        Self::Overadmission,
-        Self::Duplicates,
-        Self::Webhooks,
-        Self::Leaks,
-        Self::Reclaim,
-        Self::Halfopen,
-        Self::Dataloss,
-        Self::Outage,
-        Self::Failover,
-        Self::Events,
-        Self::Dials,
-    ];
-
-    fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// Tells whether a replica alone, without Redis, can show anything.
-    fn works_in_memory(self) -> bool {
-        match self {
-            Self::All | Self::Overadmission | Self::Webhooks => true,
-            Self::Leaks
-            | Self::Reclaim
-            | Self::Dataloss
-            | Self::Outage
-            | Self::Failover
-            | Self::Duplicates
-            | Self::Halfopen
-            | Self::Events
-            | Self::Dials => false,
-        }
-    }
-
-    /// How long it may take at most.
-    fn bound(self, short: bool) -> Duration {
-        let minutes = match self {
-            _ if short => 4,
-            Self::Overadmission
-            | Self::Webhooks
-            | Self::Dataloss
-            | Self::Failover
-            | Self::Halfopen
-            | Self::Events
-            | Self::Dials => 20,
-            Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
-        };
-        Duration::from_secs(minutes * 60)
-    }
-
-    /// Measures it within its bound; says how long that took, too.
-    async fn verdict(self, lab: &Lab) -> (Verdict, Duration) {
-        let began = Instant::now();
-        let bound = self.bound(lab.short);
-        let measured = timeout(bound, self.measure(lab)).await;
-        let measured = measured
-            .with_context(|| format!("it is not over after {bound:?}"))
-            .and_then(|measured| measured);
-        (measured.unwrap_or_else(failed), began.elapsed())
-    }
-
-    async fn measure(self, lab: &Lab) -> anyhow::Result<Verdict> {
-        match self {
-            Self::Leaks => leaks::run(lab).await,
-            Self::Overadmission => overadmission::run(lab).await,
-            Self::Reclaim => reclaim::run(lab).await,
-            Self::Dataloss => dataloss::run(lab).await,
-            Self::Outage => outage::run(lab).await,
-            Self::Failover => failover::run(lab).await,
-            Self::Webhooks => webhooks::run(lab).await,
-            Self::Duplicates => duplicates::run(lab).await,
-            Self::Halfopen => halfopen::run(lab).await,
-            Self::Events => events::run(lab).await,
-            Self::Dials => dials::run(lab).await,
-            Self::All => unreachable!("it stands for the others"),
-        }
-    }
 }
 
 /// One figure as it is printed.
@@ -223,79 +118,76 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         memory: options.memory,
         gateway,
         outside: options.outside.clone(),
+        postgres: OnceCell::new(),
     };
-    let chosen = if options.figure == Choice::All {
-        Choice::FIGURES.to_vec()
-    } else {
-        vec![options.figure]
-    };
-    let commit = commit();
     // One thread, the main one: processes die with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    if lab.outside.is_none() {
-        eprintln!("seed {seed}");
+    if let Some(figure) = lab.outside.as_ref().map(|_| options.figure) {
+        // Whoever waits outside says the rest.
+        let (verdict, _) = runtime.block_on(figure.verdict(&lab));
+        println!("{}", serde_json::to_string(&verdict)?);
+        return Ok(verdict.passed);
     }
+    eprintln!("seed {seed}");
+    let commit = commit();
     let mut all_passed = true;
-    for choice in chosen {
-        let left_out = if lab.memory && !choice.works_in_memory() {
-            Some("it needs Redis".to_owned())
-        } else if choice == Choice::Halfopen && options.figure == Choice::All {
-            namespace::missing()?
-        } else {
-            None // A figure that was asked for fails, and says what is missing.
-        };
-        if let Some(reason) = left_out {
-            eprintln!("{:<14} left out: {reason}", choice.name());
-            continue;
-        }
-        let machine = Machine::of(std::thread::available_parallelism()?.get())?;
-        let (verdict, seconds) = runtime.block_on(choice.verdict(&lab));
-        if lab.outside.is_some() {
-            // Whoever waits outside says the rest.
-            println!("{}", serde_json::to_string(&verdict)?);
-            continue;
-        }
-        all_passed &= verdict.passed;
-        let word = if verdict.passed { "passed" } else { "FAILED" };
-        let name = choice.name();
-        eprintln!("{name:<14} {word}  {}  ({seconds:.0?})", verdict.line);
-        if let Some(logs) = &verdict.logs {
-            eprintln!("{:<14} logs are in {}", "", logs.display());
-        }
-        let report = serde_json::to_string(&Report {
-            figure: name,
-            passed: verdict.passed,
-            seed,
-            short: lab.short,
-            commit: &commit,
-            machine,
-            seconds: statistics::rounded(seconds.as_secs_f64()),
-            parameters: verdict.parameters,
-            result: verdict.result,
-            samples: verdict.samples,
-            logs: verdict.logs,
-        })?;
-        println!("{report}");
-        if let Some(path) = &options.out {
-            append(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    for together in options.figure.figures(lab.short) {
+        let measuring = together.into_iter();
+        let measuring = measuring.map(|figure| measure(figure, options, &lab, &commit));
+        for passed in runtime.block_on(join_all(measuring)) {
+            all_passed &= passed?;
         }
     }
     Ok(all_passed)
 }
 
-/// What is said of a figure that could not be measured to its end.
-#[expect(clippy::needless_pass_by_value, reason = "it is given by value")]
-fn failed(error: anyhow::Error) -> Verdict {
-    Verdict {
-        passed: false,
-        line: format!("{error:#}"),
-        parameters: Value::Null,
-        result: json!({"error": format!("{error:#}")}),
-        samples: Value::Null,
-        logs: None,
+/// Measures one figure and prints it as soon as it is over; tells whether it has passed or is left
+/// out.
+async fn measure(
+    figure: Choice,
+    options: &Options,
+    lab: &Lab,
+    commit: &str,
+) -> anyhow::Result<bool> {
+    let left_out = if lab.memory && !figure.works_in_memory() {
+        Some("it needs Redis".to_owned())
+    } else if figure == Choice::Halfopen && options.figure == Choice::All {
+        namespace::missing()?
+    } else {
+        None // A figure that was asked for fails, and says what is missing.
+    };
+    let name = figure.name();
+    if let Some(reason) = left_out {
+        eprintln!("{name:<14} left out: {reason}");
+        return Ok(true);
     }
+    let machine = Machine::of(std::thread::available_parallelism()?.get())?;
+    let (verdict, seconds) = figure.verdict(lab).await;
+    let word = if verdict.passed { "passed" } else { "FAILED" };
+    eprintln!("{name:<14} {word}  {}  ({seconds:.0?})", verdict.line);
+    if let Some(logs) = &verdict.logs {
+        eprintln!("{:<14} logs are in {}", "", logs.display());
+    }
+    let report = serde_json::to_string(&Report {
+        figure: name,
+        passed: verdict.passed,
+        seed: lab.seed,
+        short: lab.short,
+        commit,
+        machine,
+        seconds: statistics::rounded(seconds.as_secs_f64()),
+        parameters: verdict.parameters,
+        result: verdict.result,
+        samples: verdict.samples,
+        logs: verdict.logs,
+    })?;
+    println!("{report}");
+    if let Some(path) = &options.out {
+        append(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(verdict.passed)
 }
 
 fn append(path: &Path, report: &str) -> std::io::Result<()> {

@@ -11,6 +11,7 @@ use std::os::unix::process::parent_id;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use tokio::task::spawn_blocking;
 
 use crate::lab::{Lab, Verdict};
 
@@ -58,12 +59,11 @@ impl Network {
 
 /// Measures a figure by this program once more, in a network of its own.
 ///
-/// It is waited for without a pause for others: there is nothing else to do, and the figure is
-/// bounded there as it is here.
+/// The figure is bounded there as it is here.
 ///
 /// # Errors
 /// If there can be no such network.
-pub fn repeat(lab: &Lab, figure: &str) -> anyhow::Result<Verdict> {
+pub async fn repeat(lab: &Lab, figure: &str) -> anyhow::Result<Verdict> {
     if let Some(complaint) = missing()? {
         bail!(complaint);
     }
@@ -79,7 +79,8 @@ pub fn repeat(lab: &Lab, figure: &str) -> anyhow::Result<Verdict> {
     if lab.short {
         program.arg("--short");
     }
-    let output = program.output()?;
+    // It lives as long as the thread that starts it, which waits.
+    let output = spawn_blocking(move || program.output()).await??;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{figure} in a network of its own ended: {}", output.status))
 }

@@ -11,7 +11,8 @@ mod judging;
 use std::time::Duration;
 
 use callgate_benches::cluster::{Cluster, Proxied};
-use serde_json::{Value, json};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
 
 use crate::lab::{Lab, REPLICAS, Verdict, conclude};
 
@@ -99,39 +100,31 @@ impl Case {
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let cases = Case::all(lab);
-    let mut all = Verdict {
-        passed: true,
-        line: String::new(),
-        parameters: json!({
-            "cap": CAP, "occupancy": OCCUPANCY, "overload": OVERLOAD,
-            "mean_call_seconds": mean(lab).as_secs_f64(), "replicas": REPLICAS,
-            "silent_callers": acting::SILENT_CALLERS,
-        }),
-        result: json!([]),
-        samples: json!([]),
-        logs: None,
-    };
     let bar = lab.bar(cases.len() as u64, "outage");
-    for (index, case) in cases.iter().enumerate() {
+    let measure_one = async |(index, case): (usize, &Case)| {
         let options = lab.options().set("MAX_ACTIVE_CALLS", CAP);
         let mut cluster = Cluster::start(&options.by_proxy(case.proxied())).await?;
         let random = lab.random(&format!("outage {index}"));
         let measured = acting::measure(lab, &mut cluster, case, random).await;
         let judged = measured.map(|observed| judging::judge(case, &observed));
         let one = conclude(&mut cluster, judged)?;
-        all.passed &= one.passed;
-        all.line = format!("{}{}; ", all.line, one.line);
-        if let (Value::Array(results), Value::Array(samples)) = (&mut all.result, &mut all.samples)
-        {
-            results.push(one.result);
-            samples.push(one.samples);
-        }
-        all.logs = all.logs.or(one.logs);
         bar.inc(1);
-    }
+        anyhow::Ok((case.name(), one))
+    };
+    // Beside each other where none of them has to be exact to the millisecond.
+    let at_once = lab.or_short(1, cases.len());
+    let parts: Vec<_> = stream::iter(cases.iter().enumerate())
+        .map(measure_one)
+        .buffered(at_once)
+        .try_collect()
+        .await?;
     bar.finish_and_clear();
-    all.line.truncate(all.line.len() - 2);
-    Ok(all)
+    let parameters = json!({
+        "cap": CAP, "occupancy": OCCUPANCY, "overload": OVERLOAD,
+        "mean_call_seconds": mean(lab).as_secs_f64(), "replicas": REPLICAS,
+        "silent_callers": acting::SILENT_CALLERS,
+    });
+    Ok(Verdict::of(parts, parameters))
 }
 
 fn mean(lab: &Lab) -> Duration {

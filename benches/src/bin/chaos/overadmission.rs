@@ -1,5 +1,6 @@
 //! R2: calls that are admitted beyond a cap when very many ring at the same moment.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use callgate_benches::twilio::{Answer, Stream};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -18,49 +20,61 @@ use crate::life::sid;
 use crate::statistics::milliseconds;
 
 const AT_ONCE: usize = 1_002;
-const CAPS: [usize; 3] = [1, 15, 100];
+/// The cap on all calls, and a number that is no campaign's own.
+const CAP: usize = 100;
+const ANY: &str = "+15550000000";
+/// Caps of campaigns, and whom to dial for them.
+const CAMPAIGNS: [(usize, &str); 2] = [(1, "+15550000001"), (15, "+15550000015")];
 /// How long admitted calls may take to give their slots back.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than a replica may remember that a cap was full.
 const REST: Duration = Duration::from_millis(100);
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
+    let directory = TempDir::with_prefix("callgate-overadmission-")?;
+    let config = directory.path().join("campaigns.toml");
+    fs::write(&config, campaigns())?;
+    let options = lab
+        .options()
+        .set("MAX_ACTIVE_CALLS", CAP)
+        .set("CALLGATE_CONFIG", config.display());
+    let mut cluster = Cluster::start(&options).await?;
     let mut random = lab.random("overadmission");
-    let mut all = Verdict {
-        passed: true,
-        line: String::new(),
-        parameters: json!({
-            "at_once": AT_ONCE, "caps": CAPS, "trials": lab.or_short(100, 5),
-            "replicas": lab.options().replicas,
-        }),
-        result: json!({}),
-        samples: json!({}),
-        logs: None,
-    };
-    for cap in CAPS {
-        let options = lab.options().set("MAX_ACTIVE_CALLS", cap);
-        let mut cluster = Cluster::start(&options).await?;
-        let measured = measure(lab, &mut cluster, cap, &mut random).await;
-        let one = conclude(&mut cluster, measured)?;
-        all.passed &= one.passed;
-        all.line = format!("{}{}; ", all.line, one.line);
-        all.result[cap.to_string()] = one.result;
-        all.samples[cap.to_string()] = one.samples;
-        all.logs = all.logs.or(one.logs);
+    let mut parts = Vec::new();
+    for (cap, called) in CAMPAIGNS.into_iter().chain([(CAP, ANY)]) {
+        let measured = measure(lab, &cluster, (cap, called), &mut random).await;
+        parts.push((cap.to_string(), conclude(&mut cluster, measured)?));
     }
-    all.line.truncate(all.line.len() - 2);
-    Ok(all)
+    let caps: Vec<&String> = parts.iter().map(|(cap, _)| cap).collect();
+    let parameters = json!({
+        "at_once": AT_ONCE, "caps": caps, "trials": trials(lab),
+        "replicas": lab.options().replicas,
+    });
+    Ok(Verdict::of(parts, parameters))
+}
+
+/// Describes campaigns with caps of their own, and one that has all the room there is.
+fn campaigns() -> String {
+    let capped = CAMPAIGNS.map(|(cap, number)| {
+        format!("[campaigns.with-{cap}]\nnumbers = [\"{number}\"]\nmax_calls = {cap}\n")
+    });
+    let rest = "default_campaign = \"any\"\n[campaigns.any]\nmax_calls = 10000\n";
+    rest.to_owned() + &capped.concat()
+}
+
+fn trials(lab: &Lab) -> u64 {
+    lab.or_short(100, 2)
 }
 
 async fn measure(
     lab: &Lab,
-    cluster: &mut Cluster,
-    cap: usize,
+    cluster: &Cluster,
+    (cap, called): (usize, &str),
     random: &mut StdRng,
 ) -> anyhow::Result<Verdict> {
-    let trials = lab.or_short(100, 5);
+    let trials = trials(lab);
     let bar = lab.bar(trials, "overadmission");
-    let carrier = Arc::new(cluster.carrier());
+    let carrier = Arc::new(cluster.carrier().dialing(called));
     let (mut admitted, mut took) = (Vec::new(), Vec::new());
     for _ in 0..trials {
         let (streams, time) = ring_at_once(cluster, &carrier, random).await?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 use standardwebhooks::Webhook;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +29,8 @@ pub struct Sink {
 pub struct Log {
     /// Of each event how often it was taken, and how often refused.
     pub answers: HashMap<String, (u64, u64)>,
+    /// What each event says.
+    pub bodies: HashMap<String, Value>,
     /// Messages whose signature was wrong.
     pub forged: u64,
 }
@@ -35,6 +38,16 @@ pub struct Log {
 impl Sink {
     /// Starts a sink that fails `percent` of all requests.
     pub async fn start(percent: u32, random: &mut StdRng) -> anyhow::Result<Self> {
+        Self::start_with(SECRET, percent, random).await
+    }
+
+    /// Starts one that has a secret of its own.
+    pub async fn start_with(
+        secret: &str,
+        percent: u32,
+        random: &mut StdRng,
+    ) -> anyhow::Result<Self> {
+        let webhook = Arc::new(Webhook::new(secret)?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let log: Arc<Mutex<Log>> = Arc::default();
@@ -44,9 +57,10 @@ impl Sink {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, random) = (Arc::clone(&written), StdRng::from_rng(&mut random));
+                let webhook = Arc::clone(&webhook);
                 connections.spawn(async move {
                     // Fails when a replica is killed, which is what it is for.
-                    let _ = serve(stream, &log, random, percent).await;
+                    let _ = serve(stream, &webhook, &log, random, percent).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -66,11 +80,11 @@ impl Sink {
 
 async fn serve(
     stream: TcpStream,
+    webhook: &Webhook,
     log: &Mutex<Log>,
     mut random: StdRng,
     percent: u32,
 ) -> anyhow::Result<()> {
-    let webhook = Webhook::new(SECRET)?;
     let mut stream = BufReader::new(stream);
     loop {
         let mut headers = HashMap::new();
@@ -92,12 +106,14 @@ async fn serve(
         stream.read_exact(&mut body).await?;
         let (id, sent_at) = (header("webhook-id"), header("webhook-timestamp"));
         let expected = webhook.sign(&id, sent_at.parse()?, &body)?;
+        let event: Value = serde_json::from_slice(&body)?;
         let is_taken = random.random_range(0..100) >= percent;
         {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             if header("webhook-signature") != expected {
                 log.forged += 1;
             }
+            log.bodies.insert(id.clone(), event);
             let (taken, refused) = log.answers.entry(id).or_default();
             *if is_taken { taken } else { refused } += 1;
         }

@@ -1,32 +1,41 @@
-//! How long webhooks take at 200 a second: over Redis, while it hangs, and without it.
+//! How long webhooks take at 200 a second: over Redis, while it hangs, and without it; and where all
+//! of them are refused, each of which is a row.
 //!
 //! Calls arrive at fixed times and are measured from then on, whatever the generator was doing, so
 //! that one slow answer does not hide those behind it.
 
+mod judging;
+
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use callgate_benches::carrier::Carrier;
-use callgate_benches::cluster::Cluster;
+use anyhow::{Context, bail, ensure};
+use callgate_benches::carrier::{Carrier, Ending};
+use callgate_benches::cluster::{Cluster, Options};
+use callgate_benches::twilio::Answer;
 use rand::rngs::StdRng;
-use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::lab::{Lab, Verdict, conclude};
 use crate::life::sid;
-use crate::statistics::{Latencies, SLACK, milliseconds, rounded};
+use crate::records::Records;
+use judging::verdict;
 
 const PER_SECOND: u32 = 200;
 /// Room for every call there is.
 const CAP: u32 = 5_000;
 /// When the caller hangs up, after its webhook.
 const RINGS_FOR: Duration = Duration::from_millis(300);
-const GOAL_MS: f64 = 5.0;
-const LONGER_AT_FIRST_MS: f64 = 75.0;
-const LONGER_LATER_MS: f64 = 5.0;
+/// How long rows may take to be there once the last caller was refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than a series.
+const LONG: Duration = Duration::from_secs(600);
+/// Whom to dial to hear that the line is busy.
+const BUSY: &str = "+15550000001";
 
 /// What one stretch of time came to.
 struct Series {
@@ -35,67 +44,171 @@ struct Series {
     answers: Vec<(Duration, Duration)>,
     /// How late the generator was.
     late: Vec<Duration>,
+    admitted: usize,
+}
+
+/// Calls that were refused, and the rows that are there of them.
+struct Refusals {
+    series: Series,
+    rows: u64,
+    /// From the first webhook until the last row.
+    recorded_after: Duration,
+}
+
+/// What was measured.
+#[derive(Default)]
+struct Measured {
+    series: Vec<Series>,
+    refusals: Vec<Refusals>,
 }
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
-    let options = lab.options().set("MAX_ACTIVE_CALLS", CAP);
-    let alone = callgate_benches::cluster::Options::new(lab.gateway.clone(), 1)
-        .without_redis()
-        .set("MAX_ACTIVE_CALLS", CAP);
+    let directory = TempDir::with_prefix("callgate-webhooks-")?;
+    let config = directory.path().join("campaigns.toml");
+    fs::write(&config, campaigns())?;
+    let set = |options: Options| {
+        let options = options.set("MAX_ACTIVE_CALLS", CAP);
+        options.set("CALLGATE_CONFIG", config.display())
+    };
     let mut random = lab.random("webhooks");
-    let time = Duration::from_secs(lab.or_short(20, 3));
-    let bar = lab.bar(5, "webhooks");
+    let time = Duration::from_secs(lab.or_short(20, 2));
+    let bar = lab.bar(lab.or_short(7, 5), "webhooks");
 
-    let mut series = Vec::new();
+    let mut measured = Measured::default();
     {
-        let cluster = Cluster::start(&alone).await?;
-        series.push(ring("memory", &cluster, &cluster.addresses(), time, &mut random).await?);
+        let sqlite = format!("sqlite://{}/records.db", directory.path().display());
+        let alone = set(Options::new(lab.gateway.clone(), 1).without_redis());
+        let cluster = Cluster::start(&alone.set("DATABASE_URL", &sqlite)).await?;
+        let refusals = refuse(
+            "refused_memory_sqlite",
+            &cluster,
+            &sqlite,
+            time,
+            &mut random,
+        );
+        measured.refusals.push(refusals.await?);
+        bar.inc(1);
+        let doors = cluster.addresses();
+        let carrier = Arc::new(cluster.carrier());
+        let memory = ring("memory", &carrier, &doors, time, &mut random).await?;
+        measured.series.push(memory);
         bar.inc(1);
     }
     if lab.memory {
         bar.finish_and_clear();
-        return Ok(verdict(lab, &series));
+        return Ok(verdict(lab, &measured));
     }
-    let mut cluster = Cluster::start(&options).await?;
-    let measured = measure(&mut cluster, time, &mut random, &mut series, &|| bar.inc(1)).await;
+    let url = lab.postgres("webhooks").await?;
+    let mut cluster = Cluster::start(&set(lab.options()).set("DATABASE_URL", &url)).await?;
+    let done = || bar.inc(1);
+    let all = measure(
+        lab,
+        &mut cluster,
+        &url,
+        time,
+        &mut random,
+        &mut measured,
+        &done,
+    )
+    .await;
     bar.finish_and_clear();
-    conclude(&mut cluster, measured.map(|()| verdict(lab, &series)))
+    conclude(&mut cluster, all.map(|()| verdict(lab, &measured)))
+}
+
+/// Describes a campaign with all the room there is, and one that is full with one call.
+fn campaigns() -> String {
+    format!(
+        "default_campaign = \"any\"\n[campaigns.any]\nmax_calls = {CAP}\n\
+         [campaigns.busy]\nnumbers = [\"{BUSY}\"]\nmax_calls = 1\n"
+    )
 }
 
 async fn measure(
+    lab: &Lab,
     cluster: &mut Cluster,
+    url: &str,
     time: Duration,
     random: &mut StdRng,
-    series: &mut Vec<Series>,
+    all: &mut Measured,
     measured: &impl Fn(),
 ) -> anyhow::Result<()> {
     let replicas = cluster.addresses();
-    series.push(ring("redis", cluster, &replicas, time, random).await?);
+    let refusals = refuse("refused_redis_postgres", cluster, url, time, random);
+    all.refusals.push(refusals.await?);
     measured();
-    let door = [cluster.door];
-    series.push(ring("redis_by_nginx", cluster, &door, time, random).await?);
+    let carrier = Arc::new(cluster.carrier());
+    all.series
+        .push(ring("redis", &carrier, &replicas, time, random).await?);
     measured();
+    if !lab.short {
+        let door = [cluster.door];
+        all.series
+            .push(ring("redis_by_nginx", &carrier, &door, time, random).await?);
+        measured();
+    }
     cluster.redis()?.pause()?;
-    let hung = ring("hung", cluster, &replicas, time, random).await;
+    let hung = ring("hung", &carrier, &replicas, time, random).await;
     cluster.redis()?.resume()?;
-    series.push(hung?);
+    all.series.push(hung?);
     measured();
-    // What the replicas still have to tell Redis is not measured.
-    sleep(Duration::from_secs(5)).await;
-    series.push(ring("again", cluster, &replicas, time, random).await?);
-    measured();
+    if !lab.short {
+        // What the replicas still have to tell Redis is not measured.
+        sleep(Duration::from_secs(5)).await;
+        all.series
+            .push(ring("again", &carrier, &replicas, time, random).await?);
+        measured();
+    }
     Ok(())
+}
+
+/// Rings where a line is busy, and waits until each refusal is a row.
+async fn refuse(
+    name: &'static str,
+    cluster: &Cluster,
+    url: &str,
+    time: Duration,
+    random: &mut StdRng,
+) -> anyhow::Result<Refusals> {
+    let carrier = Arc::new(cluster.carrier().dialing(BUSY));
+    let (door, first) = (carrier.door(), sid(random));
+    let answer = carrier.ring(door, &first).await?.answer;
+    let Answer::Connect(stream) = answer else {
+        bail!("the first caller is not connected: {answer:?}");
+    };
+    let media = carrier.open(&first, &stream).await.context("no media")?;
+    let mut talking = JoinSet::new();
+    let truth = Arc::clone(&carrier);
+    talking.spawn(async move { media.talk(LONG, Ending::HangsUp, &truth.truth).await });
+    let began = Instant::now();
+    let series = ring(name, &carrier, &cluster.addresses(), time, random).await?;
+    let mut records = Records::open(url).await?;
+    let rung = Instant::now();
+    let rows = loop {
+        let rows = "SELECT COUNT(*) FROM calls WHERE state = 'rejected_capacity'";
+        let rows = records.count(rows).await?;
+        if series.answers.len() as u64 <= rows || PATIENCE < rung.elapsed() {
+            break rows;
+        }
+        sleep(Duration::from_millis(10)).await;
+    };
+    let recorded_after = began.elapsed();
+    carrier.status(door, &first, "completed").await?;
+    talking.join_all().await;
+    Ok(Refusals {
+        series,
+        rows,
+        recorded_after,
+    })
 }
 
 /// Rings at each of `doors` in turn.
 async fn ring(
     name: &'static str,
-    cluster: &Cluster,
+    carrier: &Arc<Carrier>,
     doors: &[SocketAddr],
     time: Duration,
     random: &mut StdRng,
 ) -> anyhow::Result<Series> {
-    let carrier = Arc::new(cluster.carrier());
     for door in doors {
         carrier.http.connect(*door, 8).await?;
     }
@@ -110,19 +223,23 @@ async fn ring(
         }
         sleep_until(began + due).await;
         late.push(began.elapsed().saturating_sub(due));
-        let (carrier, answers, sid) = (Arc::clone(&carrier), Arc::clone(&answers), sid(random));
+        let (carrier, answers, sid) = (Arc::clone(carrier), Arc::clone(&answers), sid(random));
         calls.spawn(async move {
-            carrier.ring(door, &sid).await?;
+            let rung = carrier.ring(door, &sid).await?;
             let took = began.elapsed().saturating_sub(due);
             answers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((due, took));
-            hang_up(&carrier, door, &sid).await
+            sleep(RINGS_FOR).await;
+            carrier.status(door, &sid, "completed").await?;
+            anyhow::Ok(matches!(rung.answer, Answer::Connect(_)))
         });
     }
+    let mut admitted = 0;
     for call in calls.join_all().await {
-        call.with_context(|| format!("a webhook of the series `{name}`"))?;
+        let call = call.with_context(|| format!("a webhook of the series `{name}`"));
+        admitted += usize::from(call?);
     }
     let mut answers = answers
         .lock()
@@ -134,78 +251,6 @@ async fn ring(
         name,
         answers,
         late,
+        admitted,
     })
-}
-
-async fn hang_up(carrier: &Carrier, door: SocketAddr, sid: &str) -> anyhow::Result<()> {
-    sleep(RINGS_FOR).await;
-    carrier.status(door, sid, "completed").await?;
-    Ok(())
-}
-
-impl Series {
-    fn within(&self, from: Duration, to: Duration) -> Latencies {
-        let within = self
-            .answers
-            .iter()
-            .filter(|(due, _)| from <= *due && *due < to);
-        Latencies::of(within.map(|(_, took)| *took))
-    }
-
-    fn all(&self) -> Latencies {
-        self.within(Duration::ZERO, Duration::MAX)
-    }
-}
-
-fn verdict(lab: &Lab, all: &[Series]) -> Verdict {
-    let second = Duration::from_secs(1);
-    let (mut result, mut samples) = (Map::new(), Map::new());
-    let find = |name: &str| all.iter().find(|series| series.name == name);
-    for series in all {
-        let mut entry = json!(series.all());
-        entry["generator_late_p99_ms"] = json!(Latencies::of(series.late.clone()).p99_ms);
-        result.insert(series.name.to_owned(), entry);
-        let series_samples: Vec<_> = series
-            .answers
-            .iter()
-            .map(|(due, took)| [milliseconds(*due), milliseconds(*took)])
-            .collect();
-        samples.insert(series.name.to_owned(), json!(series_samples));
-    }
-    let memory = find("memory").map_or(0.0, |series| series.all().p99_ms);
-    let mut line = format!("p99 in memory {memory:.2} ms");
-    let mut passed = true;
-    if let (Some(redis), Some(hung)) = (find("redis"), find("hung")) {
-        let redis = redis.all().p99_ms;
-        let first = hung.within(Duration::ZERO, second);
-        let open = hung.within(second, Duration::MAX);
-        passed = redis <= GOAL_MS * SLACK
-            && first.p99_ms <= redis + LONGER_AT_FIRST_MS * SLACK
-            && open.p99_ms <= redis + LONGER_LATER_MS * SLACK;
-        line = format!(
-            "{line}, over Redis {redis:.2} ms ({:.1} times), with Redis hung {:.1} ms in the first \
-             second and {:.2} ms later",
-            redis / memory,
-            first.p99_ms,
-            open.p99_ms
-        );
-        result.insert("hung_first_second".to_owned(), json!(first));
-        result.insert("hung_later".to_owned(), json!(open));
-        result.insert(
-            "redis_times_memory".to_owned(),
-            json!(rounded(redis / memory)),
-        );
-        result.insert("slack".to_owned(), json!(SLACK));
-    }
-    Verdict {
-        passed,
-        line,
-        parameters: json!({
-            "per_second": PER_SECOND, "seconds": lab.or_short(20, 3), "cap": CAP,
-            "goals_ms": [GOAL_MS, LONGER_AT_FIRST_MS, LONGER_LATER_MS],
-        }),
-        result: Value::Object(result),
-        samples: Value::Object(samples),
-        logs: None,
-    }
 }

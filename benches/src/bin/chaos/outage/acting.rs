@@ -96,7 +96,7 @@ pub async fn measure(
     });
     if case.fault != Fault::ColdStart {
         arrivals.set_rate(OCCUPANCY * room);
-        sleep(stay * 4).await;
+        sleep(stay * lab.or_short(4, 2)).await;
     }
 
     let holdings = holdings(cluster).await?;
@@ -123,7 +123,7 @@ pub async fn measure(
     let within_cap = until_within_cap(&world).await;
     let peak = world.carrier.truth.peak();
     world.carrier.truth.forget_peak();
-    sleep(Duration::from_secs(lab.or_short(10, 4))).await;
+    sleep(Duration::from_secs(lab.or_short(10, 3))).await;
     let peak_after = within_cap.then(|| world.carrier.truth.peak());
     let observed = Observed {
         live_before,
@@ -143,7 +143,7 @@ pub async fn measure(
         rings: world.rings(),
         counts: world.counts(),
     };
-    arrivals.stop().await?;
+    arrivals.end(lab).await?;
     Ok(observed)
 }
 
