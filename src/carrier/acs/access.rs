@@ -1,7 +1,10 @@
 //! Proves requests to ACS: signed with the access key, or with a token of Entra's.
 
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{
+    Method,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
 use secrecy::{ExposeSecret, SecretSlice};
 use url::{Position, Url};
 
@@ -44,16 +47,21 @@ impl Access {
         })
     }
 
-    /// Returns the headers that prove a POST of `body` to `url`, made now.
+    /// Returns the headers that prove a request to `url`, made now.
     ///
     /// # Errors
     /// If it takes a token and there is none.
-    pub async fn prove(&self, url: &Url, body: &[u8]) -> Result<HeaderMap, AcsError> {
+    pub async fn prove(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: &[u8],
+    ) -> Result<HeaderMap, AcsError> {
         let mut headers = HeaderMap::new();
         match self {
             Self::Key(key) => {
                 let request = Signable {
-                    method: "POST",
+                    method: method.as_str(),
                     path_and_query: &url[Position::BeforePath..Position::AfterQuery],
                     host: &url[Position::BeforeHost..Position::AfterPort],
                     date: &http_date(Timestamp::now()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, Method, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect,
 };
@@ -39,6 +39,7 @@ pub struct Transport {
 
 /// One thing to ask for, however often it is tried.
 pub struct Operation {
+    pub method: Method,
     pub url: Url,
     pub body: Vec<u8>,
     /// By what ACS knows it again: its id, and when it was first sent.
@@ -46,9 +47,9 @@ pub struct Operation {
 }
 
 /// What a try failed with, and how long ACS wants to be left alone.
-struct Failure {
-    error: AcsError,
-    retry_after: Option<Duration>,
+pub struct Failure {
+    pub error: AcsError,
+    pub retry_after: Option<Duration>,
 }
 
 impl Transport {
@@ -70,12 +71,9 @@ impl Transport {
         let mut tries = 0;
         loop {
             let http = if tries == 0 { &self.http } else { &self.fresh };
-            let until = deadline.min(Instant::now() + PATIENCE);
-            let attempt = timeout_at(until, self.attempt(http, operation));
-            let failure = match attempt.await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::from(AcsError::TooSlow),
+            let failure = match self.attempt_until(http, operation, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
             tries += 1;
             let again = Instant::now() + failure.pause(tries);
@@ -87,13 +85,39 @@ impl Transport {
         }
     }
 
+    /// Asks a single time, on a connection of its own.
+    ///
+    /// # Errors
+    /// If it is not done by the deadline, or nobody knows.
+    pub async fn ask_once(
+        &self,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
+        self.attempt_until(&self.fresh, operation, deadline).await
+    }
+
+    async fn attempt_until(
+        &self,
+        http: &Client,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let attempt = timeout_at(until, self.attempt(http, operation));
+        attempt
+            .await
+            .unwrap_or_else(|_| Err(AcsError::TooSlow.into()))
+    }
+
     async fn attempt(&self, http: &Client, operation: &Operation) -> Result<Vec<u8>, Failure> {
         let Operation {
+            method,
             url,
             body,
             repeatability,
         } = operation;
-        let mut request = http.post(url.clone()).body(body.clone());
+        let mut request = http.request(method.clone(), url.clone()).body(body.clone());
         request = request.header(ACCEPT, "application/json");
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -102,7 +126,7 @@ impl Transport {
             request = request.header("Repeatability-Request-ID", id);
             request = request.header("Repeatability-First-Sent", first_sent);
         }
-        let proof = self.access.prove(url, body).await?;
+        let proof = self.access.prove(method, url, body).await?;
         let response = request.headers(proof).send().await.map_err(|error| {
             if error.is_connect() {
                 AcsError::Unreachable(error.without_url())
