@@ -238,6 +238,27 @@ async fn a_program_hangs_up_a_call_that_rings() {
 }
 
 #[tokio::test]
+async fn what_a_dead_replica_was_asking_for_is_asked_for_by_the_same_id() {
+    let office = Office::open(Callee::Rings, &[]).await;
+    let more = json!({"ring_timeout": 60});
+    let (status, body) = office.ask("+972502345671", &more).await;
+    assert_eq!(status, 201, "{body}");
+    let call = body["call_id"].as_str().unwrap();
+    office.until_placed(call).await;
+    let database = &office.house.gateway.database;
+    let dies = "UPDATE outbound SET holder = 'a-dead-one', held_until = 0, state = 'dialing', \
+                carrier_call = NULL";
+    database.ask(dies).await;
+    let named = "SELECT carrier_call FROM outbound WHERE state = 'placed'";
+    let connection = office.house.acs.placed().remove(0).connection;
+    eventually(async || database.ask(named).await == [connection.as_str()]).await;
+    assert_eq!(office.house.acs.placed().len(), 1);
+    office.hang_up(call).await;
+    office.until_over(call, "failed", "canceled").await;
+    office.finish().await;
+}
+
+#[tokio::test]
 async fn a_request_that_acs_cannot_fulfil_is_told_why() {
     let office = Office::open(Callee::Answers, &[]).await;
     let machine = json!({"machine_detection": "detect"});

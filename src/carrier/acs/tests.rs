@@ -318,9 +318,16 @@ async fn a_call_is_asked_for_a_single_time_and_its_fate_is_told() {
         let known_by = requests[0].header("repeatability-request-id");
         assert_eq!(known_by, Some(&*name.0.to_string()));
     }
-    let server = Loopback::start(|_, _| Reply::Hang).await;
-    let gone = client(&server);
-    drop(server);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere: Url = format!("http://{}", free.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    drop(free);
+    let api = AcsApi {
+        endpoint: nowhere.clone(),
+        credentials: AcsCredentials::Key(SecretSlice::from(KEY.to_vec())),
+    };
+    let gone = CallAutomation::new(api, "2026-03-12", &nowhere).unwrap();
     let unplaced = gone.create_call(name, &call, in_time()).await.unwrap_err();
     assert_eq!(unplaced.fate, Fate::NotDone { wait: None });
 }

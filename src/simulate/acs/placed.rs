@@ -32,6 +32,8 @@ use crate::simulate::{
 const STEP: Duration = Duration::from_millis(20);
 /// How long a call rings that nobody picks up.
 const NOBODY_FOR: Duration = Duration::from_secs(1);
+/// How many calls are remembered.
+const MOST_KEPT: usize = 10_000;
 /// How long the gateway may take to hear of the end.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
@@ -59,7 +61,7 @@ pub struct AskedFor {
 pub struct Placing {
     phones: Mutex<Option<Phones>>,
     plan: Mutex<VecDeque<Act>>,
-    calls: Mutex<Vec<Arc<Call>>>,
+    calls: Mutex<VecDeque<Arc<Call>>>,
     /// Those who talk hang up.
     pub stop: CancellationToken,
 }
@@ -83,7 +85,7 @@ impl FakeAcs {
         lock(&self.service.placing.plan).extend(acts);
     }
 
-    /// Returns every call that was taken so far.
+    /// Returns the calls that were taken so far.
     pub fn placed(&self) -> Vec<AskedFor> {
         let calls = lock(&self.service.placing.calls);
         let shown = |call: &Arc<Call>| AskedFor {
@@ -170,7 +172,12 @@ fn take(service: &Arc<Service>, body: &[u8], version: &str) -> Asked<Answer> {
     call.status
         .send_modify(|status| status.answered = Some(answered));
     service.calls.add(&call);
-    lock(&service.placing.calls).push(Arc::clone(&call));
+    let mut calls = lock(&service.placing.calls);
+    if calls.len() == MOST_KEPT {
+        calls.pop_front();
+    }
+    calls.push_back(Arc::clone(&call));
+    drop(calls);
     service.spawn(tell_all(Arc::clone(service), Arc::clone(&call), told));
     let line = FakeCall {
         service: Arc::clone(service),
