@@ -94,13 +94,30 @@ pub fn left(row: &Row) -> Duration {
     rings.saturating_sub(Duration::from_millis(u64::try_from(since).unwrap_or(0)))
 }
 
-/// Has a call be over that has rung for too long.
+/// Has a call be over that has rung for too long, as far as its row says.
 pub async fn give_up(gateway: &web::Data<Gateway>, row: &Row) {
+    if let Some(name) = &row.carrier_call
+        && was_picked_up(gateway, name).await
+    {
+        // The database was not there to hear of it.
+        let step = Move::new(row.call, &[Stage::Placed], Stage::Answered);
+        if let Err(error) = rows::advance(&gateway.records.database, step).await {
+            tracing::debug!(%error, "that a call was picked up is not noted yet");
+        }
+        return;
+    }
     fail(gateway, row, EndReason::NoAnswer).await;
     if let Some(name) = &row.carrier_call {
         know(gateway, name);
         gateway.hang_up_acs(name);
     }
+}
+
+/// Tells whether somebody talks, or is about to here, on a call of this name.
+async fn was_picked_up(gateway: &Gateway, name: &CarrierCallId) -> bool {
+    gateway.connections.has(name)
+        || gateway.is_ringing(name)
+        || gateway.admission.phase(name).await == Some(Phase::Live)
 }
 
 /// Asks again for a call that ACS may have placed, for as long as it may still begin to ring; tells

@@ -230,7 +230,7 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
 /// Asks the carrier of a call that has rung for too long.
 async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
     if row.pending.carrier() == Carrier::Acs {
-        return acs::give_up(gateway, row).await; // Who has picked up hears nobody.
+        return acs::give_up(gateway, row).await;
     }
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         return;
