@@ -15,6 +15,7 @@ const CALLS: Uuid = Uuid::from_u128(0x0c3f_72a4_5f0e_4d0b_9d53_8b6c_31f2_77aa);
 pub struct CallId(Uuid);
 
 /// The carrier's name for a call: Twilio's CallSid, ACS's correlation id, or our own for a browser's.
+/// A call that ACS places for us goes by its connection id, which any replica can end it by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CarrierCallId(String); // Invariant: 1 to 64 ASCII letters, digits and hyphens.
@@ -28,6 +29,13 @@ pub enum Carrier {
     Acs,
     /// A browser with a microphone.
     Web,
+}
+
+/// Who places calls for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboundCarrier {
+    Twilio,
+    Acs,
 }
 
 /// A phone number in E.164 form. Formatting it masks the middle (`+1******7890`), so that no log
@@ -236,6 +244,33 @@ impl Carrier {
             Self::Twilio => "twilio",
             Self::Acs => "acs",
             Self::Web => "web",
+        }
+    }
+}
+
+impl OutboundCarrier {
+    pub fn as_str(self) -> &'static str {
+        Carrier::from(self).as_str()
+    }
+}
+
+impl From<OutboundCarrier> for Carrier {
+    fn from(carrier: OutboundCarrier) -> Self {
+        match carrier {
+            OutboundCarrier::Twilio => Self::Twilio,
+            OutboundCarrier::Acs => Self::Acs,
+        }
+    }
+}
+
+impl FromStr for OutboundCarrier {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "twilio" => Ok(Self::Twilio),
+            "acs" => Ok(Self::Acs),
+            _ => Err(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    call::{CallerId, PhoneNumber},
+    call::{CallerId, OutboundCarrier, PhoneNumber},
     language::Language,
     tool::Tools,
 };
@@ -43,6 +43,8 @@ pub struct Campaign {
     pub second_agent: Option<Name>,
     pub when_full: WhenFull,
     pub acs_when_full: AcsRefusal,
+    /// Who places its calls; `None` where the environment says so.
+    pub outbound_carrier: Option<OutboundCarrier>,
     /// What its agents may do beside talking.
     pub tools: Tools,
 }
@@ -202,6 +204,7 @@ impl Campaign {
             second_agent: None,
             when_full: WhenFull::default(),
             acs_when_full: AcsRefusal::default(),
+            outbound_carrier: None,
             tools: Tools::default(),
         }
     }

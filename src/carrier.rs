@@ -7,7 +7,7 @@ pub mod acs;
 pub mod twilio;
 mod whatsapp;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::call::is_sid;
 
@@ -16,6 +16,17 @@ pub use whatsapp::{Invitations, Offer};
 /// Twilio's name for a message: its MessageSid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MessageId(String); // Invariant: `SM` or `MM` and 32 hexadecimal digits.
+
+/// What has certainly, or possibly, become of a request that was not answered as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not done and may be made again, after that long if the carrier says so.
+    NotDone { wait: Option<Duration> },
+    /// It was not done, and would not be another time.
+    Refused,
+    /// It may have been done: it must not be made again as another one.
+    Unknown,
+}
 
 /// The last word on a message that Twilio had taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

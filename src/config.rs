@@ -38,7 +38,7 @@ pub use file::{CampaignFile, FileError, Inherited, read as read_file};
 pub use outbound::OutboundSettings;
 pub use reader::ConfigError;
 pub use records::{KeptNumbers, RecordSettings};
-pub use refusal::{ApiSettings, RefusalSettings, Sender, WhatsappSettings};
+pub use refusal::{ApiSettings, RefusalSettings, Sender, Unset, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use tools::ToolSettings;
 pub use twilio::TwilioSettings;
@@ -131,6 +131,7 @@ impl Config {
         // One carrier is enough; in production there must be one.
         let twilio = TwilioSettings::load(&read, production && !acs.is_open());
         let api = ApiSettings::load(&read, production, &twilio);
+        let outbound = Box::new(OutboundSettings::load(&read, &api, &acs));
         let guard = guard::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
         let config = Self {
@@ -153,7 +154,7 @@ impl Config {
             voice_live,
             caps: Caps::load(&read, production, &store),
             refusal: RefusalSettings::load(&read, &api),
-            outbound: Box::new(OutboundSettings::load(&read, &api)),
+            outbound,
             tools: ToolSettings::load(&read),
             events: EventSettings::load(&read, &guard),
             guard,

@@ -62,7 +62,7 @@ use crate::{
     transcode,
 };
 
-pub use acs::{Acs, Errand, Settled};
+pub use acs::{Acs, CallbackPath, Errand, Settled};
 pub use book::CampaignBook;
 pub use browser::{NoPass, WebPass, address_of, make_token};
 pub use farewells::Farewells;
@@ -361,6 +361,11 @@ impl Gateway {
 
     pub(crate) fn calls(&self) -> &TaskTracker {
         &self.calls
+    }
+
+    /// Returns the tasks that nobody waits for.
+    pub(crate) fn chores(&self) -> &TaskTracker {
+        &self.chores
     }
 
     /// Tells whether to warn of a stranger: once a second, so that a flood of them does not

@@ -4,6 +4,8 @@
 //! carrier is asked, and the carrier is asked again only for what it has certainly not done.
 //! Invariant: what may ring has a row that some replica looks after, and holds a slot.
 
+mod acs;
+mod choice;
 pub mod number;
 mod pace;
 mod place;
@@ -24,6 +26,7 @@ use crate::{
     outbound::pace::Pace,
 };
 
+pub use acs::{disconnected, picked_up_at_acs};
 pub use place::{Asker, place};
 pub use progress::{Progress, hang_up, overrides_of, picked_up, progressed};
 #[cfg(test)]

@@ -52,12 +52,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use self::{
-    acs::FakeAcsOptions,
+    acs::{FakeAcs, FakeAcsOptions, Phones},
     caller::any_number,
-    carriers::Carriers,
+    carriers::{Carriers, announce},
     mix::{CarrierChoice, Mix},
     outcome::{CallEvent, CallOutcome},
     plan::CallPlan,
+    reach::Reach,
     report::Report,
     script::Script,
     twilio::{Customer, FakeTwilio, FakeTwilioOptions, Talk},
@@ -258,28 +259,12 @@ pub async fn run(options: SimulateOptions, stop: CancellationToken) -> anyhow::R
 /// # Errors
 /// If a file that the options name cannot be used, or the address.
 async fn answer(options: SimulateOptions, stop: CancellationToken) -> anyhow::Result<Report> {
-    let voices = voices(&options, options.seed.unwrap_or_else(rand::random))?;
     let (ended, mut outcomes) = mpsc::channel(64);
-    let customer = Customer {
-        gateway: options.url,
-        public: options.public_url,
-        auth_token: options.auth_token,
-        account_sid: options.account_sid,
-    };
-    let talk = Talk {
-        script: options.script,
-        talk_for: options.talk_for,
-        voices: Arc::new(voices),
-    };
-    let twilio = FakeTwilio::start(options.twilio, customer, talk, Some(ended)).await?;
-    eprintln!(
-        "A fake Twilio is at {}. The gateway needs TWILIO_API_BASE={}, and these credentials.",
-        twilio.url(),
-        twilio.url()
-    );
+    let run_for = options.run_for.unwrap_or(LONGEST);
+    let answering = Answering::start(options, ended).await?;
     let began = Instant::now();
     let mut report = Report::new();
-    let mut time_is_up = std::pin::pin!(sleep(options.run_for.unwrap_or(LONGEST)));
+    let mut time_is_up = std::pin::pin!(sleep(run_for));
     loop {
         tokio::select! {
             Some(outcome) = outcomes.recv() => report.add(&outcome),
@@ -287,12 +272,64 @@ async fn answer(options: SimulateOptions, stop: CancellationToken) -> anyhow::Re
             () = stop.cancelled() => break,
         }
     }
-    twilio.stop().await;
+    match answering {
+        Answering::Twilio(twilio) => twilio.stop().await,
+        Answering::Acs(acs) => acs.stop().await,
+    }
     while let Ok(outcome) = outcomes.try_recv() {
         report.add(&outcome);
     }
     report.finish(began.elapsed(), 0);
     Ok(report)
+}
+
+/// Who takes the calls that a gateway places.
+enum Answering {
+    Twilio(FakeTwilio),
+    Acs(FakeAcs),
+}
+
+impl Answering {
+    async fn start(
+        options: SimulateOptions,
+        ended: mpsc::Sender<CallOutcome>,
+    ) -> anyhow::Result<Self> {
+        let voices = voices(&options, options.seed.unwrap_or_else(rand::random))?;
+        let talk = Talk {
+            script: options.script,
+            talk_for: options.talk_for,
+            voices: Arc::new(voices),
+        };
+        if options.carrier == CarrierChoice::Acs {
+            let acs = FakeAcsOptions {
+                listen: options.twilio.listen,
+                ..options.acs
+            };
+            let acs = FakeAcs::start(acs).await?;
+            announce(&acs);
+            acs.connect(Phones {
+                gateway: Arc::new(Reach::new(&options.url, options.public_url.as_ref())),
+                callee: options.twilio.callee,
+                faults: options.twilio.call_faults,
+                talk,
+                ended: Some(ended),
+            });
+            return Ok(Self::Acs(acs));
+        }
+        let customer = Customer {
+            gateway: options.url,
+            public: options.public_url,
+            auth_token: options.auth_token,
+            account_sid: options.account_sid,
+        };
+        let twilio = FakeTwilio::start(options.twilio, customer, talk, Some(ended)).await?;
+        eprintln!(
+            "A fake Twilio is at {}. The gateway needs TWILIO_API_BASE={}, and these credentials.",
+            twilio.url(),
+            twilio.url()
+        );
+        Ok(Self::Twilio(twilio))
+    }
 }
 
 fn voices(options: &SimulateOptions, seed: u64) -> anyhow::Result<Voices> {

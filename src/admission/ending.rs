@@ -284,7 +284,10 @@ impl Admission {
         if self.book().outage.trouble() != Some(Trouble::Away) {
             match self.settle(&debt).await {
                 Ok(released) => {
-                    return Some(matches!(released, Some(Released::Freed { waited: true, .. })));
+                    return Some(matches!(
+                        released,
+                        Some(Released::Freed { waited: true, .. })
+                    ));
                 }
                 Err(error) => self.failed(&error),
             }

@@ -24,11 +24,14 @@ use url::Url;
 use uuid::{Builder, Uuid};
 
 use crate::{
-    call::{CarrierCallId, NameError},
-    carrier::acs::{
-        access::http_date,
-        request::{Answer, NewCall, Play, Redirect, Reject, SendTones, Transfer},
-        transport::{Operation, Transport},
+    call::{CallId, CarrierCallId, NameError},
+    carrier::{
+        Fate,
+        acs::{
+            access::http_date,
+            request::{Answer, NewCall, Play, Redirect, Reject, SendTones, Transfer},
+            transport::{Operation, Transport},
+        },
     },
     config::AcsApi,
 };
@@ -54,6 +57,15 @@ pub struct Connecting {
     pub call: Option<CarrierCallId>,
 }
 
+/// A call that was asked for, and that ACS has not said that it connects.
+#[derive(Debug, thiserror::Error)]
+#[error("ACS has not placed a call")]
+pub struct Unplaced {
+    #[source]
+    pub error: AcsError,
+    pub fate: Fate,
+}
+
 /// What ACS says of a call.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +73,8 @@ struct Properties {
     call_connection_id: String,
     #[serde(default)]
     correlation_id: Option<String>,
+    #[serde(default)]
+    call_connection_state: Option<String>,
 }
 
 impl CallAutomation {
@@ -116,18 +130,51 @@ impl CallAutomation {
         self.transport.ask(&operation, deadline).await.map(drop)
     }
 
-    /// Places a call; it is connected once an event says so.
+    /// Places a call that ACS knows again by our name for it and the time `since` when it is
+    /// wanted: it is placed once, whoever asks for it. It is connected once an event says so. Asked
+    /// a single time; what that has come to, the error's [`Fate`] tells.
     ///
     /// # Errors
     /// If it is not placed by the deadline, or nobody knows.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for calls that we place"))]
     pub async fn create_call(
         &self,
+        (name, since): (CallId, Timestamp),
         call: &NewCall<'_>,
         deadline: Instant,
-    ) -> Result<Connecting, AcsError> {
-        let operation = self.once("", Some(call));
-        connecting(&self.transport.ask(&operation, deadline).await?)
+    ) -> Result<Connecting, Unplaced> {
+        let operation = Operation {
+            repeatability: Some((name.to_string(), http_date(since))),
+            ..self.operation("", Some(call))
+        };
+        let asked = self.transport.ask_once(&operation, deadline).await;
+        let asked = asked.and_then(|answer| Ok(connecting(&answer)?));
+        asked.map_err(|failure| Unplaced {
+            fate: failure.error.fate(failure.retry_after),
+            error: failure.error,
+        })
+    }
+
+    /// Tells whether a call goes on; one that ACS does not know is over.
+    ///
+    /// # Errors
+    /// If ACS does not say so by the deadline.
+    pub async fn goes_on(
+        &self,
+        call: &CallConnectionId,
+        deadline: Instant,
+    ) -> Result<bool, AcsError> {
+        let operation = Operation {
+            method: Method::GET,
+            ..self.operation(&format!("/{call}"), None::<&()>)
+        };
+        match self.transport.ask(&operation, deadline).await {
+            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(false),
+            Err(error) => Err(error),
+            Ok(answer) => {
+                let state = properties(&answer)?.call_connection_state;
+                Ok(state.as_deref() != Some("disconnected"))
+            }
+        }
     }
 
     /// Ends a call for everybody in it, which is wanted `since` then. One that has ended already is
@@ -251,6 +298,19 @@ impl CallAutomation {
     }
 }
 
+impl CallConnectionId {
+    /// Returns the connection of a call that ACS has placed for us, and that goes by it.
+    pub fn of_placed(name: &CarrierCallId) -> Self {
+        Self(name.as_str().to_owned())
+    }
+
+    /// Returns the name by which such a call goes.
+    pub fn placed(&self) -> CarrierCallId {
+        let name = self.0.clone().try_into();
+        name.expect("both names are as plain")
+    }
+}
+
 impl FromStr for CallConnectionId {
     type Err = NameError;
 
@@ -268,8 +328,7 @@ impl fmt::Display for CallConnectionId {
 }
 
 fn connecting(answer: &[u8]) -> Result<Connecting, AcsError> {
-    let garbled = || AcsError::Garbled { status: 200 };
-    let properties: Properties = serde_json::from_slice(answer).map_err(|_| garbled())?;
+    let properties = properties(answer)?;
     let connection = properties.call_connection_id.parse();
     Ok(Connecting {
         connection: connection.map_err(|_| garbled())?,
@@ -277,6 +336,14 @@ fn connecting(answer: &[u8]) -> Result<Connecting, AcsError> {
             .correlation_id
             .and_then(|call| call.try_into().ok()),
     })
+}
+
+fn properties(answer: &[u8]) -> Result<Properties, AcsError> {
+    serde_json::from_slice(answer).map_err(|_| garbled())
+}
+
+fn garbled() -> AcsError {
+    AcsError::Garbled { status: 200 }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::config::ApiSettings;
 
-pub use call::{CallError, Detection, Fate, Listed, NewCall};
+pub use call::{CallError, Detection, Listed, NewCall};
 pub use message::{SendError, hint};
 
 /// The longest answer that is read, in bytes: a page of 50 calls has about sixty thousand.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    call::PhoneNumber,
+    call::{OutboundCarrier, PhoneNumber},
     config::{
-        ApiSettings,
+        AcsSettings, ApiSettings,
         reader::{Environment, Reader},
         refusal::Unset,
     },
@@ -21,6 +21,9 @@ pub struct OutboundSettings {
     /// `OUTBOUND_COUNTRIES`: the countries that may be called, by ISO 3166. Default: none, and so
     /// nobody is called.
     pub countries: Countries,
+    /// `OUTBOUND_CARRIER`: who places calls: `twilio` or `acs`. Default: the one that is open, Twilio
+    /// if both are.
+    pub carrier: Option<OutboundCarrier>,
     /// `OUTBOUND_FROM`: who calls where a request does not say so. Default: the request must.
     pub from: Option<PhoneNumber>,
     /// `OUTBOUND_CALLS_PER_SECOND`: how fast all replicas together ask the carrier for calls.
@@ -46,6 +49,7 @@ impl OutboundSettings {
     pub(super) fn load(
         read: &Reader<impl Environment>,
         twilio: &Result<ApiSettings, Unset>,
+        acs: &AcsSettings,
     ) -> Self {
         let count = |name, default, most| {
             let count = read.number(name, default, 1..=most);
@@ -55,6 +59,7 @@ impl OutboundSettings {
             countries: read
                 .parsed("OUTBOUND_COUNTRIES", "countries by ISO 3166, such as IL,US")
                 .unwrap_or_default(),
+            carrier: carrier(read, acs),
             from: read.parsed("OUTBOUND_FROM", "a number in E.164, such as +972722234567"),
             per_second: count("OUTBOUND_CALLS_PER_SECOND", 1, 1_000),
             longest_wait: read.seconds("OUTBOUND_WAIT_SECONDS", 10, 0..=LONGEST_WAIT),
@@ -65,4 +70,15 @@ impl OutboundSettings {
             twilio: twilio.clone(),
         }
     }
+}
+
+fn carrier(read: &Reader<impl Environment>, acs: &AcsSettings) -> Option<OutboundCarrier> {
+    const NAME: &str = "OUTBOUND_CARRIER";
+    let carrier = read.parsed(NAME, "twilio or acs");
+    if carrier == Some(OutboundCarrier::Acs) && !acs.is_open() {
+        read.warning(format!(
+            "{NAME} is acs, which is closed: no calls are placed"
+        ));
+    }
+    carrier
 }

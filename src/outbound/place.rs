@@ -13,10 +13,14 @@ use crate::{
     api::Change,
     call::{CallId, CallerId, Carrier, CarrierCallId, EndReason, PhoneNumber},
     campaign::{Campaign, Name},
-    carrier::twilio::{CallError, Fate, NewCall, hint},
+    carrier::{
+        Fate,
+        twilio::{CallError, NewCall, hint},
+    },
     gateway::Gateway,
     outbound::{
-        Marker, PURPOSE, Placed, Refused, Request,
+        Marker, PURPOSE, Placed, Refused, Request, acs,
+        choice::carrier_of,
         pace::{self, Turn},
         progress::{fail, named, reconcile},
         request::invalid,
@@ -73,13 +77,11 @@ pub async fn place(
     let to = to.map_err(|error| invalid("to", &error.to_string()))?;
     let campaign = campaign_of(gateway, asker.tenant, &request)?;
     let from = caller_id(gateway, &request, &campaign)?;
-    if let Err(unset) = &settings.twilio {
-        return Err(Refused::Closed(unset.to_string()));
-    }
+    let carrier = carrier_of(gateway, &campaign, &request)?;
     if gateway.is_draining() {
         return Err(Refused::Unavailable { again_in: AWAY_FOR });
     }
-    let pending = CarrierCallId::pending(Carrier::Twilio);
+    let pending = CarrierCallId::pending(carrier.into());
     let numbers = &gateway.records.numbers;
     let row = Row {
         call: CallId::of(&pending),
@@ -311,7 +313,8 @@ pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
 
 /// Has a call placed beside what goes on.
 pub fn spawn_drive(gateway: &web::Data<Gateway>, row: Row, turn: Option<Turn>) {
-    let span = tracing::info_span!("call", call.id = %row.call, carrier = "twilio");
+    let carrier = row.pending.carrier().as_str();
+    let span = tracing::info_span!("call", call.id = %row.call, carrier);
     let driving = drive(gateway.clone(), row, turn);
     gateway.calls().spawn(driving.instrument(span));
 }
@@ -319,9 +322,6 @@ pub fn spawn_drive(gateway: &web::Data<Gateway>, row: Row, turn: Option<Turn>) {
 /// Asks the carrier for a call, again only for what it has certainly not done.
 async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
     let outbound = &gateway.outbound;
-    let Some(twilio) = &outbound.twilio else {
-        return fail(&gateway, &row, EndReason::NotPlaced).await;
-    };
     let window = outbound.settings.longest_wait + row.terms.ring_for();
     let until = Instant::now() + window;
     loop {
@@ -335,15 +335,21 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         if !begin_dialing(&gateway, &row).await {
             return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
         }
-        let error = match twilio.place(&new_call(&gateway, &row).form()).await {
+        let asked = match row.pending.carrier() {
+            Carrier::Twilio | Carrier::Web => ask_twilio(&gateway, &row).await,
+            Carrier::Acs => acs::ask(&gateway, &row).await,
+        };
+        let fate = match asked {
             Ok(call) => {
                 named(&gateway, &row, &call).await;
+                if row.pending.carrier() == Carrier::Acs {
+                    acs::watch_ringing(&gateway, &row, row.terms.ring_for());
+                }
                 return;
             }
-            Err(error) => error,
+            Err(fate) => fate,
         };
-        log(&error);
-        let pause = match error.fate() {
+        let pause = match fate {
             Fate::Refused => return fail(&gateway, &row, EndReason::NotPlaced).await,
             Fate::Unknown => {
                 let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
@@ -402,7 +408,22 @@ async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row) -> bool {
     may
 }
 
-/// What a carrier is asked with, by value.
+/// Asks Twilio for a call.
+///
+/// # Errors
+/// If it is not placed, or nobody knows.
+async fn ask_twilio(gateway: &Gateway, row: &Row) -> Result<CarrierCallId, Fate> {
+    let Some(twilio) = &gateway.outbound.twilio else {
+        return Err(Fate::Refused);
+    };
+    let asked = twilio.place(&new_call(gateway, row).form()).await;
+    asked.map_err(|error| {
+        log(&error);
+        error.fate()
+    })
+}
+
+/// What Twilio is asked with, by value.
 struct Asking<'a> {
     row: &'a Row,
     answer_url: String,
@@ -410,7 +431,8 @@ struct Asking<'a> {
     longest: Duration,
 }
 
-fn new_call<'a>(gateway: &Gateway, row: &'a Row) -> Asking<'a> {
+/// Returns what a call's URLs carry, so that whoever is told of it knows which one it is.
+pub fn marker(gateway: &Gateway, row: &Row) -> String {
     let marker = Marker {
         pending: row.pending.as_str().to_owned(),
         campaign: row.campaign.clone(),
@@ -421,7 +443,11 @@ fn new_call<'a>(gateway: &Gateway, row: &'a Row) -> Asking<'a> {
             .unwrap_or_default(),
         when_machine: row.terms.when_machine,
     };
-    let marker = gateway.seal.close(PURPOSE, &marker);
+    gateway.seal.close(PURPOSE, &marker)
+}
+
+fn new_call<'a>(gateway: &Gateway, row: &'a Row) -> Asking<'a> {
+    let marker = marker(gateway, row);
     Asking {
         row,
         answer_url: gateway.public.outbound_call(&marker).to_string(),

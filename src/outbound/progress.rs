@@ -11,10 +11,9 @@ use crate::{
     call::{CallId, CallerId, Carrier, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
     carrier::twilio::Listed,
-    chunk::Encoding,
     gateway::Gateway,
     outbound::{
-        Marker, Overrides, WhenMachine,
+        Marker, Overrides, WhenMachine, acs,
         place::now,
         rows::{self, Move, Row, Stage},
     },
@@ -22,7 +21,7 @@ use crate::{
 };
 
 /// How long a webhook waits for the database: the call goes on without it.
-const DATABASE_WITHIN: Duration = Duration::from_millis(800);
+pub const DATABASE_WITHIN: Duration = Duration::from_millis(800);
 /// When a call is looked for that the carrier may have placed: its own word comes first, mostly.
 const LOOKS: [Duration; 4] = [
     Duration::from_secs(3),
@@ -66,6 +65,7 @@ impl Progress {
 /// Notes what the carrier calls a call. One that was ended meanwhile, or that has another name, is
 /// ended at the carrier.
 pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
+    acs::know(gateway, name);
     let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
     let is_wanted = match bound {
@@ -163,6 +163,9 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
         }
         Err(_) => return false,
     };
+    if row.pending.carrier() == Carrier::Acs {
+        return acs::look_once(gateway, &row).await;
+    }
     match look_for(gateway, &row).await {
         Ok(Some(found)) => {
             tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
@@ -329,23 +332,18 @@ pub async fn picked_up(
                     ..arrival
                 };
                 gateway.timeline.arrived(name, arrival);
-                let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
-                let step = Move::new(call, stages, Stage::Answered);
-                // Should that fail, the arrival says it once it is written.
-                let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
                 gateway.metrics.started();
                 gateway.timeline.step(name, What::PickedUp);
                 if ready.dials {
                     let overrides = row.map(|row| row.terms.overrides).unwrap_or_default();
-                    gateway.call_agent(
-                        name,
-                        callee,
-                        &agent,
-                        &overrides,
-                        &campaign,
-                        Encoding::Mulaw,
-                    );
+                    let encoding = acs::encoding(gateway, name);
+                    gateway.call_agent(name, callee, &agent, &overrides, &campaign, encoding);
                 }
+                // After that: ACS may bring the media at the same time, which would find no agent.
+                // Should it fail, the arrival says it once it is written.
+                let stages = &[Stage::Queued, Stage::Dialing, Stage::Unknown, Stage::Placed];
+                let step = Move::new(call, stages, Stage::Answered);
+                let _ = timeout(DATABASE_WITHIN, rows::advance(database, step)).await;
             }
             Answer::Connect {
                 stream_url: gateway.public.media.clone(),
@@ -410,11 +408,15 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
             // It may have got its name meanwhile. One that has none yet is ended when it gets one.
             let found = rows::find(database, call).await.ok().flatten();
             if let Some(name) = found.unwrap_or(row).carrier_call {
+                acs::know(gateway, &name);
                 gateway.admission.unplaced(&name, EndReason::Canceled).await;
                 end_at_carrier(gateway, &name).await;
             }
         }
-        Some(_) | None => {
+        placed => {
+            if placed.is_some() {
+                acs::know(gateway, name);
+            }
             let requested = Ended {
                 live: EndReason::Requested,
                 waiting: EndReason::Requested,

@@ -157,9 +157,11 @@ pub async fn known(
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// Returns how long a call has talked, by its record, in milliseconds.
-pub async fn talked(database: &Database, call: CallId) -> Result<u64, DatabaseError> {
-    let mut sql = Sql::new("SELECT talked_ms FROM calls WHERE call = ");
+/// Returns how long a call has talked, by its record, in milliseconds; until `now` if it still does.
+pub async fn talked(database: &Database, call: CallId, now: i64) -> Result<u64, DatabaseError> {
+    let mut sql = Sql::new("SELECT COALESCE(talked_ms, ");
+    sql.bind(now);
+    sql.push(" - connected_at) FROM calls WHERE call = ");
     sql.bind(call.to_string());
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;

@@ -11,10 +11,11 @@ use tracing::Instrument;
 
 use crate::{
     admission::{Outgoing, Reservation},
-    call::{CallerId, EndReason},
-    carrier::twilio::Fate,
+    call::{CallerId, Carrier, EndReason},
+    carrier::Fate,
     gateway::Gateway,
     outbound::{
+        acs,
         place::{GRACE, forget, now, spawn_drive, take_slot},
         progress::{Progress, apply, fail, is_untold, look_once, over, reconcile},
         rows::{self, Move, Row, Stage},
@@ -122,14 +123,23 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
             let tasks = gateway.calls().clone();
             tasks.spawn(async move { reconcile(&gateway, row.call).await }.instrument(span));
         }
-        Stage::Placed => count(gateway, &row),
+        Stage::Placed => {
+            count(gateway, &row);
+            if row.pending.carrier() == Carrier::Acs {
+                acs::watch_ringing(gateway, &row, acs::left(&row));
+            }
+        }
         Stage::Answered | Stage::Over => {}
     }
 }
 
 /// Holds a slot for a call that may ring.
 fn count(gateway: &web::Data<Gateway>, row: &Row) {
-    let left = row.rings_until.map_or(0, |until| until - now());
+    let until = match (row.pending.carrier(), &row.carrier_call) {
+        (Carrier::Acs, None) => Some(acs::rings_until(gateway, row)),
+        (Carrier::Acs | Carrier::Twilio | Carrier::Web, _) => row.rings_until,
+    };
+    let left = until.map_or(0, |until| until - now());
     let (Ok(left), Some(agent)) = (u64::try_from(left), &row.agent) else {
         return; // It cannot ring any more.
     };
@@ -153,6 +163,9 @@ fn count(gateway: &web::Data<Gateway>, row: &Row) {
 
 /// Tells whether the carrier says that a call is over, or knows of none.
 async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+    if let (Carrier::Acs, Some(name)) = (row.pending.carrier(), &row.carrier_call) {
+        return acs::is_over(gateway, name).await;
+    }
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         return true; // There is nobody to ask.
     };
@@ -207,7 +220,7 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
     if !is_over_at_carrier(gateway, row).await {
         return;
     }
-    let talked = rows::talked(&gateway.records.database, row.call).await;
+    let talked = rows::talked(&gateway.records.database, row.call, now()).await;
     let talked = Duration::from_millis(talked.unwrap_or(0));
     let name = row.carrier_call.as_ref();
     let ended = EndReason::CarrierEnded;
@@ -216,6 +229,9 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
 
 /// Asks the carrier of a call that has rung for too long.
 async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
+    if row.pending.carrier() == Carrier::Acs {
+        return acs::give_up(gateway, row).await;
+    }
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         if is_untold(row, Duration::ZERO) {
             fail(gateway, row, EndReason::Untold).await; // There is nobody to ask any more.

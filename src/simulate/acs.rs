@@ -10,6 +10,7 @@ mod calls;
 mod event;
 pub(super) mod message;
 mod options;
+mod placed;
 mod play;
 mod request;
 mod rest;
@@ -40,6 +41,7 @@ use self::{
     callback::{Callback, tell_all},
     calls::{Call, Calls, MOST_CALLBACKS, lock},
     event::EventGrid,
+    placed::Placing,
     request::Answers,
     seen::Seen,
     tokens::{SOCKET_LIFETIME, Tokens},
@@ -51,6 +53,7 @@ pub use self::{
     calls::{Answered, Ender, Habit, Manner, Media, Status, Turned},
     event::{EventError, Schema},
     options::{FakeAcsOptions, Fault},
+    placed::{AskedFor, Phones},
     seen::{Deed, Sight},
     tokens::Claims,
 };
@@ -86,6 +89,7 @@ struct Service {
     event_grid: EventGrid,
     calls: Calls,
     answers: Answers,
+    placing: Placing,
     seen: watch::Sender<Seen>,
     /// Where what takes time goes on: the server's workers end with the server.
     runtime: Handle,
@@ -114,6 +118,7 @@ impl FakeAcs {
             http,
             calls: Calls::default(),
             answers: Answers::default(),
+            placing: Placing::default(),
             seen: watch::Sender::default(),
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
@@ -230,6 +235,7 @@ impl FakeAcs {
 
     /// Stops to serve. Calls are forgotten.
     pub async fn stop(self) {
+        self.service.placing.stop.cancel();
         self.server.stop(false).await;
         self.service.tasks.close();
     }

@@ -81,9 +81,17 @@ impl Carriers {
     }
 }
 
-/// Starts a fake ACS, says what a gateway needs for it, and introduces both.
+/// Starts a fake ACS, and introduces it and the gateway.
 async fn fake_acs(options: FakeAcsOptions, gateway: Arc<Reach>) -> anyhow::Result<AcsCarrier> {
     let acs = FakeAcs::start(options).await?;
+    announce(&acs);
+    let introduced = acs.handshake(&gateway).await;
+    introduced.context("Event Grid's subscription cannot be set up")?;
+    Ok(AcsCarrier { acs, gateway })
+}
+
+/// Says what a gateway needs for a fake ACS.
+pub fn announce(acs: &FakeAcs) {
     let has_public_key = acs.has_public_key();
     eprintln!(
         "A fake ACS is at {}. The gateway needs these settings:",
@@ -97,7 +105,4 @@ async fn fake_acs(options: FakeAcsOptions, gateway: Arc<Reach>) -> anyhow::Resul
             eprintln!("  {name}='{value}'");
         }
     }
-    let introduced = acs.handshake(&gateway).await;
-    introduced.context("Event Grid's subscription cannot be set up")?;
-    Ok(AcsCarrier { acs, gateway })
 }

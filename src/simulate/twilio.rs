@@ -29,6 +29,7 @@ use url::Url;
 use super::{carrier::Carrier, outcome::CallOutcome, script::Script, voice::Voices};
 
 pub use self::options::{Act, CallFaults, Callee, FakeTwilioOptions};
+pub(super) use self::rest::cut;
 
 /// The longest request that is read.
 const LONGEST_REQUEST: usize = 64 << 10;

@@ -7,6 +7,7 @@ pub mod callback;
 pub mod event;
 mod identifier;
 mod json;
+mod placed;
 pub mod prompt;
 pub mod token;
 
@@ -23,8 +24,9 @@ use crate::{
     answer::prompts::Prompt,
     call::{CarrierCallId, EndReason},
     campaign::Campaign,
-    gateway::{Acs, Errand, Gateway, Settled},
+    gateway::{Acs, CallbackPath, Errand, Gateway, Settled},
     operator::{bearer, same},
+    outbound::{self, Marker},
     record::What,
     webhook::{
         WebhookError,
@@ -176,10 +178,7 @@ pub async fn callbacks(
         return Refused::Closed.answer(&gateway, &request);
     };
     // First the path: it costs nothing, and who has none need not make us ask for keys.
-    let path = gateway.read_callback_path(&path);
-    let Some((call, path)) =
-        path.and_then(|path| Some((CarrierCallId::try_from(path.call.clone()).ok()?, path)))
-    else {
+    let Some(whose) = Whose::read(&gateway, &path) else {
         return Refused::Nowhere.answer(&gateway, &request);
     };
     let token = bearer(&request).unwrap_or_default();
@@ -193,29 +192,56 @@ pub async fn callbacks(
     let Ok(read) = callback::read(&body) else {
         return malformed(&gateway, &request, "no JSON of events");
     };
-    let campaigns = gateway.campaigns.current();
-    let campaign = campaigns.named(&path.campaign);
-    let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let mut status = StatusCode::OK;
     for what in read.malformed {
         gateway.metrics.webhook("acs_malformed");
         tracing::warn!(what, "a callback makes no sense");
     }
     for event in read.callbacks {
-        if !is_of(&event, &call, acs) {
+        if let Whose::Answered(call, _) = &whose
+            && !is_of(&event, call, acs)
+        {
             gateway.metrics.unsigned();
             tracing::warn!(carrier_call.id = %call, "a callback tells of another call");
             status = StatusCode::FORBIDDEN;
         } else if acs.is_new(&event.id) {
             gateway.metrics.webhook("acs_callback");
-            let goes_on = event.kind.is_of_a_live_call();
-            became(&gateway, event, &call, &path.errand, &campaign).await;
-            if goes_on && path.errand == Errand::Talk {
-                gateway.do_what_is_due(&call).await;
+            match &whose {
+                Whose::Answered(call, path) => {
+                    let goes_on = event.kind.is_of_a_live_call();
+                    let campaigns = gateway.campaigns.current();
+                    let campaign = campaigns.named(&path.campaign);
+                    let campaign =
+                        campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
+                    became(&gateway, event, call, &path.errand, &campaign).await;
+                    if goes_on && path.errand == Errand::Talk {
+                        gateway.do_what_is_due(call).await;
+                    }
+                }
+                Whose::Placed(marker) => placed::came_along(&gateway, event, marker).await,
             }
         }
     }
     HttpResponse::build(status).finish()
+}
+
+/// Whose callbacks come by a path of ours.
+enum Whose {
+    /// Those of a call that we have answered.
+    Answered(CarrierCallId, CallbackPath),
+    /// Those of a call that ACS places for us.
+    Placed(Marker),
+}
+
+impl Whose {
+    fn read(gateway: &Gateway, path: &str) -> Option<Self> {
+        if let Some(marker) = outbound::open(gateway, path) {
+            return Some(Self::Placed(marker));
+        }
+        let path = gateway.read_callback_path(path)?;
+        let call = CarrierCallId::try_from(path.call.clone()).ok()?;
+        Some(Self::Answered(call, path))
+    }
 }
 
 /// Tells whether an event is of the call that its path names: a token says who sends, not what.
@@ -240,6 +266,7 @@ async fn became(
         code,
         subcode,
         message,
+        sip: _,
     } = event.outcome;
     let connection = event.connection;
     tracing::debug!(carrier_call.id = %call, event = event.id, kind = ?event.kind, code, subcode, "ACS tells");

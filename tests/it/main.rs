@@ -51,6 +51,7 @@ mod leases;
 mod media_socket;
 mod operations;
 mod over_capacity;
+mod placed_by_acs;
 mod placed_calls;
 mod process;
 mod realtime_contract;

@@ -14,8 +14,17 @@ use crate::{
     gateway::{Acs, Gateway},
     media::{MediaSocket, acs::MediaStream, dialect::Dialect},
     operator::bearer,
+    outbound::{self, Marker},
     webhook::acs::token::TokenError,
 };
+
+/// What the path of a media socket says.
+enum Claim {
+    /// The ticket of a call that we have answered.
+    Ticket(String),
+    /// The marker of a call that ACS places for us: its address is told before anybody picks up.
+    Placed(Marker),
+}
 
 /// `GET /acs/ws/{ticket}`: ACS brings a call's media.
 pub async fn media(
@@ -27,9 +36,9 @@ pub async fn media(
     let Some(acs) = &gateway.acs else {
         return Ok(HttpResponse::Forbidden().body("acs is closed here"));
     };
-    let ticket = path.into_inner();
-    let call = match prove(&request, &gateway, acs, &ticket).await {
-        Ok(call) => call,
+    let proven = prove(&request, &gateway, acs, path.into_inner()).await;
+    let (call, claim) = match proven {
+        Ok(proven) => proven,
         Err(status) => {
             gateway.metrics.unsigned();
             if gateway.may_warn() {
@@ -44,7 +53,7 @@ pub async fn media(
     let socket = MediaSocket::new(dialect, sender, receiver);
     let span = span(&call);
     let calls = gateway.calls().clone();
-    calls.spawn_local(serve(gateway, socket, place, call, ticket).instrument(span));
+    calls.spawn_local(serve(gateway, socket, place, call, claim).instrument(span));
     Ok(response)
 }
 
@@ -53,12 +62,20 @@ async fn prove(
     request: &HttpRequest,
     gateway: &Gateway,
     acs: &Acs,
-    ticket: &str,
-) -> Result<CarrierCallId, StatusCode> {
-    // First the ticket: it costs nothing, and who has none need not ask ACS for keys.
-    let call = gateway.admission.call_of(ticket).ok();
-    let call = call.filter(|call| call.carrier() == Carrier::Acs);
-    let call = call.ok_or(StatusCode::FORBIDDEN)?;
+    path: String,
+) -> Result<(CarrierCallId, Claim), StatusCode> {
+    let connection = request.headers().get("x-ms-call-connection-id");
+    let connection = connection.and_then(|it| it.to_str().ok()?.parse::<CallConnectionId>().ok());
+    // First the path: it costs nothing, and who has none need not ask ACS for keys.
+    let (call, claim) = match (outbound::open(gateway, &path), &connection) {
+        (Some(marker), Some(connection)) => (connection.placed(), Claim::Placed(marker)),
+        (Some(_), None) => return Err(StatusCode::FORBIDDEN),
+        (None, _) => {
+            let call = gateway.admission.call_of(&path).ok();
+            let call = call.filter(|call| call.carrier() == Carrier::Acs);
+            (call.ok_or(StatusCode::FORBIDDEN)?, Claim::Ticket(path))
+        }
+    };
     match (bearer(request), acs.socket_token) {
         (Some(token), _) => match acs.verify(token).await {
             Ok(()) => {}
@@ -70,15 +87,17 @@ async fn prove(
     }
     let correlation = request.headers().get("x-ms-call-correlation-id");
     let correlation = correlation.and_then(|it| it.to_str().ok());
-    if correlation.is_some_and(|it| !it.eq_ignore_ascii_case(call.as_str())) {
+    let is_other = match &claim {
+        Claim::Ticket(_) => correlation.is_some_and(|it| !it.eq_ignore_ascii_case(call.as_str())),
+        Claim::Placed(_) => false, // It goes by its connection.
+    };
+    if is_other {
         return Err(StatusCode::FORBIDDEN);
     }
-    let connection = request.headers().get("x-ms-call-connection-id");
-    let connection = connection.and_then(|it| it.to_str().ok()?.parse::<CallConnectionId>().ok());
     if connection.is_some_and(|connection| !acs.note(&call, &connection)) {
         return Err(StatusCode::FORBIDDEN);
     }
-    Ok(call)
+    Ok((call, claim))
 }
 
 async fn serve(
@@ -86,7 +105,7 @@ async fn serve(
     mut socket: MediaSocket,
     place: Place,
     call: CarrierCallId,
-    ticket: String,
+    claim: Claim,
 ) {
     if let Some(life) = gateway.lost.take(&call, &gateway.connections).await {
         drop(place); // The call has one, which its lost socket has left to it.
@@ -94,6 +113,13 @@ async fn serve(
         let reason = part(&gateway, &mut socket, &call, over).await;
         return socket.close(reason).await;
     }
+    let ticket = match claim {
+        Claim::Ticket(ticket) => Some(ticket),
+        Claim::Placed(marker) => outbound::picked_up_at_acs(&gateway, &marker, &call).await,
+    };
+    let Some(ticket) = ticket else {
+        return socket.close(EndReason::CarrierGarbled).await; // It is being told why.
+    };
     let reason = match carry(&gateway, &mut socket, place, call.clone(), &ticket).await {
         Err(error) => {
             match error {

@@ -1,6 +1,11 @@
 //! Why ACS did not do what it was asked for.
 
-use crate::{carrier::acs::Problem, entra::EntraError};
+use std::time::Duration;
+
+use crate::{
+    carrier::{Fate, acs::Problem},
+    entra::EntraError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AcsError {
@@ -62,6 +67,22 @@ impl AcsError {
             | Self::BrokenOff(_)
             | Self::Garbled { .. }
             | Self::NoToken(_) => None,
+        }
+    }
+
+    /// Tells what has become of a request that was made a single time, and when it may be made
+    /// again as another one.
+    pub(super) fn fate(&self, retry_after: Option<Duration>) -> Fate {
+        match self {
+            Self::Unreachable(_) | Self::Throttled(_) => Fate::NotDone { wait: retry_after },
+            Self::NoToken(_) if self.may_repeat(false) => Fate::NotDone { wait: None },
+            Self::NoToken(_) | Self::Unauthorized(_) => Fate::Refused,
+            // A request of the same id may be under way, or ACS may not know any more whether.
+            Self::Refused(problem) if matches!(problem.status, 408 | 409 | 412) => Fate::Unknown,
+            Self::Refused(_) => Fate::Refused,
+            Self::Failed(_) | Self::TooSlow | Self::BrokenOff(_) | Self::Garbled { .. } => {
+                Fate::Unknown
+            }
         }
     }
 

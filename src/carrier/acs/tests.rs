@@ -166,7 +166,11 @@ async fn everything_else_is_asked_for_in_the_vendors_words() {
         operation_context: "o",
         media: None,
     };
-    acs.create_call(&new_call, in_time()).await.unwrap();
+    let name = (
+        CallId::of(&"acs-1".to_owned().try_into().unwrap()),
+        since(30),
+    );
+    acs.create_call(name, &new_call, in_time()).await.unwrap();
     let mut said = Vec::new();
     for request in server.requests() {
         assert_signed(&request);
@@ -274,6 +278,83 @@ async fn what_may_have_been_done_is_not_asked_for_again() {
         let played = client(&server).play(&call, &play, in_time()).await;
         assert_eq!(played.is_ok(), tries == 2, "{status}: {played:?}");
         assert_eq!(server.requests().len(), tries, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_asked_for_a_single_time_and_its_fate_is_told() {
+    let ringing = Ringing::new();
+    let number = "+14255550123".parse().unwrap();
+    let call = NewCall {
+        to: &number,
+        from: &number,
+        callback: &ringing.callback,
+        operation_context: "o",
+        media: Some(ringing.media()),
+    };
+    let name = (
+        CallId::of(&"acs-1".to_owned().try_into().unwrap()),
+        since(30),
+    );
+    let wait = Some(Duration::from_secs(7));
+    for (reply, fate) in [
+        (
+            Reply::With(429, "Retry-After: 7", String::new()),
+            Fate::NotDone { wait },
+        ),
+        (Reply::Close, Fate::Unknown),
+        (Reply::Answer(500, String::new()), Fate::Unknown),
+        (Reply::Answer(503, String::new()), Fate::Unknown),
+        (Reply::Answer(408, String::new()), Fate::Unknown),
+        (Reply::Answer(409, String::new()), Fate::Unknown),
+        (Reply::Answer(201, "{}".to_owned()), Fate::Unknown),
+        (Reply::Answer(400, String::new()), Fate::Refused),
+        (Reply::Answer(401, String::new()), Fate::Refused),
+    ] {
+        let mut reply = Some(reply);
+        let server = Loopback::start(move |_, _| reply.take().unwrap_or(Reply::Hang)).await;
+        let unplaced = client(&server).create_call(name, &call, in_time()).await;
+        assert_eq!(unplaced.unwrap_err().fate, fate);
+        let requests = server.requests();
+        assert_eq!(requests.len(), 1);
+        let known_by = requests[0].header("repeatability-request-id");
+        assert_eq!(known_by, Some(&*name.0.to_string()));
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere: Url = format!("http://{}", free.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    drop(free);
+    let api = AcsApi {
+        endpoint: nowhere.clone(),
+        credentials: AcsCredentials::Key(SecretSlice::from(KEY.to_vec())),
+    };
+    let gone = CallAutomation::new(api, "2026-03-12", &nowhere).unwrap();
+    let unplaced = gone.create_call(name, &call, in_time()).await.unwrap_err();
+    assert_eq!(unplaced.fate, Fate::NotDone { wait: None });
+}
+
+#[tokio::test]
+async fn a_call_goes_on_as_far_as_acs_knows_it() {
+    let state =
+        |state: &str| format!(r#"{{"callConnectionId":"1b0","callConnectionState":"{state}"}}"#);
+    let gone = r#"{"error":{"code":"8522","message":""}}"#.to_owned();
+    for (status, body, goes_on) in [
+        (200, state("connected"), Some(true)),
+        (200, state("disconnected"), Some(false)),
+        (404, gone, Some(false)),
+        (401, String::new(), None),
+    ] {
+        let server = Loopback::start(move |_, _| Reply::Answer(status, body.clone())).await;
+        let call = "1b005580".parse().unwrap();
+        assert_eq!(
+            client(&server).goes_on(&call, in_time()).await.ok(),
+            goes_on
+        );
+        let request = &server.requests()[0];
+        assert_signed(request);
+        let line = "GET /calling/callConnections/1b005580?api-version=2026-03-12";
+        assert_eq!(request.line, line);
     }
 }
 

@@ -47,9 +47,9 @@ pub struct Operation {
 }
 
 /// What a try failed with, and how long ACS wants to be left alone.
-struct Failure {
-    error: AcsError,
-    retry_after: Option<Duration>,
+pub struct Failure {
+    pub error: AcsError,
+    pub retry_after: Option<Duration>,
 }
 
 impl Transport {
@@ -71,12 +71,9 @@ impl Transport {
         let mut tries = 0;
         loop {
             let http = if tries == 0 { &self.http } else { &self.fresh };
-            let until = deadline.min(Instant::now() + PATIENCE);
-            let attempt = timeout_at(until, self.attempt(http, operation));
-            let failure = match attempt.await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::from(AcsError::TooSlow),
+            let failure = match self.attempt_until(http, operation, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
             tries += 1;
             let again = Instant::now() + failure.pause(tries);
@@ -86,6 +83,31 @@ impl Transport {
             }
             sleep_until(again).await;
         }
+    }
+
+    /// Asks a single time, on a connection of its own.
+    ///
+    /// # Errors
+    /// If it is not done by the deadline, or nobody knows.
+    pub async fn ask_once(
+        &self,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
+        self.attempt_until(&self.fresh, operation, deadline).await
+    }
+
+    async fn attempt_until(
+        &self,
+        http: &Client,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let attempt = timeout_at(until, self.attempt(http, operation));
+        attempt
+            .await
+            .unwrap_or_else(|_| Err(AcsError::TooSlow.into()))
     }
 
     async fn attempt(&self, http: &Client, operation: &Operation) -> Result<Vec<u8>, Failure> {

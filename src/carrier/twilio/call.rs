@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::{
     call::CarrierCallId,
-    carrier::twilio::{Lost, Reply, TwilioApi},
+    carrier::{
+        Fate,
+        twilio::{Lost, Reply, TwilioApi},
+    },
 };
 
 /// How many calls are looked at to find one: those of one pair of numbers, the latest first.
@@ -64,17 +67,6 @@ pub enum CallError {
     BrokenOff(#[source] reqwest::Error),
     #[error("Twilio's answer makes no sense")]
     Garbled,
-}
-
-/// What has certainly, or possibly, become of a request that was not answered as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It was not done and may be made again, after that long if Twilio says so.
-    NotDone { wait: Option<Duration> },
-    /// It was not done, and would not be another time.
-    Refused,
-    /// It may have been done: it must not be made again.
-    Unknown,
 }
 
 /// A call of the account's, as it is listed.

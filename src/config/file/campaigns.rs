@@ -167,6 +167,9 @@ impl Reading<'_> {
         let acs_when_full = table.entry("acs_when_full").and_then(|entry| {
             entry.parsed("\"prompt\", \"reject\" or a number that rings instead")
         });
+        let outbound_carrier = table
+            .entry("outbound_carrier")
+            .and_then(|entry| entry.parsed("\"twilio\" or \"acs\""));
         let tenant_caps = self.tenants.get(&tenant).map(|tenant| tenant.caps);
         let agent = table.entry("agent").and_then(|it| self.agent_of(&it));
         let agent = agent.unwrap_or_else(Name::default_name);
@@ -190,6 +193,7 @@ impl Reading<'_> {
             second_agent,
             when_full: when_full.unwrap_or(inherited.when_full),
             acs_when_full: acs_when_full.unwrap_or_else(|| inherited.acs_when_full.clone()),
+            outbound_carrier,
             tools,
         };
         (campaign, numbers)

@@ -61,6 +61,13 @@ impl Callback {
         }
     }
 
+    pub fn create_failed(code: u16, subcode: u16, message: &'static str) -> Self {
+        Self {
+            result: (code, subcode, message),
+            ..Self::well("CreateCallFailed")
+        }
+    }
+
     pub fn streaming_started() -> Self {
         Self::streaming("MediaStreamingStarted", "subscriptionStarted")
     }
@@ -134,7 +141,10 @@ impl Callback {
 
     /// Tells whether nothing follows it.
     fn is_last(&self) -> bool {
-        matches!(self.kind, "CallDisconnected" | "AnswerFailed")
+        matches!(
+            self.kind,
+            "CallDisconnected" | "AnswerFailed" | "CreateCallFailed"
+        )
     }
 
     /// Returns the event as it is sent.

@@ -76,6 +76,31 @@ impl AcsCarrier {
     }
 }
 
+/// Picks up a call that ACS places, and returns what became of it.
+pub async fn pick_up(
+    line: FakeCall,
+    plan: CallPlan,
+    watch: &mut Watch<'_>,
+    stop: &CancellationToken,
+) -> CallOutcome {
+    let outcome = CallOutcome::new(Carrier::Acs, line.correlation().to_owned(), &plan);
+    let answered = line.status().borrow().answered.clone();
+    let mut call = Caller {
+        line,
+        plan,
+        watch,
+        stop,
+        rang: Instant::now(),
+        failure: None,
+        outcome,
+    };
+    match answered.and_then(|answered| answered.media) {
+        Some(media) => call.connect(&media).await,
+        None => call.listen().await,
+    }
+    call.end().await
+}
+
 /// A call while it lasts, from the caller's side.
 struct Caller<'a> {
     line: FakeCall,

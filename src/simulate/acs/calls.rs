@@ -171,7 +171,11 @@ impl Call {
             "callConnectionId": self.name.connection,
             "serverCallId": self.name.server_call,
             "correlationId": self.name.correlation,
-            "callConnectionState": if status.is_streaming { "connected" } else { "connecting" },
+            "callConnectionState": match (status.is_over(), status.is_streaming) {
+                (true, _) => "disconnected",
+                (false, true) => "connected",
+                (false, false) => "connecting",
+            },
             "callbackUri": answered.map(|answered| &answered.callback),
             "source": phone(&self.from),
             "targets": [phone(&self.to)],

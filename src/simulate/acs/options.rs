@@ -46,6 +46,10 @@ pub struct FakeAcsOptions {
     /// How long the fake ACS takes to answer, in milliseconds
     #[arg(long = "acs-slow-ms", value_name = "MS", default_value = "0", value_parser = millis)]
     pub slow: Duration,
+
+    /// Where it listens instead of where the connection string says.
+    #[arg(skip)]
+    pub listen: Option<SocketAddr>,
 }
 
 /// What goes wrong in a fake ACS.
@@ -83,6 +87,7 @@ impl Default for FakeAcsOptions {
             eventgrid_secret: EVENTGRID_SECRET.into(),
             faults: Vec::new(),
             slow: Duration::ZERO,
+            listen: None,
         }
     }
 }
@@ -116,6 +121,9 @@ impl FakeAcsOptions {
         let (Some(endpoint), Some(key)) = (endpoint, key) else {
             bail!("ACS_CONNECTION_STRING is not endpoint=http://127.0.0.1:PORT/;accesskey=BASE64");
         };
+        if let Some(listen) = self.listen {
+            return Ok(Resource { listen, key });
+        }
         let addresses = endpoint.socket_addrs(|| None).unwrap_or_default();
         let listen = addresses.into_iter().find(|it| it.ip().is_loopback());
         let listen = listen

@@ -9,7 +9,7 @@ use actix_web::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::calls::lock;
+use super::calls::{Media, lock};
 
 /// How many answers are kept for requests that come again.
 const MOST_ANSWERS: usize = 10_000;
@@ -20,6 +20,7 @@ const FIRST_VERSION: &str = "2025-05-15";
 /// What a request asks for; a call is named by its connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Operation {
+    Create,
     Answer,
     Reject,
     Redirect,
@@ -45,6 +46,15 @@ pub struct Answers(Mutex<Kept>);
 struct Kept {
     answers: HashMap<String, Answer>,
     oldest_first: VecDeque<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateBody {
+    pub targets: Vec<Phone>,
+    pub source_caller_id_number: PhoneValue,
+    pub callback_uri: String,
+    pub media_streaming_options: Option<MediaOptions>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +137,9 @@ pub struct PlayFile {
 impl Operation {
     pub fn read(method: &Method, path: &str) -> Option<Self> {
         let rest = path.strip_prefix("/calling/callConnections")?;
+        if (method, rest) == (&Method::POST, "") {
+            return Some(Self::Create);
+        }
         if let Some(action) = rest.strip_prefix(':') {
             return match (method, action) {
                 (&Method::POST, "answer") => Some(Self::Answer),
@@ -191,6 +204,16 @@ impl Answer {
 }
 
 impl AnswerBody {
+    /// Returns the media that is asked for, of a body without mistakes.
+    pub fn media(&self) -> Option<Media> {
+        let options = self.media_streaming_options.as_ref()?;
+        Some(Media {
+            url: options.transport_url.clone(),
+            rate: options.rate().expect("a mistake otherwise"),
+            bidirectional: options.enable_bidirectional && options.start_media_streaming,
+        })
+    }
+
     /// Returns what is wrong with it, if anything is.
     pub fn mistake(&self, version: &str) -> Option<&'static str> {
         let is = |url: &str, schemes: [&str; 2]| {
@@ -267,7 +290,8 @@ mod tests {
             (Method::POST, "/1b00-5580:play", Some(Operation::Play(id()))),
             (Method::GET, ":answer", None),
             (Method::POST, "/1b00-5580:sing", None),
-            (Method::POST, "", None),
+            (Method::POST, "", Some(Operation::Create)),
+            (Method::GET, "", None),
         ];
         for (method, rest, expected) in table {
             let path = format!("/calling/callConnections{rest}");

@@ -19,8 +19,9 @@ use tokio::time::sleep;
 use super::{
     Service,
     callback::Callback,
-    calls::{Answered, Call, Ender, Media, Turned},
+    calls::{Answered, Call, Ender, Turned},
     options::Fault,
+    placed::create,
     play::play,
     request::{
         Answer, AnswerBody, Operation, Phone, RedirectBody, RejectBody, TonesBody, TransferBody,
@@ -37,19 +38,37 @@ pub type Asked<T> = Result<T, Answer>;
 
 pub async fn serve(request: HttpRequest, body: Bytes, service: Data<Service>) -> HttpResponse {
     let service = service.into_inner();
-    let answer = match (request.method(), request.path()) {
+    match (request.method(), request.path()) {
         (&Method::GET, "/calling/.well-known/acsopenidconfiguration") => {
-            published(service.tokens.configuration(&service.base()))
+            shown(published(service.tokens.configuration(&service.base())))
         }
         // Entra's, of any of its tenants: with the same keys.
         (&Method::GET, path) if path.ends_with("/v2.0/.well-known/openid-configuration") => {
-            published(service.tokens.configuration(&service.base()))
+            shown(published(service.tokens.configuration(&service.base())))
         }
-        (&Method::GET, "/calling/keys") => published(service.tokens.published()),
-        _ => match obey(&service, &request, &body).await {
-            Ok(answer) | Err(answer) => answer,
+        (&Method::GET, "/calling/keys") => shown(published(service.tokens.published())),
+        _ => match proven(&service, &request, &body) {
+            Err(answer) => shown(answer),
+            Ok(asked) if asked.operation == Operation::Create => {
+                create(&service, &asked, &body).await
+            }
+            Ok(asked) => match obey(&service, &asked, &body).await {
+                Ok(answer) | Err(answer) => shown(answer),
+            },
         },
-    };
+    }
+}
+
+/// A request that is signed, that ACS knows, and that is not the same as one before.
+pub struct Proven {
+    pub operation: Operation,
+    pub version: String,
+    /// By what it is known again; empty without.
+    pub id: String,
+}
+
+/// Returns an answer as it is sent.
+pub fn shown(answer: Answer) -> HttpResponse {
     let mut response = HttpResponse::build(answer.status);
     if answer.status == StatusCode::TOO_MANY_REQUESTS {
         response.insert_header((RETRY_AFTER, "1"));
@@ -60,7 +79,8 @@ pub async fn serve(request: HttpRequest, body: Bytes, service: Data<Service>) ->
     }
 }
 
-async fn obey(service: &Arc<Service>, request: &HttpRequest, body: &[u8]) -> Asked<Answer> {
+/// Reads a request, or returns what it is refused with or was answered before.
+fn proven(service: &Service, request: &HttpRequest, body: &[u8]) -> Asked<Proven> {
     let header = |name| {
         let value = request.headers().get(name);
         value
@@ -96,9 +116,22 @@ async fn obey(service: &Arc<Service>, request: &HttpRequest, body: &[u8]) -> Ask
     let id = header("repeatability-request-id");
     if let Some(answer) = service.answers.find(id) {
         service.note("", Deed::Repeated);
-        return Ok(answer);
+        return Err(answer);
     }
-    let call = named(service, &operation, body)?;
+    Ok(Proven {
+        operation,
+        version,
+        id: id.to_owned(),
+    })
+}
+
+async fn obey(service: &Arc<Service>, asked: &Proven, body: &[u8]) -> Asked<Answer> {
+    let Proven {
+        operation,
+        version,
+        id,
+    } = asked;
+    let call = named(service, operation, body)?;
     let first = |fault| service.fails(fault) && call.trips(fault);
     if first(Fault::Throttle) {
         let status = StatusCode::TOO_MANY_REQUESTS;
@@ -108,7 +141,7 @@ async fn obey(service: &Arc<Service>, request: &HttpRequest, body: &[u8]) -> Ask
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return Err(Answer::error(status, "9999", "The service is unavailable."));
     }
-    let answer = match perform(service, &operation, &call, body, &version) {
+    let answer = match perform(service, operation, &call, body, version) {
         Ok(answer) | Err(answer) => answer,
     };
     if !id.is_empty() {
@@ -126,6 +159,7 @@ async fn obey(service: &Arc<Service>, request: &HttpRequest, body: &[u8]) -> Ask
 fn named(service: &Service, operation: &Operation, body: &[u8]) -> Asked<Arc<Call>> {
     let context;
     let name = match operation {
+        Operation::Create => return Err(Answer::not_found()), // It is about no call yet.
         Operation::Answer | Operation::Reject | Operation::Redirect => {
             let body: Value = read(body)?;
             context = body["incomingCallContext"]
@@ -151,6 +185,7 @@ fn perform(
     version: &str,
 ) -> Asked<Answer> {
     match operation {
+        Operation::Create => Err(Answer::not_found()),
         Operation::Answer => answer(service, call, &read(body)?, version),
         Operation::Reject => {
             let RejectBody { call_reject_reason } = read(body)?;
@@ -189,15 +224,10 @@ fn answer(
         let message = "The incoming call belongs to another resource.";
         return Err(Answer::error(StatusCode::FORBIDDEN, "7507", message));
     }
-    let media = body.media_streaming_options.as_ref().map(|options| Media {
-        url: options.transport_url.clone(),
-        rate: options.rate().expect("a mistake otherwise"),
-        bidirectional: options.enable_bidirectional && options.start_media_streaming,
-    });
     let answered = Answered {
         connection: call.name.connection.clone(),
         callback: body.callback_uri.clone(),
-        media,
+        media: body.media(),
     };
     let is_first = call.status.send_if_modified(|status| {
         let is_first = status.answered.is_none() && !status.is_over();
@@ -327,6 +357,6 @@ fn version(query: &str) -> Option<String> {
         .map(|(_, version)| version)
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Asked<T> {
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Asked<T> {
     serde_json::from_slice(body).map_err(|error| Answer::invalid(&error.to_string()))
 }

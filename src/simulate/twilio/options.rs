@@ -7,8 +7,8 @@ use rand::{Rng, RngExt};
 /// What a fake Twilio does besides calling the gateway.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FakeTwilioOptions {
-    /// Waits for calls that the gateway places, at this address (its `TWILIO_API_BASE`), and makes
-    /// none itself
+    /// Waits for calls that the gateway places, at this address (its `TWILIO_API_BASE`, or with
+    /// --carrier acs its ACS), and makes none itself
     #[arg(long = "answer", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 

@@ -180,7 +180,7 @@ fn failed(status: u16) -> HttpResponse {
 }
 
 /// An answer that breaks off: more is announced than ever comes.
-fn cut() -> HttpResponse {
+pub fn cut() -> HttpResponse {
     let broken = futures_util::stream::once(async {
         Err::<Bytes, _>(std::io::Error::other("the connection is cut"))
     });

@@ -86,6 +86,8 @@ pub enum StreamDetail {
 pub struct Outcome {
     pub code: Option<u16>,
     pub subcode: Option<u32>,
+    /// What the phone network said, by SIP's numbers.
+    pub sip: Option<u16>,
     /// Without what nobody may see.
     pub message: String,
 }
@@ -220,10 +222,14 @@ impl Kind {
 
 fn outcome(result: &Value) -> Outcome {
     let number = |name| result.get(name).and_then(Value::as_u64);
+    let sip = result.get("sipDetails").and_then(|sip| sip.get("code"));
     let message = text(result, "message", LONGEST_MESSAGE);
     Outcome {
         code: number("code").and_then(|code| code.try_into().ok()),
         subcode: number("subCode").and_then(|code| code.try_into().ok()),
+        sip: sip
+            .and_then(Value::as_u64)
+            .and_then(|code| code.try_into().ok()),
         message: message.map(tamed).unwrap_or_default(),
     }
 }

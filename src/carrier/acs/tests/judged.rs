@@ -155,7 +155,11 @@ async fn new_calls(acs: &CallAutomation) -> Asked {
             operation_context: "o",
             media,
         };
-        acs.create_call(&call, in_time()).await.unwrap();
+        let name = (
+            CallId::of(&"acs-1".to_owned().try_into().unwrap()),
+            since(30),
+        );
+        acs.create_call(name, &call, in_time()).await.unwrap();
         let given = json!({
             "to": to.reveal(),
             "from": from.reveal(),
