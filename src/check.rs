@@ -137,7 +137,7 @@ fn address(listen: SocketAddr) -> Finding {
     const ABOUT: &str = "LISTEN";
     match TcpListener::bind(listen) {
         Ok(_) => ok(ABOUT, format!("{listen} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_gateway(listen) => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_alive(listen) => {
             ok(ABOUT, format!("a gateway serves on {listen} already"))
         }
         Err(error) => error_in(
@@ -147,8 +147,8 @@ fn address(listen: SocketAddr) -> Finding {
     }
 }
 
-/// Tells whether a gateway answers at an address of this machine.
-fn is_gateway(listen: SocketAddr) -> bool {
+/// Tells whether a gateway answers at an address of this machine, within three seconds at most.
+pub fn is_alive(listen: SocketAddr) -> bool {
     let asked = || {
         let mut socket = TcpStream::connect_timeout(&listen, HEALTH_PATIENCE)?;
         socket.set_read_timeout(Some(HEALTH_PATIENCE))?;

@@ -57,7 +57,7 @@ pub use api::{
     ApiCommandError, KeysOptions, RecordsOptions, document::text as openapi, erase_records, keys,
 };
 pub use call::EndReason;
-pub use check::{Finding, Level, check};
+pub use check::{Finding, Level, check, is_alive};
 pub use config::{Config, ConfigError, FileError, LogFormat};
 pub use event::{EventsError, EventsOptions, run as events};
 pub use gateway::{Gateway, Running, StartError};

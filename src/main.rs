@@ -26,6 +26,8 @@ enum Command {
     Serve,
     /// Try the settings and what they name, without a call
     Check(CheckOptions),
+    /// Tell by the exit code whether the gateway with these settings is alive, for container health checks
+    Health,
     /// Serve with all defaults, while a few simulated callers talk
     Demo,
     /// Call a gateway without a phone
@@ -72,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Serve => Box::pin(serve()).await,
             Command::Check(options) => check(&options).await,
+            Command::Health => health(),
             Command::Demo => Box::pin(try_out()).await,
             Command::Simulate(options) => simulate(*options).await,
             Command::Slots(options) => slots(options).await,
@@ -194,6 +197,22 @@ async fn check(options: &CheckOptions) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// An image without a shell has nothing else to ask with.
+fn health() -> anyhow::Result<ExitCode> {
+    read_dotenv()?;
+    match Config::load(setting) {
+        Ok(config) if callgate::is_alive(config.listen) => Ok(ExitCode::SUCCESS),
+        Ok(config) => {
+            eprintln!("callgate: no gateway answers at {}", config.listen);
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => {
+            eprintln!("callgate: {error}");
+            Ok(ExitCode::from(78)) // EX_CONFIG of sysexits.h.
+        }
+    }
 }
 
 /// Takes the settings of `.env` in, where the environment has none.

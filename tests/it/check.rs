@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     gateway::{TestGateway, drained},
-    process::command,
+    process::{Program, command},
 };
 
 const SECRET: &str = "sk-canary-of-the-check";
@@ -195,4 +195,21 @@ async fn a_gateway_that_serves_already_is_no_mistake() {
     assert_eq!(code, Some(0), "{told}");
     line(&told, "ok       LISTEN: a gateway serves");
     gateway.finish().await;
+}
+
+#[tokio::test]
+async fn health_tells_by_its_exit_code_whether_the_gateway_is_alive() {
+    let directory = tempfile::tempdir().unwrap();
+    let health = async |listen: &str| {
+        let mut health: Command = command(&[("LISTEN", listen)], &directory);
+        let output = drained(health.arg("health").output()).await.unwrap();
+        output.status.code()
+    };
+    let mut gateway = Program::start(&[]).await;
+    let address = gateway.carrier.address.to_string();
+    assert_eq!(health(&address).await, Some(0));
+    assert_eq!(health("everywhere").await, Some(78));
+    gateway.terminate();
+    gateway.ended().await;
+    assert_eq!(health(&address).await, Some(1));
 }

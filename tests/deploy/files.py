@@ -1,0 +1,170 @@
+"""Holds the files of deploy/ and .github/ against what callgate reads and serves, and against each other."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import read
+import schemas
+
+# What comes after DRAIN_SECONDS: the goodbye, and writing down what is left.
+AFTER_DRAINING = 15
+PORT = 5050
+
+
+def mistakes_in(root):
+    """Every mistake, as a sentence that begins with the file or the way into production."""
+    found = []
+    for check in (
+        schemas.compose,
+        schemas.kubernetes,
+        schemas.ecs,
+        schemas.bicep,
+        schemas.bicep_parameters,
+        settings,
+        grace,
+        ports,
+        routes,
+        metrics,
+        toolchain,
+        image_context,
+        actions_are_pinned,
+        workflow_scripts,
+        compose_nginx,
+        redis_rights,
+        links,
+    ):
+        found += check(root)
+    return found
+
+
+def settings(root):
+    text = (root / ".env.example").read_text()
+    known = set(re.findall(r"^#([A-Z0-9_]+)=", text, re.MULTILINE))
+    # A secret's comment ends with the mark, on the line before it.
+    secret = set(re.findall(r"\(secret\)\n#([A-Z0-9_]+)=", text))
+    for deployment in read.all_of(root):
+        for name in deployment.environment:
+            of_file = name.removesuffix("_FILE")
+            if name not in known and not (name.endswith("_FILE") and of_file in secret):
+                yield f"{deployment.name}: callgate reads no {name}"
+
+
+def grace(root):
+    for deployment in read.all_of(root):
+        drain = int(deployment.environment["DRAIN_SECONDS"])
+        if deployment.grace < drain + AFTER_DRAINING:
+            yield f"{deployment.name}: killed after {deployment.grace} s, though it drains for {drain} s and says goodbye"
+        if deployment.name.startswith("ecs") and deployment.grace > 120:
+            yield f"{deployment.name}: Fargate waits 120 s at most"
+
+
+def ports(root):
+    for deployment in read.all_of(root):
+        for port in deployment.ports - {PORT}:
+            yield f"{deployment.name}: nobody listens on {port}"
+        listen = deployment.environment.get("LISTEN", f":{PORT}")
+        if not listen.endswith(f":{PORT}"):
+            yield f"{deployment.name}: it listens on {listen}"
+    if f"EXPOSE {PORT}" not in (root / "deploy/Dockerfile").read_text():
+        yield f"Dockerfile: {PORT} is not exposed"
+
+
+def routes(root):
+    served = re.findall(r'\b(?:get|post|options|delete)\("(/[^"]*)"', (root / "src/routes.rs").read_text())
+    for deployment in read.all_of(root):
+        for path in deployment.paths:
+            if not (path in served or path.endswith("/") and any(one.startswith(path) for one in served)):
+                yield f"{deployment.name}: there is no route {path}"
+
+
+def metrics(root):
+    told = set(re.findall(r"`([a-z_]+)`", (root / "CHANGELOG.md").read_text()))
+    named = set()
+    collector = read.read_yaml(root / "deploy/ecs/collector.yaml")[0]
+    scraped = collector["receivers"]["prometheus"]["config"]["scrape_configs"][0]
+    kept = set(scraped["metric_relabel_configs"][0]["regex"].split("|"))
+    for declaration in collector["exporters"]["awsemf"]["metric_declarations"]:
+        named |= {one.strip("^$") for one in declaration["metric_name_selectors"]}
+    alarms = (root / "deploy/ecs/alarms.yaml").read_text()
+    alarmed = set(re.findall(r"MetricName: ([a-z_]+)$", alarms, re.MULTILINE))
+    for name in alarmed - named:
+        yield f"alarms.yaml: the collector declares no {name}"
+    for name in named ^ kept:
+        yield f"collector.yaml: {name} is kept and not declared, or declared and not kept"
+    trigger = read.read_yaml(root / "deploy/kubernetes/scaler.yaml")[0]["spec"]["triggers"][0]
+    named |= set(re.findall(r"\(([a-z_]+)\{", trigger["metadata"]["query"]))
+    for name in named - told:
+        yield f"there is no metric {name}"
+
+
+def toolchain(root):
+    version = re.search(r'channel = "(.+)"', (root / "rust-toolchain.toml").read_text())[1]
+    for file in "deploy/Dockerfile", ".github/workflows/test.yml":
+        text = (root / file).read_text()
+        if set(re.findall(r"(?:rust:|RUSTUP_TOOLCHAIN=)(\d+\.\d+\.\d+)", text)) != {version}:
+            yield f"{file}: not Rust {version}, as rust-toolchain.toml says"
+
+
+def image_context(root):
+    """What the program includes has to be among what the image is built of."""
+    lines = (root / ".dockerignore").read_text().splitlines()
+    taken = {line[1:] for line in lines if line.startswith("!")}
+    for path in root.glob("src/**/*.rs"):
+        if "tests" in path.name or "tests" in path.parts:
+            continue
+        for name in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', path.read_text()):
+            included = (path.parent / name).resolve()
+            if included.relative_to(root.resolve()).parts[0] not in taken:
+                yield f".dockerignore: {path.name} includes {name}"
+    for name in taken:
+        if not (root / name).exists():
+            yield f".dockerignore: there is no {name}"
+
+
+def actions_are_pinned(root):
+    for path in (root / ".github/workflows").glob("*.yml"):
+        for action in re.findall(r"uses: (\S+)", path.read_text()):
+            if not re.fullmatch(r"\./\S+|\S+@[0-9a-f]{40}", action):
+                yield f"{path.name}: {action} can become another one"
+
+
+def workflow_scripts(root):
+    for path in (root / ".github/workflows").glob("*.yml"):
+        for job in read.read_yaml(path)[0]["jobs"].values():
+            for script in [step["run"] for step in job.get("steps", []) if "run" in step]:
+                # A name that somebody has chosen would be part of the script.
+                if "${{" in script:
+                    yield f"{path.name}: an expression within a script"
+                checked = subprocess.run(["shellcheck", "--shell=bash", "-"], input=script, capture_output=True, text=True, timeout=20)
+                if checked.returncode != 0:
+                    yield f"{path.name}: {checked.stdout}"
+
+
+def compose_nginx(root):
+    made = subprocess.run([root / "scripts/nginx-conf", "--compose"], check=True, capture_output=True, text=True, timeout=20)
+    if made.stdout != (root / "deploy/nginx.compose.conf").read_text():
+        yield "nginx.compose.conf: not what scripts/nginx-conf --compose makes of nginx.conf"
+
+
+def redis_rights(root):
+    """What callgate may do at Redis is told twice."""
+    rule = re.search(r"~calls:\* -@all \S.*$", (root / "README.md").read_text(), re.MULTILINE)[0]
+    if f'{rule}"' not in (root / "docs/deploy/compose.md").read_text():
+        yield "compose.md: its user of Redis has not the rights that the README names"
+
+
+def links(root):
+    pages = [root / "README.md", root / "ARCHITECTURE.md", root / "CONTRIBUTING.md", *root.glob("docs/**/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                yield f"{page.name}: {target} is not there"
+
+
+if __name__ == "__main__":
+    found = mistakes_in(Path(sys.argv[1]))
+    for mistake in found:
+        print(mistake, file=sys.stderr)
+    sys.exit(bool(found))

@@ -1,0 +1,64 @@
+"""A check that cannot fail is none: each finds what is wrong in a copy of the files."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import files
+import schemas
+
+ROOT = Path(__file__).parents[2]
+WRONG = [
+    (schemas.compose, "deploy/docker-compose.yml", "read_only: true", "readonly: true", "readonly"),
+    (schemas.kubernetes, "deploy/kubernetes/deployment.yaml", "failureThreshold: 60", "failures: 60", "failures"),
+    (schemas.kubernetes, "deploy/kubernetes/scaler.yaml", "query:", "queries:", "query"),
+    (schemas.ecs, "deploy/ecs/task-definition.json", '"stopTimeout": 120', '"stopTimeout": "120"', "stopTimeout"),
+    (schemas.ecs, "deploy/ecs/service.json", '"desiredCount"', '"count"', "count"),
+    (schemas.bicep, "deploy/azure/containerapp.bicep", "minReplicas: minReplicas", "least: minReplicas", "least"),
+    (schemas.bicep, "deploy/azure/containerapp.bicep", "'SELECT count(*) FROM calls WHERE rank < 90'", "90", "query"),
+    (schemas.bicep_parameters, "deploy/azure/staging.json", '"maxReplicas"', '"replicas"', "replicas"),
+    (files.settings, "deploy/kubernetes/config.yaml", "MAX_CONNECTIONS:", "MAX_SOCKETS:", "MAX_SOCKETS"),
+    (files.settings, "deploy/docker-compose.prod.yml", "OPS_TOKEN_FILE:", "LISTEN_FILE:", "LISTEN_FILE"),
+    (files.grace, "deploy/azure/containerapp.bicep", "graceSeconds - 20", "graceSeconds - 5", "600 s"),
+    (files.grace, "deploy/ecs/task-definition.json", '"stopTimeout": 120', '"stopTimeout": 121', "Fargate"),
+    (files.grace, "deploy/systemd/callgate.service", "TimeoutStopSec=320", "TimeoutStopSec=300", "systemd"),
+    (files.ports, "deploy/kubernetes/deployment.yaml", "containerPort: 5050", "containerPort: 5051", "5051"),
+    (files.routes, "deploy/azure/containerapp.bicep", "/health/ready", "/ready", "/ready"),
+    (files.routes, "deploy/kubernetes/ingress.yaml", "/twilio/media", "/media", "/media"),
+    (files.metrics, "deploy/ecs/alarms.yaml", "MetricName: events_dead", "MetricName: events_lost", "events_lost"),
+    (files.metrics, "deploy/kubernetes/scaler.yaml", "max(calls_active{", "max(calls_live{", "calls_live"),
+    (files.toolchain, "deploy/Dockerfile", "rust:1", "rust:2", "Dockerfile"),
+    (files.image_context, ".dockerignore", "!templates", "!docs", "templates"),
+    (files.actions_are_pinned, ".github/workflows/test.yml", "actions/checkout@3d3c42e5", "actions/checkout@v7#", "checkout"),
+    (files.workflow_scripts, ".github/workflows/roll-out.yml", '[[ $running = "$task" ]]', "[[ $running = $task ]", "roll-out.yml"),
+    (files.workflow_scripts, ".github/workflows/test.yml", "run: scripts/test", "run: scripts/test ${{ github.head_ref }}", "expression"),
+    (files.compose_nginx, "deploy/nginx.conf", "proxy_read_timeout 75s", "proxy_read_timeout 60s", "nginx.compose.conf"),
+    (files.redis_rights, "docs/deploy/compose.md", "+hgetall", "+hgetall +keys", "compose.md"),
+    (files.links, "docs/deploy.md", "(capacity.md)", "(capacities.md)", "capacities.md"),
+]
+
+
+def main():
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in "deploy", ".github", "scripts", "src", "templates", "migrations", "benches", "docs":
+            shutil.copytree(ROOT / name, copy / name)
+        for name in "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", ".env.example", ".dockerignore", "CHANGELOG.md", "rust-toolchain.toml", "Cargo.toml", "Cargo.lock", "build.rs":
+            shutil.copy(ROOT / name, copy / name)
+        for check, name, right, wrong, told in WRONG:
+            path = copy / name
+            text = path.read_text()
+            assert right in text, f"{name} has no {right}"
+            path.write_text(text.replace(right, wrong))
+            found = list(check(copy))
+            path.write_text(text)
+            if not any(told in mistake for mistake in found):
+                missed += 1
+                print(f"{check.__name__} does not see that {name} has {wrong}: {found}", file=sys.stderr)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()))
