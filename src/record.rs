@@ -8,6 +8,7 @@ mod lost;
 mod number;
 mod retention;
 mod row;
+mod traffic;
 mod writer;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use number::{KeptNumber, Numbers};
 pub use retention::sweep;
 pub use retention::{Doomed, PAUSE, erase_some};
 pub use row::{OVER, State};
+pub use traffic::{CampaignTraffic, traffic};
 pub use writer::{Recorder, Standing, Told, date};
 
 /// How long the tasks of records may take to end, once the last of them is written.

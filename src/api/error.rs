@@ -214,6 +214,10 @@ impl ApiError {
         }
     }
 
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }

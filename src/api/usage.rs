@@ -56,16 +56,16 @@ pub struct UsageReport {
 pub struct Used {
     /// A day of UTC.
     #[schema(format = Date)]
-    day: String,
-    campaign: String,
-    calls: i64,
+    pub day: String,
+    pub campaign: String,
+    pub calls: i64,
     /// Those of them that were refused.
-    refused: i64,
+    pub refused: i64,
     /// How long media was bridged.
-    minutes: f64,
-    tokens: Tokens,
+    pub minutes: f64,
+    pub tokens: Tokens,
     /// What agents cost, in millionths of the currency that the prices are in.
-    cost_micros: i64,
+    pub cost_micros: i64,
 }
 
 /// What agents have read and written.
@@ -92,7 +92,8 @@ pub async fn show(
     let Query(wanted) = asked.input;
     let (from, to) = wanted.times(Timestamp::now())?;
     let database = &gateway.api.asking(asked.key.tenant())?;
-    let usage = used(database, asked.key.tenant(), from, to, wanted.campaign).await?;
+    let tenant = Some(asked.key.tenant());
+    let usage = used(database, tenant, from, to, wanted.campaign).await?;
     if usage.len() > MOST_ROWS {
         let rule = format!("there are more than {MOST_ROWS} rows: ask for a shorter time");
         return Err(ApiError::field("from", rule));
@@ -140,9 +141,22 @@ impl FromFields for Wanted {
     }
 }
 
+/// Returns what all tenants' calls have used up, from the day (UTC) on that is `days` before today's;
+/// of more than 10,000 rows those of the latest days.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn used_by_all(database: &Database, days: i64) -> Result<Vec<Used>, DatabaseError> {
+    let now = Timestamp::now();
+    let first = (now.as_millisecond().div_euclid(DAY_MS) - days).saturating_mul(DAY_MS);
+    let from = Timestamp::from_millisecond(first).unwrap_or_default();
+    used(database, None, from, now, None).await
+}
+
+/// Returns what a tenant's calls have used up, or those of all of them.
 async fn used(
     database: &Database,
-    tenant: &Tenant,
+    tenant: Option<&Tenant>,
     from: Timestamp,
     to: Timestamp,
     campaign: Option<Name>,
@@ -160,14 +174,22 @@ async fn used(
         FROM calls c JOIN usage u ON u.call = c.call";
     let question = |select: &str| {
         let mut sql = Sql::new(select);
-        sql.push(" WHERE c.tenant = ")
-            .bind(tenant.as_str().to_owned());
+        let order = if let Some(tenant) = tenant {
+            sql.push(" WHERE c.tenant = ")
+                .bind(tenant.as_str().to_owned());
+            " GROUP BY 1, 2 ORDER BY 1, 2 LIMIT "
+        } else {
+            // By the day, which there is an index of.
+            sql.push(" WHERE c.rang_at / 86400000 >= ")
+                .bind(from.as_millisecond().div_euclid(DAY_MS));
+            " GROUP BY 1, 2 ORDER BY 1 DESC, 2 LIMIT "
+        };
         sql.push(" AND c.rang_at >= ").bind(from.as_millisecond());
         sql.push(" AND c.rang_at < ").bind(to.as_millisecond());
         if let Some(campaign) = &campaign {
             sql.push(" AND c.campaign = ").bind(campaign.to_string());
         }
-        sql.push(" GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ");
+        sql.push(order);
         sql.bind(i64::try_from(MOST_ROWS + 1).unwrap_or(i64::MAX));
         sql
     };
