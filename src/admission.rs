@@ -54,13 +54,13 @@ use crate::{
         ledger::Ledger,
         outage::Outage,
         store::{AgentUse, Store},
-        ticket::TicketKey,
+        ticket::{Ticket, TicketKey},
     },
     call::{CallId, CarrierCallId, EndReason},
     campaign::{Campaigns, Name},
     config::{Caps, StoreSettings},
     recent::Recent,
-    telemetry::CapacityMetrics,
+    telemetry::{CapacityMetrics, Condition},
 };
 
 pub use agents::AgentNews;
@@ -353,12 +353,20 @@ impl Admission {
         }
         let book = self.book();
         let trouble = book.outage.trouble();
-        self.metrics.stands(
-            book.siblings.replicas,
-            trouble == Some(Trouble::Gated),
-            trouble.is_some(),
-            book.outage.lasted(self.clock.elapsed()),
-        );
+        self.metrics.stands(Condition {
+            replicas: book.siblings.replicas.max(1),
+            expected: book.outage.expected(),
+            gated: trouble == Some(Trouble::Gated),
+            degraded: trouble.is_some(),
+            degraded_for: book.outage.lasted(self.clock.elapsed()),
+            clock_skew: self.clock.skew(),
+        });
+    }
+
+    /// Returns how long ago a ticket's call rang, or was picked up if we have placed it.
+    pub fn since_rang(&self, ticket: &Ticket) -> Duration {
+        let left = ticket.expires_at.saturating_sub(self.clock.shared());
+        SETUP.saturating_sub(Duration::from_millis(left))
     }
 
     /// Returns who else there is; whoever was last heard of long ago may have gone.

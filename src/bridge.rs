@@ -23,10 +23,13 @@ use crate::{
     media::MediaSocket,
     record::{Timeline, What},
     session::{Input, Interrupted, Output, Session},
-    telemetry::CallMetrics,
+    telemetry::{CallMetrics, Direction},
     tool::Workbench,
     transcode::Transcoder,
 };
+
+/// Of how many messages of audio one is timed.
+const TIMED_EACH: u32 = 50;
 
 /// An agent that is being connected, perhaps on another worker.
 pub type Arriving = oneshot::Receiver<Result<AgentSocket, AgentError>>;
@@ -45,6 +48,24 @@ pub struct Bridge<'a> {
     pub metrics: &'a CallMetrics,
     pub tools: Workbench<'a>,
     pub line: Line,
+    /// How long the call had rung when the time of its session began.
+    pub rang: Duration,
+    pub delays: Delays,
+}
+
+/// Times one message of audio in [`TIMED_EACH`] from when it was read, or due, to when it was
+/// written; the others cost an addition.
+#[derive(Default)]
+pub struct Delays {
+    to_agent: Stopwatch,
+    to_caller: Stopwatch,
+}
+
+#[derive(Default)]
+struct Stopwatch {
+    passed: u32,
+    /// When the message was read that is timed now.
+    since: Option<Duration>,
 }
 
 /// What turns one side's audio into the other's, where they encode it differently.
@@ -77,6 +98,16 @@ impl Line {
                 chunk: transcoder.convert(&chunk),
             },
             (input, _) => input,
+        }
+    }
+}
+
+impl Stopwatch {
+    fn pass(&mut self, at: Duration) {
+        self.passed += 1;
+        if self.passed == TIMED_EACH {
+            self.passed = 0;
+            self.since.get_or_insert(at);
         }
     }
 }
@@ -145,6 +176,12 @@ impl Bridge<'_> {
         if let Poll::Ready(reason) = self.carrier.poll_outbox(cx, at) {
             return Poll::Ready(Input::End(reason));
         }
+        if self.carrier.is_sent()
+            && let Some(since) = self.delays.to_caller.since.take()
+        {
+            let delay = self.carrier.now().saturating_sub(since);
+            self.metrics.delayed(Direction::ToCaller, delay);
+        }
         if let Poll::Ready(order) = Pin::new(&mut self.orders).poll(cx) {
             return Poll::Ready(Input::End(order.unwrap_or(EndReason::Stopped)));
         }
@@ -173,6 +210,12 @@ impl Bridge<'_> {
             AgentSeat::Taken(agent) => {
                 if let Poll::Ready(reason) = agent.poll_outbox(cx, at) {
                     return Poll::Ready(Input::End(reason));
+                }
+                if agent.is_sent()
+                    && let Some(since) = self.delays.to_agent.since.take()
+                {
+                    let delay = self.carrier.now().saturating_sub(since);
+                    self.metrics.delayed(Direction::ToAgent, delay);
                 }
                 if self.session.wants_agent() {
                     agent.poll_next(cx)
@@ -240,10 +283,12 @@ impl Bridge<'_> {
             match (output, agent) {
                 (Output::SendToAgent(chunk), Some(agent)) => {
                     self.metrics.frame_to_agent();
+                    self.delays.to_agent.pass(at);
                     agent.hear(&self.line.for_agent(chunk));
                 }
                 (Output::PlayToCaller(chunk), _) => {
                     self.metrics.frame_to_caller();
+                    self.delays.to_caller.pass(at);
                     self.carrier.play(&chunk);
                 }
                 (Output::MarkPlayback(mark), _) => self.carrier.mark(mark),
@@ -272,7 +317,7 @@ impl Bridge<'_> {
                     self.timeline.step(self.call, What::Said { who, text });
                 }
                 (Output::FirstWords, _) => {
-                    self.metrics.first_words(at);
+                    self.metrics.first_words(at, self.rang);
                     self.timeline.step(self.call, What::FirstWords);
                 }
                 (Output::Filled(hole), _) => self.metrics.filled(hole),

@@ -344,6 +344,15 @@ impl CallerId {
     pub fn masked(text: &str) -> Self {
         Self::Masked(Text::from(text))
     }
+
+    /// Returns the number or the address of whoever rings, unmasked, where it is known here.
+    pub fn whole(&self) -> Option<&str> {
+        match self {
+            Self::Number(number) => Some(number.reveal()),
+            Self::Address(text) => Some(text.reveal()),
+            Self::Withheld | Self::Masked(_) | Self::Other(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for CallerId {

@@ -163,6 +163,14 @@ impl ConnectionManager {
         self.lock().entries.iter().map(listed).collect()
     }
 
+    /// Returns who rings on each connection, unmasked, as far as it is known here.
+    pub fn whole_callers(&self) -> HashMap<ConnectionId, String> {
+        let inner = self.lock();
+        let entries = inner.entries.iter();
+        let whole = entries.filter_map(|(id, entry)| Some((*id, entry.caller.whole()?.to_owned())));
+        whole.collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -18,7 +18,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -55,6 +55,7 @@ use crate::{
     },
     guard::{GuardRules, GuardedClient},
     language::Language,
+    operator::outlook::{self, Outlook},
     outbound::{self, Outbound},
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
@@ -108,6 +109,10 @@ pub struct Gateway {
     /// Tasks that nobody waits for.
     chores: TaskTracker,
     draining: AtomicBool,
+    draining_since: OnceLock<Instant>,
+    /// How long draining may take.
+    drain: Duration,
+    pub(crate) outlook: Outlook,
     /// Is cancelled when the process is about to end: whoever speaks or waits hangs up then.
     pub(crate) stopping: CancellationToken,
     /// What is wrong with the slot store's server.
@@ -191,12 +196,7 @@ impl Gateway {
         let inherited = config.inherited();
         let draft = first_draft(&config, &inherited).await?;
         let file = config.campaigns;
-        let Config {
-            listen,
-            workers,
-            drain,
-            ..
-        } = config;
+        let (listen, workers, drain) = (config.listen, config.workers, config.drain);
         let metrics = Metrics::new();
         let listener =
             TcpListener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
@@ -263,6 +263,9 @@ impl Gateway {
             calls: TaskTracker::new(),
             chores: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            draining_since: OnceLock::new(),
+            drain,
+            outlook: Outlook::default(),
             stopping: CancellationToken::new(),
             store_flaws: Mutex::default(),
             warned: AtomicU64::new(0),
@@ -359,6 +362,12 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Returns for how long this replica has drained, if it does, and how long it may.
+    pub(crate) fn drains(&self) -> (Option<Duration>, Duration) {
+        let since = self.draining_since.get();
+        (since.map(Instant::elapsed), self.drain)
+    }
+
     pub(crate) fn calls(&self) -> &TaskTracker {
         &self.calls
     }
@@ -366,6 +375,16 @@ impl Gateway {
     /// Returns the tasks that nobody waits for.
     pub(crate) fn chores(&self) -> &TaskTracker {
         &self.chores
+    }
+
+    /// Returns how many tasks there are, by what they are for.
+    pub(crate) fn tasks(&self) -> [(&'static str, usize); 2] {
+        [("calls", self.calls.len()), ("chores", self.chores.len())]
+    }
+
+    /// Returns for how long this replica has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Tells whether to warn of a stranger: once a second, so that a flood of them does not
@@ -524,6 +543,7 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
     supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
     supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
+    supervisor.spawn(outlook::look_out(gateway.clone(), stop.clone()));
     (supervisor, stop)
 }
 

@@ -38,6 +38,7 @@ mod webhook;
 mod call;
 mod chunk;
 mod entra;
+mod forecast;
 mod guard;
 mod language;
 #[cfg(test)]

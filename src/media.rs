@@ -366,6 +366,11 @@ impl MediaSocket {
         Poll::Pending
     }
 
+    /// Tells whether everything has gone to the server that writes it.
+    pub fn is_sent(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Returns when [`MediaSocket::poll_outbox`] must be asked again.
     pub fn deadline(&self) -> Duration {
         let blocked = self

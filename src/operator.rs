@@ -2,7 +2,9 @@
 
 pub mod health;
 pub mod metrics;
+pub mod outlook;
 pub mod stats;
+pub mod summary;
 
 use std::future::{Ready, ready};
 

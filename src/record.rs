@@ -9,6 +9,7 @@ mod number;
 mod placed;
 mod retention;
 mod row;
+mod traffic;
 mod writer;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use number::{KeptNumber, Numbers};
 pub use retention::sweep;
 pub use retention::{Doomed, PAUSE, erase_some, take_duty};
 pub use row::{OVER, State};
+pub use traffic::{CampaignTraffic, traffic};
 pub use writer::{Recorder, Standing, Told, date};
 
 /// How long the tasks of records may take to end, once the last of them is written.

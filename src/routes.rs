@@ -24,7 +24,7 @@ use crate::{
     },
     bridge::call,
     gateway::{Gateway, make_token},
-    operator::{health, metrics, stats},
+    operator::{health, metrics, stats, summary},
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
@@ -90,6 +90,7 @@ pub fn all() -> Vec<Entry> {
         get("/stats", Operator, to(stats::stats)),
         get("/metrics", Operator, to(metrics::prometheus)),
         get("/metrics.json", Operator, to(metrics::json)),
+        get("/metrics/summary", Operator, to(summary::summary)),
         get("/v1/openapi.json", Public, to(document::serve)),
         get("/v1/calls", Key(CallsRead), to(calls::list)),
         post("/v1/calls", Key(CallsWrite), to(placing::place)),

@@ -5,8 +5,12 @@ mod capacity;
 mod events;
 mod metrics;
 mod offers;
+mod process;
 mod records;
 mod tools;
+
+#[cfg(test)]
+mod tests;
 
 use std::io::IsTerminal;
 
@@ -14,11 +18,12 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::config::LogFormat;
 
-pub use calls::{AgentMetrics, CallMetrics};
-pub use capacity::{CapacityMetrics, StoreOperation};
+pub use calls::{AgentMetrics, CallMetrics, Counted, Direction};
+pub use capacity::{CapacityMetrics, Condition, StoreOperation};
 pub use events::EventMetrics;
 pub use metrics::Metrics;
 pub use offers::OfferMetrics;
+pub use process::ProcessMetrics;
 pub use records::RecordMetrics;
 pub use tools::ToolMetrics;
 
@@ -42,4 +47,11 @@ pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
 /// Returns a histogram for what a caller waits for, in seconds.
 fn slow() -> Histogram {
     Histogram::new([0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0])
+}
+
+/// Returns a histogram for what nobody should notice, in seconds.
+fn instant() -> Histogram {
+    Histogram::new([
+        0.000_1, 0.000_25, 0.000_5, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.5,
+    ])
 }

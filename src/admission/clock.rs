@@ -50,6 +50,13 @@ impl Clock {
         self.local().saturating_add_signed(ahead)
     }
 
+    /// Returns what the machine's clock is ahead of the time that all replicas go by, in seconds.
+    pub fn skew(&self) -> f64 {
+        let machine = SystemTime::now().duration_since(UNIX_EPOCH);
+        let shared = Duration::from_millis(self.shared());
+        machine.unwrap_or_default().as_secs_f64() - shared.as_secs_f64()
+    }
+
     /// Takes over the store's time; tells whether it has jumped.
     pub fn set(&self, store: Millis) -> bool {
         let ahead = i128::from(store) - i128::from(self.local());

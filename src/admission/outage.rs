@@ -103,6 +103,11 @@ impl Outage {
         }
     }
 
+    /// Returns how many replicas the operator says there are.
+    pub fn expected(&self) -> u32 {
+        self.expected
+    }
+
     pub fn trouble(&self) -> Option<Kind> {
         self.trouble.as_ref().map(|trouble| trouble.kind)
     }

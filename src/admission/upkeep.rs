@@ -264,6 +264,7 @@ impl Admission {
         } else if jumped {
             // Leases have lapsed by its clock that were renewed in time by everybody else's.
             tracing::warn!("the slot store's clock has jumped: all calls are registered anew");
+            self.metrics.clock_jumped();
             outage.forgot(elapsed, ledger.held());
             self.nudged.notify_one();
         } else if outage.must_gate() && !outage.puts_up_gate() {

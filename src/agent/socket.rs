@@ -33,7 +33,7 @@ use crate::{
     record::Usage,
     session::{Input, Interrupted, ToolResult},
     spending::{Prices, Tokens},
-    telemetry::AgentMetrics,
+    telemetry::{AgentMetrics, Counted},
 };
 
 /// How long an agent may take none of our audio before the call ends.
@@ -56,6 +56,7 @@ pub struct AgentSocket {
     /// The caller's audio that found no room in the outbox.
     dropped: u64,
     metrics: AgentMetrics,
+    _counted: Counted,
     /// Tokens that the agent has used up, of all its calls.
     tokens: Arc<AtomicU32>,
     /// And in this one.
@@ -94,6 +95,7 @@ impl AgentSocket {
             blocked_since: None,
             garbled: 0,
             dropped: 0,
+            _counted: metrics.session(name.as_str()),
             metrics,
             tokens,
             spent: Tokens::default(),
@@ -238,6 +240,11 @@ impl AgentSocket {
             }
         }
         Poll::Pending
+    }
+
+    /// Tells whether everything has gone to the kernel.
+    pub fn is_sent(&self) -> bool {
+        !self.unsent
     }
 
     /// Returns when [`AgentSocket::poll_outbox`] must be asked again.

@@ -11,12 +11,15 @@ use actix_web::{
         header::{HeaderName, HeaderValue},
     },
     middleware::Next,
-    web::to,
+    web::{Data, to},
 };
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::api::{ApiError, Asked, Code, scope::Anything};
+use crate::{
+    api::{ApiError, Asked, Code, scope::Anything},
+    gateway::Gateway,
+};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over, in bytes.
@@ -74,6 +77,9 @@ pub async fn answering<B: MessageBody + 'static>(
     let mut response = match refused {
         None => response.map_into_left_body(),
         Some(refused) => {
+            if let Some(gateway) = response.request().app_data::<Data<Gateway>>() {
+                gateway.metrics.api_refused(refused.code().as_str());
+            }
             let answer = refused.answer(id.as_str());
             response.into_response(answer).map_into_right_body()
         }

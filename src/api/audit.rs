@@ -1,4 +1,4 @@
-//! Who has changed what.
+//! Who has changed what, and who has had whole numbers shown.
 //!
 //! Invariant: a change and its row are written together or not at all, where both are rows.
 
@@ -23,6 +23,8 @@ pub enum Action {
     PlaceCall,
     HangUp,
     ResendEvent,
+    /// Numbers were looked at as they are kept.
+    ShowNumbers,
 }
 
 /// One change, and who makes it.
@@ -47,6 +49,7 @@ impl Action {
             Self::PlaceCall => "calls.create",
             Self::HangUp => "calls.hang_up",
             Self::ResendEvent => "events.resend",
+            Self::ShowNumbers => "numbers.show",
         }
     }
 }

@@ -223,6 +223,10 @@ impl ApiError {
         Self::new(Code::InsufficientScope, message).with("needed_scope", needed.as_str())
     }
 
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }

@@ -56,16 +56,16 @@ pub struct UsageReport {
 pub struct Used {
     /// A day of UTC.
     #[schema(format = Date)]
-    day: String,
-    campaign: String,
-    calls: i64,
+    pub day: String,
+    pub campaign: String,
+    pub calls: i64,
     /// Those of them that were refused.
-    refused: i64,
+    pub refused: i64,
     /// How long media was bridged.
-    minutes: f64,
-    tokens: Tokens,
+    pub minutes: f64,
+    pub tokens: Tokens,
     /// What agents cost, in millionths of the currency that the prices are in.
-    cost_micros: i64,
+    pub cost_micros: i64,
 }
 
 /// What agents have read and written.
@@ -92,7 +92,8 @@ pub async fn show(
     let Query(wanted) = asked.input;
     let (from, to) = wanted.times(Timestamp::now())?;
     let database = &gateway.api.asking(asked.key.tenant())?;
-    let usage = used(database, asked.key.tenant(), from, to, wanted.campaign).await?;
+    let tenant = Some(asked.key.tenant());
+    let usage = used(database, tenant, from, to, wanted.campaign).await?;
     if usage.len() > MOST_ROWS {
         let rule = format!("there are more than {MOST_ROWS} rows: ask for a shorter time");
         return Err(ApiError::field("from", rule));
@@ -140,9 +141,22 @@ impl FromFields for Wanted {
     }
 }
 
+/// Returns what all tenants' calls have used up, from the day (UTC) on that is `days` before today's;
+/// of more than 10,000 rows those of the latest days.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn used_by_all(database: &Database, days: i64) -> Result<Vec<Used>, DatabaseError> {
+    let now = Timestamp::now();
+    let first = (now.as_millisecond().div_euclid(DAY_MS) - days).saturating_mul(DAY_MS);
+    let from = Timestamp::from_millisecond(first).unwrap_or_default();
+    used(database, None, from, now, None).await
+}
+
+/// Returns what a tenant's calls have used up, or those of all of them.
 async fn used(
     database: &Database,
-    tenant: &Tenant,
+    tenant: Option<&Tenant>,
     from: Timestamp,
     to: Timestamp,
     campaign: Option<Name>,
@@ -158,14 +172,28 @@ async fn used(
         CAST(SUM(u.audio_out) AS BIGINT) AS audio_out, \
         CAST(SUM(u.cost_micros) AS BIGINT) AS cost_micros \
         FROM calls c JOIN usage u ON u.call = c.call";
-    let (tenant, (first, end)) = (tenant.clone(), (from.as_millisecond(), to.as_millisecond()));
+    let (first, end) = (from.as_millisecond(), to.as_millisecond());
+    let tenant = tenant.cloned();
+    let mut days: Vec<i64> = (0..=MOST_DAYS)
+        .map(|day| first.saturating_add(day * DAY_MS))
+        .take_while(|begins| *begins < end)
+        .collect();
+    if tenant.is_none() {
+        days.reverse();
+    }
     let question = move |select: &str, begins: i64| {
         let mut sql = Sql::new(select);
-        sql.push(" WHERE c.tenant = ")
-            .bind(tenant.as_str().to_owned());
+        let until = end.min(begins.saturating_add(DAY_MS));
+        if let Some(tenant) = &tenant {
+            sql.push(" WHERE c.tenant = ")
+                .bind(tenant.as_str().to_owned());
+        } else {
+            // By the day, which there is an index of.
+            sql.push(" WHERE c.rang_at / 86400000 = ")
+                .bind(begins.div_euclid(DAY_MS));
+        }
         sql.push(" AND c.rang_at >= ").bind(begins);
-        sql.push(" AND c.rang_at < ")
-            .bind(end.min(begins.saturating_add(DAY_MS)));
+        sql.push(" AND c.rang_at < ").bind(until);
         if let Some(campaign) = &campaign {
             sql.push(" AND c.campaign = ").bind(campaign.to_string());
         }
@@ -175,9 +203,11 @@ async fn used(
     };
     let read = database.read(move |pool| async move {
         let mut rows = BTreeMap::new();
-        let mut begins = first;
         // Day by day: a question that nobody waits for any more ends between two of them.
-        while begins < end && rows.len() <= MOST_ROWS {
+        for begins in days {
+            if rows.len() > MOST_ROWS {
+                break;
+            }
             for row in question(calls, begins).read(&pool).await? {
                 let used: &mut Used = entry(&mut rows, &row)?;
                 used.calls = row.try_get("calls")?;
@@ -195,7 +225,6 @@ async fn used(
                 };
                 used.cost_micros = row.try_get("cost_micros")?;
             }
-            begins = begins.saturating_add(DAY_MS);
         }
         Ok(rows.into_values().collect())
     });

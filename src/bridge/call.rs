@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     admission::{ClaimError, Claimed, Onward},
-    bridge::{AgentSeat, Bridge, Line, Parted, call::lost::Life},
+    bridge::{AgentSeat, Bridge, Delays, Line, Parted, call::lost::Life},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
     chunk::Encoding,
@@ -52,6 +52,8 @@ struct Taken {
     claimed: Claimed,
     /// What its agent does otherwise, if it is not on its way here already.
     overrides: Overrides,
+    /// How long it had rung when it was claimed.
+    rang: Duration,
     place: Place,
 }
 
@@ -125,6 +127,7 @@ async fn claim(
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
+    let rang = gateway.admission.since_rang(&ticket);
     let overrides = if ticket.outbound && !gateway.is_ringing(&call) {
         overrides_of(gateway, claimed.call).await
     } else {
@@ -138,6 +141,7 @@ async fn claim(
         campaign,
         claimed,
         overrides,
+        rang,
         place,
     })
 }
@@ -244,6 +248,7 @@ async fn bridge(
         campaign,
         claimed,
         overrides,
+        rang,
         mut place,
     } = taken;
     let noted = claimed.caller.as_deref();
@@ -282,6 +287,11 @@ async fn bridge(
         agent: AgentSeat::Awaited(arriving),
         line: Line::default(),
         began: socket.began(),
+        rang: rang.saturating_sub(socket.now()),
+        counted: gateway
+            .metrics
+            .calls
+            .live(call.carrier().as_str(), campaign.id.as_str()),
         call,
         campaign,
         caller,
@@ -310,6 +320,8 @@ async fn live(
         agent,
         line,
         began,
+        rang,
+        counted,
     } = *life;
     let bridge = Bridge {
         call: &call,
@@ -323,6 +335,8 @@ async fn live(
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
         line,
+        rang,
+        delays: Delays::default(),
         tools: workbench(gateway, &campaign, &call, call_id, &caller, encoding),
     };
     let Parted {
@@ -355,6 +369,8 @@ async fn live(
         agent,
         line,
         began,
+        rang,
+        counted,
     });
     let (life, reason) = gateway.lost.keep(life, reason).await?;
     dismiss(gateway, &life.call, life.began.elapsed(), life.agent);
@@ -369,6 +385,7 @@ fn dismiss(
     agent: AgentSeat,
 ) {
     gateway.timeline.talked(call, lasted);
+    gateway.metrics.calls.lasted(lasted);
     if let AgentSeat::Taken(agent) = agent {
         gateway.timeline.used(call, agent.usage(lasted));
         let metrics = &gateway.metrics.calls;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{call::EndReason, gateway::Running};
 
@@ -24,6 +24,7 @@ impl Running {
     pub async fn drain(self, hurry: impl Future<Output = ()>) {
         let gateway = &self.gateway;
         gateway.draining.store(true, Ordering::Relaxed);
+        gateway.draining_since.get_or_init(Instant::now);
         let live = gateway.connections.count();
         tracing::info!(live, drain_seconds = self.drain.as_secs(), "draining");
         gateway.calls.close();

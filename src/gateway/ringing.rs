@@ -53,10 +53,12 @@ impl Gateway {
     ) -> Decision {
         let campaigns = self.campaigns.current();
         let ready = self.readiness(campaign);
+        let began = Instant::now();
         let admission = self
             .admission
             .admit(call, caller, campaign, &campaigns, &ready);
         let decision = admission.await;
+        self.metrics.decided(began.elapsed());
         let arrival = |agent: Option<&Name>, refused: Option<&Refusal>| Arrival {
             direction: Direction::Inbound,
             tenant: campaign.tenant.clone(),
@@ -166,12 +168,14 @@ impl Gateway {
         let began = Instant::now();
         let connected = agent.connect(campaign, encoding).await;
         match &connected {
-            Ok(_) => self.metrics.agent_ready(began.elapsed()),
+            Ok(_) => self
+                .metrics
+                .agent_ready(agent.name().as_str(), began.elapsed()),
             Err(error) => {
                 let reason = error.end_reason().as_str();
-                self.metrics.agent_failed(agent.kind().as_str(), reason);
                 let error = error as &dyn std::error::Error;
                 let agent = agent.name().as_str();
+                self.metrics.agent_failed(agent, reason);
                 tracing::warn!(error, reason, agent, "no agent for a call");
             }
         }

@@ -6,6 +6,7 @@ use actix_web::{
     App, HttpServer, dev::Server, dev::ServerHandle, middleware, rt::net::TcpStream, web,
 };
 use socket2::SockRef;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     gateway::{Gateway, StartError},
@@ -16,6 +17,9 @@ use crate::{
 const LOST_AFTER: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer, in bytes.
 const SEND_BUFFER: usize = 16 << 10;
+
+/// How often a worker is timed.
+const LAG_EVERY: Duration = Duration::from_millis(500);
 
 /// Serves `gateway` on `listener`, until the handle stops it.
 ///
@@ -28,6 +32,8 @@ pub fn serve(
 ) -> Result<(ServerHandle, Server), StartError> {
     let shared = web::Data::clone(gateway);
     let app = move || {
+        // Of the server's workers, so that draining does not wait for it.
+        shared.chores.spawn_local(watch_lag(shared.clone()));
         App::new()
             .app_data(web::Data::clone(&shared))
             .wrap(middleware::from_fn(routes::count))
@@ -53,6 +59,23 @@ pub fn serve(
         .map_err(StartError::Server)?
         .run();
     Ok((server.handle(), server))
+}
+
+/// Notes how late this worker comes to what is due, until the gateway stops: so late come its
+/// calls' frames, too.
+async fn watch_lag(gateway: web::Data<Gateway>) {
+    let stopping = gateway.stopping.clone();
+    loop {
+        let due = Instant::now() + LAG_EVERY;
+        if stopping
+            .run_until_cancelled(sleep_until(due))
+            .await
+            .is_none()
+        {
+            return;
+        }
+        gateway.metrics.process.lagged(due.elapsed());
+    }
 }
 
 /// Bounds what a peer that has gone, or reads no more, can hold of ours.

@@ -36,13 +36,8 @@ impl Numbers {
     }
 
     pub fn keep(&self, who: &CallerId) -> KeptNumber {
-        let whole = match who {
-            CallerId::Number(number) => Some(number.reveal()),
-            CallerId::Address(text) => Some(text.reveal()),
-            CallerId::Withheld | CallerId::Masked(_) | CallerId::Other(_) => None,
-        };
         KeptNumber {
-            found_by: whole.and_then(|whole| self.found_by(whole)),
+            found_by: who.whole().and_then(|whole| self.found_by(whole)),
             shown: who.to_string(),
         }
     }

@@ -22,9 +22,26 @@ pub struct CapacityMetrics {
     lost: Counter,
     over_cap: Counter,
     replicas: Gauge,
+    replicas_expected: Gauge,
     gate: Gauge,
     degraded: Gauge,
     degraded_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    clock_skew: Gauge<f64, std::sync::atomic::AtomicU64>,
+    clock_jumps: Counter,
+}
+
+/// How things stand between this replica and the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Condition {
+    /// Replicas that share the store, and how many the settings say there are.
+    pub replicas: u32,
+    pub expected: u32,
+    pub gated: bool,
+    pub degraded: bool,
+    /// For how long this replica has been without the store since its start.
+    pub degraded_for: Duration,
+    /// What this machine's clock is ahead of the store's, in seconds.
+    pub clock_skew: f64,
 }
 
 /// What the slot store is asked to do.
@@ -81,9 +98,12 @@ impl CapacityMetrics {
             lost: Counter::default(),
             over_cap: Counter::default(),
             replicas: Gauge::default(),
+            replicas_expected: Gauge::default(),
             gate: Gauge::default(),
             degraded: Gauge::default(),
             degraded_seconds: Gauge::default(),
+            clock_skew: Gauge::default(),
+            clock_jumps: Counter::default(),
         }
     }
 
@@ -140,6 +160,11 @@ impl CapacityMetrics {
             self.replicas.clone(),
         );
         r.register(
+            "replicas_expected",
+            "Replicas that there should be (EXPECTED_REPLICAS)",
+            self.replicas_expected.clone(),
+        );
+        r.register(
             "slot_store_gated",
             "1 while the store may not know all calls",
             self.gate.clone(),
@@ -153,6 +178,16 @@ impl CapacityMetrics {
             "slot_store_degraded_seconds",
             "For how long this replica has admitted without the store",
             self.degraded_seconds.clone(),
+        );
+        r.register(
+            "clock_skew_seconds",
+            "What this machine's clock is ahead of the slot store's",
+            self.clock_skew.clone(),
+        );
+        r.register(
+            "slot_store_clock_jumps",
+            "Times that the slot store's clock has jumped",
+            self.clock_jumps.clone(),
         );
     }
 
@@ -184,11 +219,18 @@ impl CapacityMetrics {
     }
 
     /// Sets how things stand, before they are shown.
-    pub fn stands(&self, replicas: u32, gated: bool, degraded: bool, for_so_long: Duration) {
-        self.replicas.set(replicas.into());
-        self.gate.set(gated.into());
-        self.degraded.set(degraded.into());
-        self.degraded_seconds.set(for_so_long.as_secs_f64());
+    pub fn stands(&self, condition: Condition) {
+        self.replicas.set(condition.replicas.into());
+        self.replicas_expected.set(condition.expected.into());
+        self.gate.set(condition.gated.into());
+        self.degraded.set(condition.degraded.into());
+        self.degraded_seconds
+            .set(condition.degraded_for.as_secs_f64());
+        self.clock_skew.set(condition.clock_skew);
+    }
+
+    pub fn clock_jumped(&self) {
+        self.clock_jumps.inc();
     }
 
     /// Sets what a scope holds, before it is shown.

@@ -1,6 +1,10 @@
 //! Every figure of this process.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -9,28 +13,35 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, RecordMetrics,
-    ToolMetrics, slow,
+    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, ProcessMetrics,
+    RecordMetrics, ToolMetrics, slow,
 };
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
     registry: Registry,
+    /// Held while gauges are set and read: who reads at the same time must not find them blank.
+    reading: Mutex<()>,
     requests: Family<RequestLabels, Counter>,
     webhooks: Family<EventLabels, Counter>,
+    /// Their sum, which is not shown beside them.
+    all_webhooks: Counter,
     calls_active: Gauge,
     calls_started: Counter,
     calls_refused: Counter,
     refusals: Family<RefusalLabels, Counter>,
     calls_ended: Family<EndLabels, Counter>,
     connections: Gauge,
+    most_connections: Gauge,
     panics: Counter,
     unsigned: Counter,
     keyless: Counter,
+    api_errors: Family<CodeLabels, Counter>,
     tickets_refused: Counter,
     webhook_seconds: Histogram,
-    agent_connect_seconds: Histogram,
-    agent_failures: Family<AgentLabels, Counter>,
+    admission_seconds: Histogram,
+    agent_connect_seconds: Family<AgentLabels, Histogram, fn() -> Histogram>,
+    agent_failures: Family<AgentFailureLabels, Counter>,
     pub calls: CallMetrics,
     pub agents: AgentMetrics,
     pub capacity: CapacityMetrics,
@@ -38,6 +49,7 @@ pub struct Metrics {
     pub records: RecordMetrics,
     pub events: EventMetrics,
     pub tools: ToolMetrics,
+    pub process: ProcessMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +63,11 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,29 +85,45 @@ struct EndLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AgentLabels {
-    agent: &'static str,
+    /// As many as the operator has named.
+    agent: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentFailureLabels {
+    agent: String,
     reason: &'static str,
 }
 
 impl Metrics {
     pub fn new() -> Self {
-        let quick = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0]);
+        // Up to where carriers give up: Twilio after 15 s.
+        let quick = || {
+            Histogram::new([
+                0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 15.0,
+            ])
+        };
         let mut metrics = Self {
             registry: Registry::default(),
+            reading: Mutex::default(),
             requests: Family::default(),
             webhooks: Family::default(),
+            all_webhooks: Counter::default(),
             calls_active: Gauge::default(),
             calls_started: Counter::default(),
             calls_refused: Counter::default(),
             refusals: Family::default(),
             calls_ended: Family::default(),
             connections: Gauge::default(),
+            most_connections: Gauge::default(),
             panics: Counter::default(),
             unsigned: Counter::default(),
             keyless: Counter::default(),
+            api_errors: Family::default(),
             tickets_refused: Counter::default(),
             webhook_seconds: quick(),
-            agent_connect_seconds: slow(),
+            admission_seconds: quick(),
+            agent_connect_seconds: Family::new_with_constructor(slow),
             agent_failures: Family::default(),
             calls: CallMetrics::new(),
             agents: AgentMetrics::default(),
@@ -99,6 +132,7 @@ impl Metrics {
             records: RecordMetrics::default(),
             events: EventMetrics::default(),
             tools: ToolMetrics::new(),
+            process: ProcessMetrics::new(),
         };
         metrics.register();
         metrics
@@ -143,6 +177,11 @@ impl Metrics {
             self.connections.clone(),
         );
         r.register(
+            "connections_max",
+            "Media sockets that this replica takes",
+            self.most_connections.clone(),
+        );
+        r.register(
             "call_panics",
             "Calls ended by a fault of callgate's own",
             self.panics.clone(),
@@ -158,6 +197,11 @@ impl Metrics {
             self.keyless.clone(),
         );
         r.register(
+            "api_errors",
+            "Requests to /v1 that were refused, by code",
+            self.api_errors.clone(),
+        );
+        r.register(
             "tickets_refused",
             "Media sockets whose ticket gave no right to a call",
             self.tickets_refused.clone(),
@@ -166,6 +210,11 @@ impl Metrics {
             "webhook_duration_seconds",
             "Time from a ringing call's webhook to its answer",
             self.webhook_seconds.clone(),
+        );
+        r.register(
+            "admission_seconds",
+            "Time that deciding about a ringing call took",
+            self.admission_seconds.clone(),
         );
         r.register(
             "agent_connect_seconds",
@@ -184,16 +233,29 @@ impl Metrics {
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);
+        self.process.register(r);
     }
 
-    /// Returns all figures in Prometheus' text format, the gauges as they are now.
-    pub fn text(&self, active_calls: u32, connections: usize) -> String {
-        self.calls_active.set(active_calls.into());
-        self.connections
-            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+    /// Returns all figures in Prometheus' text format, after `show` has set the gauges to what
+    /// they are now.
+    pub fn text(&self, show: impl FnOnce(&Self)) -> String {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        show(self);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes any text");
         text
+    }
+
+    /// Shows the calls that hold a slot.
+    pub fn active(&self, calls: u32) {
+        self.calls_active.set(calls.into());
+    }
+
+    /// Shows how many media sockets are open, and how many may be.
+    pub fn connected(&self, sockets: usize, most: usize) {
+        let shown = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.connections.set(shown(sockets));
+        self.most_connections.set(shown(most));
     }
 
     /// Counts a request by its route's pattern, never its raw path.
@@ -208,12 +270,18 @@ impl Metrics {
     }
 
     pub fn webhook(&self, event: &'static str) {
+        self.all_webhooks.inc();
         self.webhooks.get_or_create(&EventLabels { event }).inc();
     }
 
     /// Counts a request to `/v1` without a good key.
     pub fn keyless(&self) {
         self.keyless.inc();
+    }
+
+    /// Counts a request to `/v1` that was refused.
+    pub fn api_refused(&self, code: &'static str) {
+        self.api_errors.get_or_create(&CodeLabels { code }).inc();
     }
 
     pub fn unsigned(&self) {
@@ -226,6 +294,10 @@ impl Metrics {
 
     pub fn answered_webhook(&self, took: Duration) {
         self.webhook_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn decided(&self, took: Duration) {
+        self.admission_seconds.observe(took.as_secs_f64());
     }
 
     pub fn started(&self) {
@@ -251,14 +323,33 @@ impl Metrics {
         self.panics.inc();
     }
 
-    pub fn agent_ready(&self, took: Duration) {
-        self.agent_connect_seconds.observe(took.as_secs_f64());
+    pub fn agent_ready(&self, agent: &str, took: Duration) {
+        let agent = agent.to_owned();
+        self.agent_connect_seconds
+            .get_or_create(&AgentLabels { agent })
+            .observe(took.as_secs_f64());
     }
 
-    pub fn agent_failed(&self, agent: &'static str, reason: &'static str) {
+    pub fn agent_failed(&self, agent: &str, reason: &'static str) {
+        let agent = agent.to_owned();
         self.agent_failures
-            .get_or_create(&AgentLabels { agent, reason })
+            .get_or_create(&AgentFailureLabels { agent, reason })
             .inc();
+    }
+
+    /// Returns how many signed webhooks there were since the start, and unsigned requests.
+    pub fn webhook_totals(&self) -> (u64, u64) {
+        (self.all_webhooks.get(), self.unsigned.get())
+    }
+
+    /// Returns the name of every metric, also of those without a series: only its debugging text
+    /// tells them.
+    #[cfg(test)]
+    pub fn registered(&self) -> Vec<String> {
+        let text = format!("{:?}", self.registry);
+        let descriptors = text.split("Descriptor { name: \"").skip(1);
+        let names = descriptors.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()));
+        names.collect()
     }
 
     /// Returns calls started, and refused, since the start.

@@ -49,6 +49,7 @@ mod draining;
 mod events;
 mod leases;
 mod media_socket;
+mod metrics;
 mod operations;
 mod over_capacity;
 mod placed_by_acs;

@@ -12,7 +12,13 @@ use crate::{
 
 const OPS_TOKEN: &str = "an-operators-token";
 const READ_TOKEN: &str = "a-readers-own-token";
-const PAGES: [&str; 4] = ["/health/details", "/stats", "/metrics", "/metrics.json"];
+const PAGES: [&str; 5] = [
+    "/health/details",
+    "/stats",
+    "/metrics",
+    "/metrics.json",
+    "/metrics/summary",
+];
 const PUBLIC: [&str; 4] = [
     "/health",
     "/health/live",
@@ -73,6 +79,85 @@ async fn stats_list_every_connection_with_its_caller_masked() {
 }
 
 #[tokio::test]
+async fn whole_numbers_are_shown_to_who_may_act_and_leave_a_row() {
+    let settings = [("OPS_TOKEN", OPS_TOKEN), ("OPS_READ_TOKEN", READ_TOKEN)];
+    let gateway = TestGateway::with(&settings).await;
+    let call = gateway.ring().await.connected().await;
+    let ask = async |path: &str, token: &str| {
+        Reply::to(gateway.carrier.get(path).bearer_auth(token)).await
+    };
+    let audit = "SELECT actor, action, target FROM audit";
+    for (path, token, status, whole) in [
+        ("/stats", OPS_TOKEN, 200, false),
+        ("/stats?numbers=masked", OPS_TOKEN, 200, false),
+        ("/stats?numbers=all", OPS_TOKEN, 400, false),
+        ("/stats?numbers=whole", READ_TOKEN, 403, false),
+        ("/stats?numbers=whole", "nobody's", 401, false),
+    ] {
+        let reply = ask(path, token).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.body);
+        assert_eq!(reply.body.contains(CALLER), whole, "{path}: {}", reply.body);
+    }
+    assert_eq!(gateway.database.ask(audit).await, Vec::<String>::new());
+    let reply = ask("/stats?numbers=whole", OPS_TOKEN).await;
+    let stats: Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(stats["connections"][0]["caller_id"], CALLER);
+    let rows = gateway.database.ask(audit).await;
+    assert_eq!(rows, ["operator numbers.show 1 live callers"]);
+    call.hang_up().await;
+    gateway.drain(std::future::pending()).await;
+    gateway.is_gone().await;
+}
+
+#[tokio::test]
+async fn stats_tell_what_calls_need_and_cost() {
+    let gateway = TestGateway::with_slots(1).await;
+    let call = gateway.ring().await.connected().await;
+    gateway.ring().await.refused_as_busy();
+    call.hang_up().await;
+    let written =
+        "SELECT state, COUNT(*) FROM calls WHERE rank >= 90 GROUP BY state ORDER BY state";
+    eventually(async || gateway.database.ask(written).await == ["ended 1", "rejected_capacity 1"])
+        .await;
+    let stats = gateway.carrier.page("/stats").await;
+    let scopes = stats["forecast"]["scopes"].as_array().unwrap();
+    for (name, arrives) in [("global", true), ("tenant:default", true), ("setup", false)] {
+        let scope = scopes.iter().find(|it| it["scope"] == name).unwrap();
+        let need = &scope["need"];
+        assert_eq!(need.is_object(), arrives, "{scope}");
+        if arrives {
+            assert_eq!(
+                (&need["arrivals"], &need["refused"]),
+                (&json!(2), &json!(1))
+            );
+            assert!(need["cap_needed"].as_u64() >= Some(1), "{need}");
+        }
+        assert_eq!(scope["slope_per_minute"], Value::Null, "{scope}");
+    }
+    let days = stats["cost"]["days"].as_array().unwrap();
+    let calls = days.iter().map(|day| day["calls"].as_u64().unwrap());
+    assert_eq!(calls.sum::<u64>(), 1, "one was refused");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_summary_is_text_for_people_and_json_for_programs() {
+    let gateway = TestGateway::with_slots(1).await;
+    let call = gateway.ring().await.connected().await;
+    let text = Reply::to(gateway.carrier.get("/metrics/summary")).await;
+    assert!(text.kind.starts_with("text/plain"), "{}", text.kind);
+    assert!(text.body.contains("1 of 1 (all replicas)"), "{}", text.body);
+    let request = gateway.carrier.get("/metrics/summary");
+    let json = Reply::to(request.header("Accept", "application/json;q=0.9, */*")).await;
+    let summary: Value = serde_json::from_str(&json.body).unwrap();
+    for (name, value) in [("calls_active", 1), ("calls_started", 1), ("replicas", 1)] {
+        assert_eq!(summary[name], value, "{name}");
+    }
+    call.hang_up().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn metrics_have_the_names_that_alerts_are_made_of() {
     let gateway = TestGateway::with_slots(1).await;
     let call = gateway.ring().await.connected().await;
@@ -88,8 +173,12 @@ async fn metrics_have_the_names_that_alerts_are_made_of() {
         "calls_refused_total{scope=\"global\",reason=\"full\"} 1",
         "connections_active 1",
         "webhook_duration_seconds_count 2",
-        "agent_connect_seconds_count 1",
+        "agent_connect_seconds_count{agent=\"default\"} 1",
+        "agent_sessions{agent=\"default\"} 1",
+        "calls_live{carrier=\"twilio\",campaign=\"default\"} 1",
+        "admission_seconds_count 2",
         "first_words_seconds_count 1",
+        "first_audio_seconds_count 1",
         "# EOF",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");

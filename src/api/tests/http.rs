@@ -6,7 +6,11 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::*;
-use crate::record::unix_millis_i64;
+use crate::{
+    api::usage::used_by_all,
+    forecast::Measured,
+    record::{CampaignTraffic, traffic, unix_millis_i64},
+};
 
 #[tokio::test]
 async fn calls_are_listed_by_pages_and_filters() {
@@ -155,6 +159,44 @@ async fn usage_is_summed_up_by_day_and_campaign() {
     ];
     assert_eq!(rows, expected);
     assert_eq!(usage["usage"][0]["tokens"]["text_in"], 2);
+    api.end().await;
+}
+
+#[tokio::test]
+async fn operators_have_all_tenants_calls_summed_up() {
+    let api = TestApi::start(&[]).await;
+    let now = unix_millis_i64();
+    let day = 86_400_000;
+    for (name, tenant, at) in [
+        ("a", "acme", now),
+        ("b", "other", now),
+        ("c", "other", now - day),
+        ("d", "acme", now - 9 * day),
+    ] {
+        put_call(&api.database, name, tenant, at).await;
+    }
+    let used = used_by_all(&api.database, 6).await.unwrap();
+    let shown: Vec<_> = used
+        .iter()
+        .map(|it| (it.campaign.as_str(), it.calls, it.cost_micros))
+        .collect();
+    assert_eq!(shown, [("sales", 1, 7), ("sales", 2, 14)]);
+    let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+    let mut measured = traffic(&api.database, hour, day).await.unwrap();
+    measured.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+    // What rang and ended a day ago is not of the last hour.
+    let of_hour = Measured {
+        arrivals: 1,
+        refused: 0,
+        ended: 1,
+        held: Duration::from_secs(90),
+    };
+    let expected = ["acme", "other"].map(|tenant| CampaignTraffic {
+        tenant: tenant.to_owned(),
+        campaign: "sales".to_owned(),
+        measured: of_hour,
+    });
+    assert_eq!(measured, expected);
     api.end().await;
 }
 

@@ -19,6 +19,7 @@ use crate::{
     campaign::Campaign,
     connections::{ConnectionManager, Orders, Place},
     session::Session,
+    telemetry::Counted,
 };
 
 /// How long a call waits for another socket, and another socket for a call.
@@ -40,6 +41,9 @@ pub struct Life {
     pub line: Line,
     /// When its first socket opened, the time of the session's deadlines.
     pub began: Instant,
+    /// How long it had rung by then.
+    pub rang: Duration,
+    pub counted: Counted,
 }
 
 /// The calls that wait for another socket: each task that has one can be asked for it.
