@@ -15,14 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    agent::{AgentError, AgentSocket},
+    agent::{AgentError, AgentSocket, Health},
     call::{CallerId, CarrierCallId, EndReason},
     campaign::Name,
     chunk::Chunk,
-    connections::{ConnectionId, Orders},
+    connections::{ConnectionId, Orders, Pulse},
     media::MediaSocket,
-    record::{Timeline, What},
-    session::{Input, Interrupted, Output, Session},
+    record::{Impairment, Timeline, What},
+    session::{Input, Interrupted, Output, Session, Speaker},
     telemetry::CallMetrics,
     tool::Workbench,
     transcode::Transcoder,
@@ -43,8 +43,14 @@ pub struct Bridge<'a> {
     pub orders: Orders,
     pub timeline: &'a Timeline,
     pub metrics: &'a CallMetrics,
+    /// How the agent does.
+    pub health: &'a Health,
+    /// How the call does, for whoever watches.
+    pub pulse: &'a Pulse,
     pub tools: Workbench<'a>,
     pub line: Line,
+    /// The silence that was put where the carrier sent nothing.
+    pub filled: Duration,
 }
 
 /// What turns one side's audio into the other's, where they encode it differently.
@@ -123,6 +129,14 @@ impl Bridge<'_> {
         };
         self.metrics.frames_dropped(self.carrier.dropped());
         self.metrics.garbled_by_carrier(self.carrier.garbled());
+        let impairment = Impairment {
+            filled: self.filled,
+            dropped: self.carrier.dropped(),
+            garbled: self.carrier.garbled(),
+        };
+        if !impairment.is_none() {
+            self.timeline.step(self.call, What::Impaired(impairment));
+        }
         let destination = self.tools.destination();
         Parted {
             reason,
@@ -200,6 +214,7 @@ impl Bridge<'_> {
                     to_agent: Transcoder::between(carrier, agents),
                     to_carrier: Transcoder::between(agents, carrier),
                 };
+                let connected_in = agent.connected_in();
                 self.agent = AgentSeat::Taken(Box::new(agent));
                 tracing::info!(
                     "[connection_id={}] Connected to {} for caller_id={}",
@@ -207,7 +222,9 @@ impl Bridge<'_> {
                     self.agent_name,
                     self.caller,
                 );
-                self.timeline.step(self.call, What::AgentReady);
+                self.pulse.agent_is_there();
+                self.timeline
+                    .step(self.call, What::AgentReady { connected_in });
                 Input::AgentReady
             }
             Err(error) => {
@@ -240,10 +257,12 @@ impl Bridge<'_> {
             match (output, agent) {
                 (Output::SendToAgent(chunk), Some(agent)) => {
                     self.metrics.frame_to_agent();
+                    self.pulse.hears(Speaker::Caller, &chunk);
                     agent.hear(&self.line.for_agent(chunk));
                 }
                 (Output::PlayToCaller(chunk), _) => {
                     self.metrics.frame_to_caller();
+                    self.pulse.hears(Speaker::Agent, &chunk);
                     self.carrier.play(&chunk);
                 }
                 (Output::MarkPlayback(mark), _) => self.carrier.mark(mark),
@@ -269,13 +288,21 @@ impl Bridge<'_> {
                 (Output::TellAgentResult(result), Some(agent)) => agent.tell_result(&result),
                 (Output::Said { who, text }, _) => {
                     self.carrier.said(who, &text);
+                    if self.timeline.keeps_words() {
+                        self.pulse.said(who, &text);
+                    }
                     self.timeline.step(self.call, What::Said { who, text });
                 }
                 (Output::FirstWords, _) => {
                     self.metrics.first_words(at);
+                    self.health.spoke(at);
                     self.timeline.step(self.call, What::FirstWords);
                 }
-                (Output::Filled(hole), _) => self.metrics.filled(hole),
+                (Output::Turn(turn), _) => self.timeline.step(self.call, What::Turn(turn)),
+                (Output::Filled(hole), _) => {
+                    self.metrics.filled(hole);
+                    self.filled += hole;
+                }
                 (Output::End(reason), _) => return Some(reason),
                 // The session speaks to its agent only once there is one.
                 (

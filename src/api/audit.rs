@@ -20,6 +20,11 @@ pub enum Action {
     PlaceCall,
     HangUp,
     ResendEvent,
+    /// Numbers were looked at as they are kept.
+    ShowNumbers,
+    StopIntake,
+    ResumeIntake,
+    Drain,
 }
 
 /// One change, and who makes it.
@@ -44,6 +49,10 @@ impl Action {
             Self::PlaceCall => "calls.create",
             Self::HangUp => "calls.hang_up",
             Self::ResendEvent => "events.resend",
+            Self::ShowNumbers => "numbers.show",
+            Self::StopIntake => "intake.stop",
+            Self::ResumeIntake => "intake.resume",
+            Self::Drain => "replica.drain",
         }
     }
 }
@@ -70,6 +79,14 @@ impl Change {
             request_id: None,
             was: None,
             became: None,
+        }
+    }
+
+    /// By an operator who is known by more than that.
+    pub fn by_actor(actor: String, action: Action, target: &str) -> Self {
+        Self {
+            actor,
+            ..Self::by_operator(action, target)
         }
     }
 

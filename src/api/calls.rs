@@ -2,7 +2,7 @@
 //! are placed, and live ones are hung up.
 
 pub mod placing;
-mod stored;
+pub mod stored;
 
 use std::str::FromStr;
 
@@ -83,7 +83,7 @@ pub struct CallPage {
 }
 
 /// What is known of a call.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "the fields' names are the API's")]
 pub struct Call {
     #[schema(format = "uuid")]
@@ -134,7 +134,7 @@ pub struct CallTimeline {
 }
 
 /// One entry of a timeline.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Moment {
     #[schema(format = DateTime)]
     pub at: String,
@@ -160,7 +160,7 @@ pub struct Transcript {
 }
 
 /// One utterance.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Words {
     #[schema(format = DateTime)]
     pub at: String,
@@ -265,6 +265,12 @@ impl FromStr for Reason {
         } else {
             Err(())
         }
+    }
+}
+
+impl Reason {
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     chunk::Encoding,
     gateway::Gateway,
     outbound::Overrides,
-    record::{Arrival, Direction},
+    record::{Arrival, Direction, Seen},
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
@@ -56,7 +56,12 @@ impl Gateway {
         let admission = self
             .admission
             .admit(call, caller, campaign, &campaigns, &ready);
+        let began = Instant::now();
         let decision = admission.await;
+        let seen = Seen {
+            decided_in: began.elapsed(),
+            counts: self.admission.counts(campaign, &campaigns),
+        };
         let arrival = |agent: Option<&Name>, refused: Option<&Refusal>| Arrival {
             direction: Direction::Inbound,
             tenant: campaign.tenant.clone(),
@@ -65,6 +70,7 @@ impl Gateway {
             caller: caller.clone(),
             called: called.clone(),
             refused: refused.cloned(),
+            seen: Some(seen.clone()),
         };
         match &decision {
             Decision::Admit {
@@ -165,10 +171,15 @@ impl Gateway {
         let began = Instant::now();
         let connected = agent.connect(campaign, encoding).await;
         match &connected {
-            Ok(_) => self.metrics.agent_ready(began.elapsed()),
+            Ok(_) => {
+                let took = began.elapsed();
+                self.metrics.agent_ready(took);
+                agent.health().connected(took);
+            }
             Err(error) => {
                 let reason = error.end_reason().as_str();
                 self.metrics.agent_failed(agent.kind().as_str(), reason);
+                agent.health().failed(reason);
                 let error = error as &dyn std::error::Error;
                 let agent = agent.name().as_str();
                 tracing::warn!(error, reason, agent, "no agent for a call");

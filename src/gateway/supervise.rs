@@ -188,6 +188,7 @@ fn arrival_of(orphan: &Orphan) -> Option<Arrival> {
         caller: CallerId::masked(orphan.caller.as_deref().unwrap_or_default()),
         called: CallerId::masked("unknown"),
         refused: None,
+        seen: None,
     })
 }
 

@@ -77,7 +77,7 @@ pub async fn place(
     if let Err(unset) = &settings.twilio {
         return Err(Refused::Closed(unset.to_string()));
     }
-    if gateway.is_draining() {
+    if gateway.is_draining() || gateway.desk.stops_intake() {
         return Err(Refused::Unavailable { again_in: AWAY_FOR });
     }
     let pending = CarrierCallId::pending(Carrier::Twilio);

@@ -361,6 +361,7 @@ pub fn arrival(row: Option<&Row>, callee: &CallerId, campaign: &Campaign) -> Arr
         caller: row.map_or(CallerId::Withheld, |row| CallerId::read(&row.from)),
         called: callee.clone(),
         refused: None,
+        seen: None,
     }
 }
 

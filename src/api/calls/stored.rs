@@ -18,7 +18,8 @@ use crate::{
 /// How many steps, and how many utterances, of one call are shown at most.
 const MOST_MOMENTS: i64 = 5_000;
 
-const COLUMNS: &str = "call, carrier_call, carrier, direction, campaign, agent, caller, \
+/// The columns that [`read`] needs.
+pub const COLUMNS: &str = "call, carrier_call, carrier, direction, campaign, agent, caller, \
     caller_shown, called, called_shown, state, reason, blame, scope, metadata, rang_at, \
     connected_at, ended_at, talked_ms";
 
@@ -104,8 +105,7 @@ fn question(
         sql.push(" AND rang_at < ").bind(to.as_millisecond());
     }
     if let Some(after) = wanted.cursor {
-        sql.push(" AND (rang_at, call) < (").bind(after.rang_at);
-        sql.push(", ").bind(after.call.to_string()).push(")");
+        after.narrow(&mut sql);
     }
     sql.push(" ORDER BY rang_at DESC, call DESC LIMIT ");
     sql.bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
@@ -204,9 +204,16 @@ fn of_tenant(columns: &str, tenant: &Tenant, call: CallId) -> Sql {
 }
 
 /// When something happened; what happened in the same millisecond is ordered by its name.
-type When = (i64, String);
+pub type When = (i64, String);
 
-async fn steps(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Moment)>, bool), sqlx::Error> {
+/// Returns a call's steps in order, and whether there are more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn steps(
+    pool: &AnyPool,
+    call: CallId,
+) -> Result<(Vec<(When, Moment)>, bool), sqlx::Error> {
     let rows = of_call("step, at, what, details FROM steps", pool, call).await?;
     let is_cut = cut(&rows);
     let moments = rows.iter().map(|row| {
@@ -224,7 +231,14 @@ async fn steps(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Moment)>, boo
     Ok((moments.collect::<Result<_, sqlx::Error>>()?, is_cut))
 }
 
-async fn words(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Words)>, bool), sqlx::Error> {
+/// Returns what was said in a call in order, and whether there is more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn words(
+    pool: &AnyPool,
+    call: CallId,
+) -> Result<(Vec<(When, Words)>, bool), sqlx::Error> {
     let rows = of_call("step, at, who, text FROM words", pool, call).await?;
     let is_cut = cut(&rows);
     let words = rows.iter().map(|row| {
@@ -250,7 +264,11 @@ fn cut(rows: &[AnyRow]) -> bool {
     rows.len() >= usize::try_from(MOST_MOMENTS).unwrap_or(usize::MAX)
 }
 
-fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
+/// Reads a call, with numbers as `whole` as they are kept, or masked.
+///
+/// # Errors
+/// If the row has not [`COLUMNS`].
+pub fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let time = |column: &str| {
         let at: Option<i64> = row.try_get(column)?;
@@ -284,7 +302,11 @@ fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
 }
 
 impl Cursor {
-    fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
+    /// Returns where the page begins that follows a call.
+    ///
+    /// # Errors
+    /// If the row has not [`COLUMNS`].
+    pub fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let call: String = row.try_get("call")?;
         let call = call
             .parse()
@@ -293,6 +315,12 @@ impl Cursor {
             rang_at: row.try_get("rang_at")?,
             call,
         })
+    }
+
+    /// Adds that only what follows is wanted.
+    pub fn narrow(&self, sql: &mut Sql) {
+        sql.push(" AND (rang_at, call) < (").bind(self.rang_at);
+        sql.push(", ").bind(self.call.to_string()).push(")");
     }
 }
 
