@@ -12,6 +12,7 @@
 mod agents;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod board;
 mod claiming;
 mod clock;
 mod deciding;
@@ -57,13 +58,14 @@ use crate::{
         ticket::{Ticket, TicketKey},
     },
     call::{CallId, CarrierCallId, EndReason},
-    campaign::{Campaigns, Name},
+    campaign::{Campaign, Campaigns, Name},
     config::{Caps, StoreSettings},
     recent::Recent,
     telemetry::{CapacityMetrics, Condition},
 };
 
 pub use agents::AgentNews;
+pub use board::Wishes;
 pub use deciding::Readiness;
 pub use ending::{AT_ONCE, Due, Ended, Onward};
 pub use outage::Kind as Trouble;
@@ -123,6 +125,8 @@ pub enum Reason {
     Connections,
     /// The last replica that there is drains.
     Draining,
+    /// An operator has stopped the intake of calls.
+    IntakeStopped,
     /// The agent was dialed for as many calls within the last minute as it may be.
     Dials,
     /// The agent has used up its tokens of the last minute.
@@ -138,6 +142,7 @@ impl Reason {
             Self::Outage => "outage",
             Self::Connections => "connections",
             Self::Draining => "draining",
+            Self::IntakeStopped => "intake_stopped",
             Self::Dials => "dials",
             Self::Tokens => "tokens",
             Self::Resting => "resting",
@@ -154,6 +159,7 @@ impl FromStr for Reason {
             Self::Outage,
             Self::Connections,
             Self::Draining,
+            Self::IntakeStopped,
             Self::Dials,
             Self::Tokens,
             Self::Resting,
@@ -332,6 +338,17 @@ impl Admission {
                 (scope, used, cap)
             })
             .collect()
+    }
+
+    /// Returns what the scopes hold that a campaign's calls count in, as this replica last saw it,
+    /// and their caps.
+    pub fn counts(&self, campaign: &Campaign, campaigns: &Campaigns) -> Vec<(Scope, u32, u32)> {
+        let rooms = rooms::rooms(campaign, campaigns, &self.caps).into_iter();
+        let counts = rooms.map(|room| {
+            let used = self.used(&room.scope);
+            (room.scope, used, room.cap)
+        });
+        counts.collect()
     }
 
     /// Returns what this replica is called in the store.

@@ -4,6 +4,7 @@
 //! Invariant: no audio passes before the agent has confirmed its format.
 
 mod breaker;
+mod health;
 mod openai;
 pub mod parrot;
 mod socket;
@@ -23,7 +24,7 @@ use std::{
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::{
     Connector, client_async_tls_with_config,
     tungstenite::{self, ClientRequestBuilder, protocol::WebSocketConfig},
@@ -43,6 +44,7 @@ use crate::{
     telemetry::AgentMetrics,
 };
 
+pub use health::{AgentHealth, Health};
 #[cfg(feature = "bench")]
 pub use openai::append;
 pub use socket::AgentSocket;
@@ -129,6 +131,7 @@ pub struct Agent {
     /// Where tokens come from, if it wants any.
     entra: Option<Arc<Entra>>,
     breaker: Arc<Breaker>,
+    health: Arc<Health>,
     /// Tokens that nobody has been told of.
     tokens: Arc<AtomicU32>,
     metrics: AgentMetrics,
@@ -200,6 +203,7 @@ impl Agents {
             let tokens = known.map(|known| Arc::clone(&known.tokens));
             let known = known.filter(|known| known.settings == settings);
             let breaker = known.map(|known| Arc::clone(&known.breaker));
+            let health = known.map(|known| Arc::clone(&known.health));
             let url = match (settings.kind, parrot) {
                 (AgentKind::Parrot, Some(parrot)) => parrot.clone(),
                 (
@@ -224,6 +228,7 @@ impl Agents {
                 entra,
                 settings,
                 breaker: breaker.unwrap_or_default(),
+                health: health.unwrap_or_default(),
                 tokens: tokens.unwrap_or_default(),
                 metrics: metrics.clone(),
             })
@@ -282,6 +287,7 @@ impl Agent {
             tls: Arc::clone(&self.tls),
             entra: self.entra.clone(),
             breaker: Arc::clone(&self.breaker),
+            health: Arc::clone(&self.health),
             tokens: Arc::clone(&self.tokens),
             metrics: self.metrics.clone(),
         }
@@ -294,6 +300,11 @@ impl Agent {
 
     pub fn kind(&self) -> AgentKind {
         self.settings.kind
+    }
+
+    /// Returns what it was like in its last calls here.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Tells whether it failed so often of late that it is left alone.
@@ -343,8 +354,10 @@ impl Agent {
         if !self.breaker.may_try() {
             return Err(AgentError::Resting);
         }
+        let began = Instant::now();
         let connected = timeout(BUDGET, self.try_twice(campaign, encoding)).await;
         let connected = connected.unwrap_or(Err(AgentError::TooSlow));
+        let connected = connected.map(|agent| agent.took(began.elapsed()));
         self.breaker.record(connected.is_ok());
         connected
     }

@@ -32,7 +32,7 @@ pub mod tests;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{failures::Failures, keyring::Keyring, turns::Turns},
+    api::{keyring::Keyring, turns::Turns},
     record::Database,
 };
 
@@ -41,6 +41,7 @@ pub use asked::{Asked, Input, Json, OfCall, OfEvent, Once, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
 pub use error::{ApiError, Code};
+pub use failures::Failures;
 pub use fields::{Fields, FromFields};
 pub use key::{ApiKey, KeyId, Tenant};
 pub use scope::Scope;

@@ -15,14 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    agent::{AgentError, AgentSocket},
+    agent::{AgentError, AgentSocket, Health},
     call::{CallerId, CarrierCallId, EndReason},
     campaign::Name,
     chunk::Chunk,
-    connections::{ConnectionId, Orders},
+    connections::{ConnectionId, Orders, Pulse},
     media::MediaSocket,
-    record::{Timeline, What},
-    session::{Input, Interrupted, Output, Session},
+    record::{Impairment, Timeline, What},
+    session::{Input, Interrupted, Output, Session, Speaker},
     telemetry::{CallMetrics, Direction},
     tool::Workbench,
     transcode::Transcoder,
@@ -46,11 +46,17 @@ pub struct Bridge<'a> {
     pub orders: Orders,
     pub timeline: &'a Timeline,
     pub metrics: &'a CallMetrics,
+    /// How the agent does.
+    pub health: &'a Health,
+    /// How the call does, for whoever watches.
+    pub pulse: &'a Pulse,
     pub tools: Workbench<'a>,
     pub line: Line,
     /// How long the call had rung when the time of its session began.
     pub rang: Duration,
     pub delays: Delays,
+    /// The silence that was put where the carrier sent nothing.
+    pub filled: Duration,
 }
 
 /// Times one message of audio in [`TIMED_EACH`] from when it was read, or due, to when it was
@@ -154,6 +160,14 @@ impl Bridge<'_> {
         };
         self.metrics.frames_dropped(self.carrier.dropped());
         self.metrics.garbled_by_carrier(self.carrier.garbled());
+        let impairment = Impairment {
+            filled: self.filled,
+            dropped: self.carrier.dropped(),
+            garbled: self.carrier.garbled(),
+        };
+        if !impairment.is_none() {
+            self.timeline.step(self.call, What::Impaired(impairment));
+        }
         let destination = self.tools.destination();
         Parted {
             reason,
@@ -243,6 +257,7 @@ impl Bridge<'_> {
                     to_agent: Transcoder::between(carrier, agents),
                     to_carrier: Transcoder::between(agents, carrier),
                 };
+                let connected_in = agent.connected_in();
                 self.agent = AgentSeat::Taken(Box::new(agent));
                 tracing::info!(
                     "[connection_id={}] Connected to {} for caller_id={}",
@@ -250,7 +265,9 @@ impl Bridge<'_> {
                     self.agent_name,
                     self.caller,
                 );
-                self.timeline.step(self.call, What::AgentReady);
+                self.pulse.agent_is_there();
+                self.timeline
+                    .step(self.call, What::AgentReady { connected_in });
                 Input::AgentReady
             }
             Err(error) => {
@@ -284,11 +301,13 @@ impl Bridge<'_> {
                 (Output::SendToAgent(chunk), Some(agent)) => {
                     self.metrics.frame_to_agent();
                     self.delays.to_agent.pass(at);
+                    self.pulse.hears(Speaker::Caller, &chunk);
                     agent.hear(&self.line.for_agent(chunk));
                 }
                 (Output::PlayToCaller(chunk), _) => {
                     self.metrics.frame_to_caller();
                     self.delays.to_caller.pass(at);
+                    self.pulse.hears(Speaker::Agent, &chunk);
                     self.carrier.play(&chunk);
                 }
                 (Output::MarkPlayback(mark), _) => self.carrier.mark(mark),
@@ -314,13 +333,21 @@ impl Bridge<'_> {
                 (Output::TellAgentResult(result), Some(agent)) => agent.tell_result(&result),
                 (Output::Said { who, text }, _) => {
                     self.carrier.said(who, &text);
+                    if self.timeline.keeps_words() {
+                        self.pulse.said(who, &text);
+                    }
                     self.timeline.step(self.call, What::Said { who, text });
                 }
                 (Output::FirstWords, _) => {
                     self.metrics.first_words(at, self.rang);
+                    self.health.spoke(at);
                     self.timeline.step(self.call, What::FirstWords);
                 }
-                (Output::Filled(hole), _) => self.metrics.filled(hole),
+                (Output::Turn(turn), _) => self.timeline.step(self.call, What::Turn(turn)),
+                (Output::Filled(hole), _) => {
+                    self.metrics.filled(hole);
+                    self.filled += hole;
+                }
                 (Output::End(reason), _) => return Some(reason),
                 // The session speaks to its agent only once there is one.
                 (

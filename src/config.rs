@@ -106,6 +106,8 @@ pub struct OperatorSettings {
     pub token: Option<SecretString>,
     /// `OPS_READ_TOKEN`: sees, but changes nothing.
     pub read_token: Option<SecretString>,
+    /// Whether browsers keep a login for https only: in production.
+    pub https_only: bool,
 }
 
 impl Config {
@@ -204,6 +206,7 @@ impl OperatorSettings {
         let settings = Self {
             token: long_secret(read, "OPS_TOKEN"),
             read_token: long_secret(read, "OPS_READ_TOKEN"),
+            https_only: production,
         };
         if production && settings.token.is_none() {
             let rule = "not set (in production operators' pages must not be open)";

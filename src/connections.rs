@@ -1,10 +1,15 @@
 //! This replica's live connections. An entry holds its call's slot: removing it gives the slot
 //! back.
 
+mod pulse;
+
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -14,8 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     admission::{Slot, SlotId},
-    call::{CallerId, Carrier, CarrierCallId, EndReason},
+    call::{CallId, CallerId, Carrier, CarrierCallId, EndReason},
+    campaign::Name,
 };
+
+pub use pulse::{Pulse, Reading};
 
 /// The name of one media socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -27,6 +35,8 @@ pub struct ConnectionId(Uuid);
 pub struct ConnectionManager {
     most: usize,
     inner: Mutex<Inner>,
+    /// Whether somebody watches.
+    watched: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +49,11 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     call: CarrierCallId,
+    call_id: CallId,
+    campaign: Name,
     caller: CallerId,
     connected_at: Timestamp,
+    pulse: Arc<Pulse>,
     /// Dropping the entry gives it back.
     slot: Slot,
     order: Option<oneshot::Sender<EndReason>>,
@@ -52,7 +65,25 @@ struct Entry {
 pub struct Place {
     id: ConnectionId,
     opened: Instant,
+    pulse: Arc<Pulse>,
     manager: Arc<ConnectionManager>,
+}
+
+/// What call a socket has brought.
+#[derive(Debug, Clone)]
+pub struct Brought {
+    pub call: CarrierCallId,
+    pub call_id: CallId,
+    pub campaign: Name,
+    pub caller: CallerId,
+}
+
+/// A live call as it is at the moment.
+#[derive(Debug)]
+pub struct Live {
+    pub brought: Brought,
+    pub connected_at: Timestamp,
+    pub reading: Reading,
 }
 
 /// Completes with the reason for which a live call must end.
@@ -74,6 +105,7 @@ impl ConnectionManager {
         Arc::new(Self {
             most: usize::try_from(most).unwrap_or(usize::MAX),
             inner: Mutex::default(),
+            watched: Arc::default(),
         })
     }
 
@@ -90,6 +122,7 @@ impl ConnectionManager {
         Some(Place {
             id,
             opened: Instant::now(),
+            pulse: Arc::new(Pulse::new(Arc::clone(&self.watched))),
             manager: Arc::clone(self),
         })
     }
@@ -171,6 +204,29 @@ impl ConnectionManager {
         whole.collect()
     }
 
+    /// Has live calls show what they are like, or not.
+    pub fn watch(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Returns the live calls that have been here longest, as they are at the moment.
+    pub fn live(&self, most: usize) -> Vec<Live> {
+        let live = |entry: &Entry| Live {
+            brought: Brought {
+                call: entry.call.clone(),
+                call_id: entry.call_id,
+                campaign: entry.campaign.clone(),
+                caller: entry.caller.clone(),
+            },
+            connected_at: entry.connected_at,
+            reading: entry.pulse.read(),
+        };
+        let mut all: Vec<Live> = self.lock().entries.values().map(live).collect();
+        all.sort_by_key(|live| live.connected_at);
+        all.truncate(most);
+        all
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,8 +237,19 @@ impl Place {
         self.id
     }
 
+    /// Returns where the socket's call shows what it is like.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
     /// Enters the call that the socket has brought; from here on the entry holds its slot.
-    pub fn enter(&mut self, call: CarrierCallId, caller: CallerId, slot: Slot) -> Orders {
+    pub fn enter(&mut self, brought: Brought, slot: Slot) -> Orders {
+        let Brought {
+            call,
+            call_id,
+            campaign,
+            caller,
+        } = brought;
         let (order, orders) = oneshot::channel();
         let mut inner = self.manager.lock();
         let line = format!(
@@ -196,8 +263,11 @@ impl Place {
             self.id,
             Entry {
                 call,
+                call_id,
+                campaign,
                 caller,
                 connected_at: Timestamp::now(),
+                pulse: Arc::clone(&self.pulse),
                 slot,
                 order: Some(order),
             },

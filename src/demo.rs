@@ -61,7 +61,7 @@ pub async fn run(stop: CancellationToken) -> anyhow::Result<()> {
         "callgate answers at http://{address}, with room for {CAP} calls and a parrot as agent."
     );
     println!(
-        "Look at  http://{address}/health/details  /stats  /metrics  while {} callers talk.",
+        "Look at  http://{address}/dashboard  /health/details  /stats  /metrics  while {} callers talk.",
         CALLERS.len()
     );
     println!("Ctrl-C ends it.\n");

@@ -55,7 +55,10 @@ use crate::{
     },
     guard::{GuardRules, GuardedClient},
     language::Language,
-    operator::outlook::{self, Outlook},
+    operator::{
+        Desk, look_out,
+        outlook::{self, Outlook},
+    },
     outbound::{self, Outbound},
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
@@ -75,6 +78,7 @@ pub struct Gateway {
     pub(crate) public: PublicUrls,
     pub(crate) twilio: TwilioSettings,
     pub(crate) operator: OperatorSettings,
+    pub(crate) desk: Desk,
     pub(crate) campaigns: CampaignBook,
     /// `None` where ACS is closed.
     pub(crate) acs: Option<Acs>,
@@ -214,7 +218,6 @@ impl Gateway {
         let guarded = GuardedClient::new(&inherited.guard).map_err(StartError::Carrier)?;
         let mut parrot = None;
         draft.start_parrot(&mut parrot).await?;
-        let agents = metrics.agents.clone();
         let (admission, to_free) = Admission::new(
             config.caps.clone(),
             &config.store,
@@ -222,7 +225,7 @@ impl Gateway {
             metrics.capacity.clone(),
         )
         .map_err(StartError::Store)?;
-        let campaigns = CampaignBook::new(file, inherited, agents, draft, parrot);
+        let campaigns = CampaignBook::new(file, inherited, metrics.agents.clone(), draft, parrot);
         let keeping = keep_records(
             &config.records,
             (&config.guard, config.events.schedule),
@@ -241,6 +244,7 @@ impl Gateway {
             web_seats: WebSeats::default(),
             seal: Seal::new(config.ticket_secret.as_ref()),
             operator: config.operator,
+            desk: Desk::new(),
             templates,
             admission,
             connections: ConnectionManager::new(config.caps.connections),
@@ -413,9 +417,12 @@ impl Gateway {
         }
     }
 
-    /// Returns why nobody would take another call's media, if that is so: neither this replica nor
-    /// one that shares its store.
+    /// Returns why no call may come in, if that is so: an operator wants it, or nobody would take
+    /// its media, neither this replica nor one that shares its store.
     pub(crate) fn closed(&self) -> Option<Reason> {
+        if self.desk.stops_intake() {
+            return Some(Reason::IntakeStopped);
+        }
         let siblings = self.admission.siblings();
         match self.free_places() {
             None => (siblings.open == 0).then_some(Reason::Draining),
@@ -506,6 +513,11 @@ impl Running {
         self.address
     }
 
+    /// Completes when an operator wants this replica to drain.
+    pub async fn drain_wanted(&self) {
+        self.gateway.desk.drains.cancelled().await;
+    }
+
     /// Reads the campaign file again: what it says applies to new calls, unless it has mistakes.
     pub async fn reload_campaigns(&self) {
         self.gateway.campaigns.reload().await;
@@ -541,6 +553,7 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(settle_debts(gateway.clone(), stop.clone()));
     supervisor.spawn(watch_campaigns(gateway.clone(), stop.clone()));
     supervisor.spawn(note_uses(gateway.clone(), stop.clone()));
+    supervisor.spawn(look_out(gateway.clone(), stop.clone()));
     supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
     supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
     supervisor.spawn(outlook::look_out(gateway.clone(), stop.clone()));

@@ -164,6 +164,7 @@ async fn serve() -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         () = first => {}
+        () = running.drain_wanted() => {}
         () = reload_at(reload.as_mut(), &running) => {}
     }
     running.drain(second).await;

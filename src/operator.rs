@@ -1,10 +1,21 @@
 //! What operators see, and who is one.
 
+pub mod action;
+pub mod calls;
+pub mod dashboard;
+mod desk;
 pub mod health;
+mod history;
+pub mod login;
 pub mod metrics;
 pub mod outlook;
+pub mod page;
+mod plot;
+mod snapshot;
 pub mod stats;
 pub mod summary;
+mod view;
+mod warning;
 
 use std::future::{Ready, ready};
 
@@ -18,11 +29,29 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use crate::gateway::Gateway;
+use crate::{
+    config::OperatorSettings,
+    gateway::Gateway,
+    operator::login::{Login, LoginId},
+};
+
+pub use desk::{Desk, look_out};
 
 /// Whoever may look at operators' pages; there is no other way to get one.
 pub struct Operator {
     may_change: bool,
+    by: By,
+}
+
+/// How an operator has come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// With a token in the request.
+    Bearer,
+    /// With a token in the login form, some time before.
+    Login(LoginId),
+    /// From this machine, where no token is set.
+    Loopback,
 }
 
 /// The request is nobody's who may look.
@@ -41,6 +70,22 @@ impl Operator {
     pub fn may_change(&self) -> bool {
         self.may_change
     }
+
+    /// Returns how they have come in.
+    pub fn by(&self) -> &By {
+        &self.by
+    }
+}
+
+impl By {
+    /// Returns who that is, as `audit` has it.
+    pub fn actor(&self) -> String {
+        match self {
+            Self::Bearer => "operator:bearer".to_owned(),
+            Self::Login(id) => format!("operator:login:{id}"),
+            Self::Loopback => "operator:loopback".to_owned(),
+        }
+    }
 }
 
 impl FromRequest for Operator {
@@ -53,23 +98,34 @@ impl FromRequest for Operator {
         let tokens = &gateway.operator;
         if tokens.token.is_none() && tokens.read_token.is_none() {
             let loopback = gateway.listen.ip().is_loopback() && is_direct(request);
-            let here = Self { may_change: true };
+            let here = Self {
+                may_change: true,
+                by: By::Loopback,
+            };
             return ready(loopback.then_some(here).ok_or(Denied::NotLoopback));
         }
-        let sent = bearer(request);
-        let is = |token: &Option<SecretString>| {
-            let token = token.as_ref();
-            token.is_some_and(|token| sent.is_some_and(|sent| same(sent, token)))
-        };
-        let (operator, reader) = (is(&tokens.token), is(&tokens.read_token));
-        ready(if operator || reader {
-            Ok(Self {
-                may_change: operator,
+        let by_bearer = bearer(request).and_then(|sent| may_change(tokens, sent));
+        let operator = by_bearer.map(|may_change| Self {
+            may_change,
+            by: By::Bearer,
+        });
+        let operator = operator.or_else(|| {
+            let login = Login::of(request, gateway)?;
+            Some(Self {
+                may_change: login.may_change,
+                by: By::Login(login.id),
             })
-        } else {
-            Err(Denied::NoToken)
-        })
+        });
+        ready(operator.ok_or(Denied::NoToken))
     }
+}
+
+/// Tells what a token is good for: whether whoever has it may act, and not only look; `None` if it
+/// is nobody's.
+pub fn may_change(tokens: &OperatorSettings, sent: &str) -> Option<bool> {
+    let is = |token: &Option<SecretString>| token.as_ref().is_some_and(|token| same(sent, token));
+    let (operator, reader) = (is(&tokens.token), is(&tokens.read_token));
+    (operator || reader).then_some(operator)
 }
 
 impl ResponseError for Denied {

@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    admission::Refusal,
+    admission::{Refusal, Scope},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Name, WhenFull},
     carrier::MessageId,
@@ -38,7 +38,7 @@ use crate::{
     recent::Millis,
     record::{lost::look_after, retention::keep_short, writer::LAST_WORDS},
     recording::Recording,
-    session::Speaker,
+    session::{Speaker, Turn},
     tool::ToolOutcome,
 };
 
@@ -91,13 +91,20 @@ pub enum What {
     },
     /// The media socket has brought the call.
     Connected,
-    AgentReady,
+    AgentReady {
+        /// How long connecting it took, which went on while the call rang.
+        connected_in: Duration,
+    },
     /// The agent's first audio goes to the caller.
     FirstWords,
     Said {
         who: Speaker,
         text: String,
     },
+    /// The agent has answered the caller, or greeted: what of the wait was whose.
+    Turn(Turn),
+    /// The call's media was not all there.
+    Impaired(Impairment),
     /// The caller spoke over the agent, which had been heard for this long.
     Interrupted {
         heard_ms: u64,
@@ -129,6 +136,28 @@ pub struct Arrival {
     pub refused: Option<Refusal>,
     /// What a call that we placed was called before its carrier had a name for it.
     pub placed_as: Option<CarrierCallId>,
+    /// What was decided by; nothing where it is not known.
+    pub seen: Option<Seen>,
+}
+
+/// What admission has seen of the caps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub decided_in: Duration,
+    /// Each scope that the call counts in, how much of it was used then, the call included if it
+    /// was let in, and its cap.
+    pub counts: Vec<(Scope, u32, u32)>,
+}
+
+/// What was wrong with a call's media, altogether.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Impairment {
+    /// Silence that was put where the carrier sent nothing.
+    pub filled: Duration,
+    /// Messages that one side did not take in time.
+    pub dropped: u64,
+    /// Messages of the carrier's that made no sense.
+    pub garbled: u32,
 }
 
 /// Who has begun a call.
@@ -310,6 +339,11 @@ impl Timeline {
     }
 
     pub fn step(&self, call: &CarrierCallId, what: What) {
+        self.tell(call, &what);
+        self.recorder.note(call, Fact::Happened(what));
+    }
+
+    fn tell(&self, call: &CarrierCallId, what: &What) {
         if self.watchers.receiver_count() > 0 {
             // Fails only when the last watcher has just left.
             let _ = self.watchers.send(Step {
@@ -318,17 +352,14 @@ impl Timeline {
                 what: what.clone(),
             });
         }
-        self.recorder.note(call, Fact::Happened(what));
     }
 
     /// Notes who has called whom, and what came of it: a step of its own.
     pub fn arrived(&self, call: &CarrierCallId, arrival: Arrival) {
-        let what = match arrival.refused {
-            None => What::Admitted,
-            Some(_) => What::Refused,
-        };
+        let what = arrival.what();
+        // It is a step by itself, with what was seen.
         self.recorder.note(call, Fact::Arrived(Box::new(arrival)));
-        self.step(call, what);
+        self.tell(call, &what);
     }
 
     /// Notes that whoever had a call is gone, with what is known of it.
@@ -342,6 +373,11 @@ impl Timeline {
 
     pub fn used(&self, call: &CarrierCallId, usage: Usage) {
         self.recorder.note(call, Fact::Used(Box::new(usage)));
+    }
+
+    /// Tells whether what is said is kept.
+    pub fn keeps_words(&self) -> bool {
+        self.recorder.keeps_words()
     }
 
     /// Watches the steps of all calls from here on.
@@ -364,9 +400,11 @@ impl What {
             Self::LeftMessage(_) => "left_message",
             Self::Invited { .. } => "invited",
             Self::Connected => "connected",
-            Self::AgentReady => "agent_ready",
+            Self::AgentReady { .. } => "agent_ready",
             Self::FirstWords => "first_words",
             Self::Said { .. } => return None,
+            Self::Turn(_) => "turn",
+            Self::Impaired(_) => "impaired",
             Self::Interrupted { .. } => "interrupted",
             Self::ToolUsed { .. } => "tool_used",
             Self::Ended(_) => "ended",
@@ -377,6 +415,21 @@ impl What {
     /// Returns what else there is to say of it.
     pub fn details(&self) -> Option<Value> {
         match self {
+            Self::AgentReady { connected_in } => {
+                Some(json!({"connected_in_ms": millis(*connected_in)}))
+            }
+            Self::Turn(turn) => Some(json!({
+                "spoke_ms": turn.spoke.map(millis),
+                "answer_ms": turn.answer.map(millis),
+                "sent_ms": turn.sent.map(millis),
+                "played_ms": turn.played.map(millis),
+                "interrupted": turn.interrupted,
+            })),
+            Self::Impaired(impairment) => Some(json!({
+                "filled_ms": millis(impairment.filled),
+                "dropped": impairment.dropped,
+                "garbled": impairment.garbled,
+            })),
             Self::Interrupted { heard_ms } => Some(json!({"heard_ms": heard_ms})),
             Self::ToolUsed {
                 tool,
@@ -385,7 +438,7 @@ impl What {
             } => Some(json!({
                 "tool": tool.as_ref().map(Name::as_str),
                 "outcome": outcome.as_str(),
-                "lasted_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+                "lasted_ms": millis(*lasted),
             })),
             Self::Ended(reason) => {
                 Some(json!({"reason": reason.as_str(), "blame": reason.blame().as_str()}))
@@ -407,10 +460,53 @@ impl What {
             | Self::Admitted
             | Self::Refused
             | Self::Connected
-            | Self::AgentReady
             | Self::FirstWords
             | Self::Said { .. } => None,
         }
+    }
+}
+
+impl Arrival {
+    /// Returns what happened.
+    pub fn what(&self) -> What {
+        match self.refused {
+            None => What::Admitted,
+            Some(_) => What::Refused,
+        }
+    }
+
+    /// Returns what else there is to say of it.
+    pub fn details(&self) -> Option<Value> {
+        let seen = self.seen.as_ref().map(|seen| {
+            let counts = seen.counts.iter();
+            let counts = counts.map(
+                |(scope, used, cap)| json!({"scope": scope.to_string(), "used": used, "cap": cap}),
+            );
+            (millis(seen.decided_in), counts.collect::<Vec<_>>())
+        });
+        let refusal = self.refused.as_ref();
+        if seen.is_none() && refusal.is_none() {
+            return None;
+        }
+        let mut details = json!({});
+        if let Some((decided_in, counts)) = seen {
+            details["decided_in_ms"] = decided_in.into();
+            details["counts"] = counts.into();
+        }
+        if let Some(refusal) = refusal {
+            details["reason"] = refusal.reason.as_str().into();
+            details["scope"] = refusal.scope.to_string().into();
+            details["used"] = refusal.used.into();
+            details["cap"] = refusal.cap.into();
+        }
+        Some(details)
+    }
+}
+
+impl Impairment {
+    /// Tells whether there was none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -438,6 +534,10 @@ impl FromStr for Direction {
 fn kept_text(text: &str) -> String {
     let plain = text.chars().filter(|letter| *letter != '\0');
     plain.take(LONGEST_WORDS).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the time by the machine's clock, as records are dated.

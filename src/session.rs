@@ -9,6 +9,7 @@
 mod hearing;
 mod playback;
 mod tooling;
+mod turns;
 
 use std::{collections::VecDeque, time::Duration, vec};
 
@@ -19,11 +20,13 @@ use crate::{
         hearing::Hearing,
         playback::Playback,
         tooling::{Tooling, Wish},
+        turns::Turns,
     },
 };
 
 pub use playback::{Follows, Interrupted, ItemId, Mark};
 pub use tooling::{ToolCall, ToolResult};
+pub use turns::Turn;
 
 /// How long the caller waits for the agent before hearing an apology.
 pub const AGENT_PATIENCE: Duration = Duration::from_secs(3);
@@ -138,6 +141,8 @@ pub enum Output {
     },
     /// The agent's first audio of the call goes out.
     FirstWords,
+    /// The caller hears the agent's answer, or will not.
+    Turn(Turn),
     /// The caller's audio had a hole, filled with this much silence.
     Filled(Duration),
     End(EndReason),
@@ -170,6 +175,7 @@ pub struct Session {
     /// Until when the next answer is taken to be on its way: the caller speaks, or it was asked for.
     expected_until: Duration,
     tooling: Tooling,
+    turns: Turns,
     retries: u32,
     retry_at: Option<Duration>,
     spoken: bool,
@@ -204,6 +210,7 @@ impl Session {
             owing_since: None,
             expected_until: Duration::ZERO,
             tooling: Tooling::default(),
+            turns: Turns::default(),
             retries: 0,
             retry_at: None,
             spoken: false,
@@ -264,7 +271,10 @@ impl Session {
             Input::AgentAudio { item, chunk } => self.play(at, &item, chunk),
             Input::AgentFinished(item) => self.playback.complete(&item, &mut self.outputs),
             Input::AgentInterrupted => self.interrupt(at),
-            Input::AgentWillAnswer => self.expect_answer(at),
+            Input::AgentWillAnswer => {
+                self.turns.caller_stops(at, &mut self.outputs);
+                self.expect_answer(at);
+            }
             Input::AgentAnswering => {
                 self.retry_at = None;
                 self.answering = true;
@@ -343,6 +353,7 @@ impl Session {
             self.hearing.resume(at);
             if self.terms.greets {
                 self.outputs.push(Output::Greet);
+                self.turns.is_owed(at);
                 self.expect_answer(at);
             }
         }
@@ -357,11 +368,13 @@ impl Session {
             self.spoken = true;
             self.outputs.push(Output::FirstWords);
         }
+        self.turns.agent_speaks(at, item);
         self.playback.receive(at, item, chunk, &mut self.outputs);
     }
 
     fn interrupt(&mut self, at: Duration) {
         self.alive(at);
+        self.turns.caller_speaks(at, &mut self.outputs);
         self.muted = self.answering;
         self.retry_at = None; // The caller speaks: the next answer is to that.
         self.expected_until = at + ANSWER_PATIENCE;
@@ -392,6 +405,7 @@ impl Session {
 
     fn answer(&mut self, at: Duration) {
         self.expect_answer(at);
+        self.turns.is_owed(at);
         self.tooling.told_news();
         self.outputs.push(Output::Answer);
     }
@@ -415,6 +429,7 @@ impl Session {
         if matches!(self.state, State::Ended) {
             return;
         }
+        self.turns.follow(at, &mut self.playback, &mut self.outputs);
         if self.leaves_at().is_some_and(|due| due <= at)
             && let Some(leaving) = self.tooling.leaving()
         {
@@ -476,6 +491,7 @@ impl Session {
 
     fn end(&mut self, reason: EndReason) {
         self.state = State::Ended;
+        self.turns.close(&mut self.outputs);
         self.outputs.push(Output::End(reason));
     }
 }

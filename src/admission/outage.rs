@@ -209,6 +209,27 @@ impl Outage {
         };
     }
 
+    /// Returns for how long there has been trouble this time.
+    pub fn troubled_for(&self, now: Duration) -> Option<Duration> {
+        let trouble = self.trouble.as_ref()?;
+        Some(now.saturating_sub(trouble.since))
+    }
+
+    /// Returns how many more calls that need these rooms would be admitted without the store;
+    /// `None` where there is no bound.
+    pub fn more(&self, rooms: &[Room], held: &HashMap<Scope, u32>) -> Option<u32> {
+        match self.mode {
+            RedisOutage::Open => None,
+            RedisOutage::Closed => Some(0),
+            RedisOutage::Bounded => {
+                let rooms = rooms.iter().filter(|room| room.scope != Scope::Setup);
+                let more = rooms.map(|room| self.share(room) - i64::from(count(held, &room.scope)));
+                let more = more.min().unwrap_or(0).max(0);
+                Some(u32::try_from(more).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
     /// Decides about a call without the store.
     pub fn decide(&mut self, rooms: &[Room], held: &HashMap<Scope, u32>) -> Verdict {
         let refusal = match self.mode {

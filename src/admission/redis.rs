@@ -5,6 +5,7 @@
 //! Invariant: an operation is waited for no longer than its budget, and few are under way at once.
 
 mod agents;
+mod board;
 mod calls;
 mod error;
 mod heartbeat;

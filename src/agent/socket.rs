@@ -64,6 +64,7 @@ pub struct AgentSocket {
     name: Name,
     model: String,
     prices: Prices,
+    connected_in: Duration,
 }
 
 impl AgentSocket {
@@ -102,9 +103,20 @@ impl AgentSocket {
             name,
             model: settings.model.clone(),
             prices: settings.prices,
+            connected_in: Duration::ZERO,
         };
         agent.set_up(settings, campaign).await?;
         Ok(agent)
+    }
+
+    /// Returns how long connecting it took, set-up included.
+    pub fn connected_in(&self) -> Duration {
+        self.connected_in
+    }
+
+    pub(super) fn took(mut self, connected_in: Duration) -> Self {
+        self.connected_in = connected_in;
+        self
     }
 
     async fn set_up(

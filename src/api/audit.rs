@@ -25,6 +25,9 @@ pub enum Action {
     ResendEvent,
     /// Numbers were looked at as they are kept.
     ShowNumbers,
+    StopIntake,
+    ResumeIntake,
+    Drain,
 }
 
 /// One change, and who makes it.
@@ -50,6 +53,9 @@ impl Action {
             Self::HangUp => "calls.hang_up",
             Self::ResendEvent => "events.resend",
             Self::ShowNumbers => "numbers.show",
+            Self::StopIntake => "intake.stop",
+            Self::ResumeIntake => "intake.resume",
+            Self::Drain => "replica.drain",
         }
     }
 }
@@ -76,6 +82,14 @@ impl Change {
             request_id: None,
             was: None,
             became: None,
+        }
+    }
+
+    /// By an operator who is known by more than that.
+    pub fn by_actor(actor: String, action: Action, target: &str) -> Self {
+        Self {
+            actor,
+            ..Self::by_operator(action, target)
         }
     }
 

@@ -3,7 +3,7 @@
 
 pub mod placing;
 mod search;
-mod stored;
+pub mod stored;
 
 use std::str::FromStr;
 
@@ -86,7 +86,7 @@ pub struct CallPage {
 }
 
 /// What is known of a call.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "the fields' names are the API's")]
 pub struct Call {
     #[schema(format = "uuid")]
@@ -139,7 +139,7 @@ pub struct CallTimeline {
 }
 
 /// One entry of a timeline.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Moment {
     #[schema(format = DateTime)]
     pub at: String,
@@ -165,7 +165,7 @@ pub struct Transcript {
 }
 
 /// One utterance.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Words {
     #[schema(format = DateTime)]
     pub at: String,
@@ -262,12 +262,6 @@ pub fn found_by(gateway: &Gateway, number: &PhoneNumber) -> Result<String, ApiEr
     })
 }
 
-impl Reason {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl FromStr for Reason {
     type Err = ();
 
@@ -278,6 +272,12 @@ impl FromStr for Reason {
         } else {
             Err(())
         }
+    }
+}
+
+impl Reason {
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

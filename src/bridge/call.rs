@@ -20,7 +20,7 @@ use crate::{
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
     chunk::Encoding,
-    connections::Place,
+    connections::{Brought, Place},
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
     outbound::{Overrides, overrides_of},
@@ -264,7 +264,13 @@ async fn bridge(
         noted,
         socket.encoding(),
     );
-    let orders = place.enter(call.clone(), caller.clone(), claimed.slot);
+    let brought = Brought {
+        call: call.clone(),
+        call_id: claimed.call,
+        campaign: campaign.id.clone(),
+        caller: caller.clone(),
+    };
+    let orders = place.enter(brought, claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if gateway.admission.has_ended(&call) {
         // The carrier's word came between the claim and the entry.
@@ -283,6 +289,7 @@ async fn bridge(
     let life = Life {
         call_id: claimed.call,
         agent_name: agent.kind().title(),
+        health: Arc::clone(agent.health()),
         session: Session::new(socket.now(), terms),
         agent: AgentSeat::Awaited(arriving),
         line: Line::default(),
@@ -314,6 +321,7 @@ async fn live(
         campaign,
         caller,
         agent_name,
+        health,
         place,
         orders,
         session,
@@ -334,9 +342,12 @@ async fn live(
         orders,
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.calls,
+        health: &health,
+        pulse: place.pulse(),
         line,
         rang,
         delays: Delays::default(),
+        filled: Duration::ZERO,
         tools: workbench(gateway, &campaign, &call, call_id, &caller, encoding),
     };
     let Parted {
@@ -363,6 +374,7 @@ async fn live(
         campaign,
         caller,
         agent_name,
+        health,
         place,
         orders,
         session,

@@ -16,7 +16,7 @@ use crate::{
     call::CarrierCallId,
     campaign::Campaign,
     gateway::Gateway,
-    operator::{Denied, Operator},
+    operator::{By, Denied, Operator},
 };
 
 /// How long a token may be kept before its call.
@@ -90,6 +90,10 @@ pub async fn make_token(
     if !operator.may_change() {
         return Err(Denied::ReadOnly.into());
     }
+    // A browser's login comes along with whatever its pages ask for, and this is no form of ours.
+    if matches!(operator.by(), By::Login(_)) {
+        return Err(Denied::NoToken.into());
+    }
     let campaign = gateway.web_campaign(order.campaign.as_deref());
     let campaign = campaign.ok_or(NoBrowser::NoCampaign)?;
     let token = Token {
@@ -121,7 +125,7 @@ impl Gateway {
             // No browser leaves it out; what is none needs no protection from other sites.
             return Ok(());
         };
-        let ours = self.public.base.origin().ascii_serialization();
+        let ours = self.public.origin();
         let same_host = || {
             let host = origin.split_once("://").map(|(_, host)| host);
             !self.web.needs_token && host.is_some() && host == header(header::HOST)

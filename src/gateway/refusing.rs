@@ -25,8 +25,15 @@ impl Gateway {
         reason: Reason,
         first: bool,
     ) -> Answer {
-        if reason == Reason::Draining {
-            return Answer::Refuse; // Nobody would be here to hear of a message.
+        match reason {
+            // Nobody would be here to hear of a message, or wants to.
+            Reason::Draining | Reason::IntakeStopped => return Answer::Refuse,
+            Reason::Full
+            | Reason::Outage
+            | Reason::Connections
+            | Reason::Dials
+            | Reason::Tokens
+            | Reason::Resting => {}
         }
         let (offer, answer) = match campaign.when_full {
             WhenFull::Voicemail => {

@@ -17,7 +17,7 @@ use crate::{
     chunk::Encoding,
     gateway::Gateway,
     outbound::Overrides,
-    record::{Arrival, Direction},
+    record::{Arrival, Direction, Seen},
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
@@ -58,7 +58,12 @@ impl Gateway {
             .admission
             .admit(call, caller, campaign, &campaigns, &ready);
         let decision = admission.await;
-        self.metrics.decided(began.elapsed());
+        let decided_in = began.elapsed();
+        self.metrics.decided(decided_in);
+        let seen = Seen {
+            decided_in,
+            counts: self.admission.counts(campaign, &campaigns),
+        };
         let arrival = |agent: Option<&Name>, refused: Option<&Refusal>| Arrival {
             direction: Direction::Inbound,
             tenant: campaign.tenant.clone(),
@@ -68,6 +73,7 @@ impl Gateway {
             called: called.clone(),
             refused: refused.cloned(),
             placed_as: None,
+            seen: Some(seen.clone()),
         };
         match &decision {
             Decision::Admit {
@@ -168,11 +174,14 @@ impl Gateway {
         let began = Instant::now();
         let connected = agent.connect(campaign, encoding).await;
         match &connected {
-            Ok(_) => self
-                .metrics
-                .agent_ready(agent.name().as_str(), began.elapsed()),
+            Ok(_) => {
+                let took = began.elapsed();
+                self.metrics.agent_ready(agent.name().as_str(), took);
+                agent.health().connected(took);
+            }
             Err(error) => {
                 let reason = error.end_reason().as_str();
+                agent.health().failed(reason);
                 let error = error as &dyn std::error::Error;
                 let agent = agent.name().as_str();
                 self.metrics.agent_failed(agent, reason);

@@ -196,6 +196,7 @@ fn arrival_of(orphan: &Orphan) -> Option<Arrival> {
         called: CallerId::masked("unknown"),
         refused: None,
         placed_as: None,
+        seen: None,
     })
 }
 

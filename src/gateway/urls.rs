@@ -51,6 +51,11 @@ impl PublicUrls {
         }
     }
 
+    /// Returns what pages of ours are called by as an origin.
+    pub fn origin(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+
     /// Returns where ACS brings the media of the call that `ticket` is for.
     pub fn acs_media(&self, ticket: &str) -> Url {
         let mut url = self.media.clone();

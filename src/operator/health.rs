@@ -62,6 +62,7 @@ pub async fn details(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
         "status": if gateway.is_draining() { "draining" } else { "ok" },
         "active_calls": room.active,
         "max_calls": room.cap,
+        "intake": if gateway.desk.stops_intake() { "stopped" } else { "open" },
         "capacity_available": room.cap.saturating_sub(room.active),
         "at_capacity": room.active >= room.cap,
         "slots": if gateway.admission.is_shared() {

@@ -78,7 +78,7 @@ pub async fn place(
     let campaign = campaign_of(gateway, asker.tenant, &request)?;
     let from = caller_id(gateway, &request, &campaign)?;
     let carrier = carrier_of(gateway, &campaign, &request)?;
-    if gateway.is_draining() {
+    if gateway.is_draining() || gateway.desk.stops_intake() {
         return Err(Refused::Unavailable { again_in: AWAY_FOR });
     }
     let pending = CarrierCallId::pending(carrier.into());

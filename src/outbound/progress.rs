@@ -384,6 +384,7 @@ fn arrival(
         called: callee.clone(),
         refused: None,
         placed_as: Some(pending.clone()),
+        seen: None,
     }
 }
 

@@ -193,7 +193,9 @@ impl CallRow {
                 | What::Refused
                 | What::LeftMessage(_)
                 | What::Invited { .. }
-                | What::AgentReady
+                | What::AgentReady { .. }
+                | What::Turn(_)
+                | What::Impaired(_)
                 | What::FirstWords
                 | What::Said { .. }
                 | What::Interrupted { .. }

@@ -124,6 +124,7 @@ fn arrived(refused: bool) -> Box<Arrival> {
             cap: 15,
         }),
         placed_as: None,
+        seen: None,
     })
 }
 
@@ -153,7 +154,6 @@ async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
         let (answered, refused) = (call("CA1"), call("CA2"));
         for fact in [
             arrival(false),
-            Fact::Happened(What::Admitted),
             Fact::Happened(What::Connected),
             said("shalom\0"),
             Fact::Talked(Duration::from_millis(1_500)),
@@ -161,7 +161,7 @@ async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
         ] {
             kept.recorder.note(&answered, fact);
         }
-        for fact in [arrival(true), Fact::Happened(What::Refused), message()] {
+        for fact in [arrival(true), message()] {
             kept.recorder.note(&refused, fact);
         }
         kept.written().await;
@@ -182,7 +182,7 @@ async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
                 "CA1 admitted -",
                 "CA1 connected -",
                 r#"CA1 ended {"blame":"caller","reason":"caller_hung_up"}"#,
-                "CA2 refused -",
+                r#"CA2 refused {"cap":15,"reason":"full","scope":"global","used":15}"#,
                 r#"CA2 left_message {"recording":"RE0123456789abcdef0123456789abcdef","seconds":7}"#,
             ]
         );

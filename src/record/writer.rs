@@ -140,6 +140,11 @@ impl Recorder {
         }
     }
 
+    /// Tells whether what is said is kept.
+    pub fn keeps_words(&self) -> bool {
+        self.transcripts
+    }
+
     pub fn standing(&self) -> Standing {
         let counts = &self.standing;
         let failing = counts.failing.lock();

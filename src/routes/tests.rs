@@ -8,11 +8,14 @@ use super::*;
 use crate::api::tests::{OPS_TOKEN, TestApi, answer, count, put_call};
 
 /// Everything that whoever likes may see; a route that is added here is thought about.
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 11] = [
     "/",
     "/health",
     "/health/live",
     "/health/ready",
+    "/login",
+    "/operator/operator.css",
+    "/operator/operator.js",
     "/prompts/{language}/{name}.wav",
     "/v1/openapi.json",
     "/web/web.css",

@@ -103,7 +103,7 @@ impl ItemId {
     }
 
     /// Returns a name that does not keep its message in memory.
-    fn detached(&self) -> Self {
+    pub fn detached(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))
     }
 }
@@ -298,6 +298,16 @@ impl Playback {
             Follows::Marks => (is_sent && self.marks.is_empty()).then_some(self.ends_at),
             Follows::Clock => is_sent.then(|| self.ends_at + ON_ITS_WAY),
         }
+    }
+
+    /// Tells whether the carrier has been given anything of an item, and whether the caller has heard
+    /// anything of it. What is not known any more has been heard.
+    pub fn reached(&mut self, at: Duration, id: &ItemId) -> (bool, bool) {
+        self.follow_clock(at);
+        let item = self.items.iter().find(|item| item.id == *id);
+        item.map_or((true, true), |item| {
+            (!item.sent.is_zero(), !item.heard.is_zero())
+        })
     }
 
     /// Tells whether the agent's socket should be read.

@@ -72,6 +72,62 @@ fn total(outputs: &[Output]) -> Duration {
     durations.sum()
 }
 
+/// Returns the turns among `outputs`.
+fn turns(outputs: &[Output]) -> Vec<Turn> {
+    let turns = outputs.iter().filter_map(|output| match output {
+        Output::Turn(turn) => Some(*turn),
+        _ => None,
+    });
+    turns.collect()
+}
+
+#[test]
+fn a_turn_is_split_into_what_the_caller_the_agent_and_the_way_have_taken() {
+    let mut session = talking();
+    play(&mut session, 100, Input::AgentInterrupted);
+    assert_eq!(turns(&play(&mut session, 700, Input::AgentWillAnswer)), []);
+    let outputs = play(&mut session, 1_000, spoken("answer", 9));
+    assert_eq!(turns(&outputs), [], "nobody has heard it yet");
+    let mark = mark_of(&outputs).unwrap();
+    let outputs = play(&mut session, 1_250, Input::CallerHeard(mark));
+    let turn = Turn {
+        spoke: Some(MS(600)),
+        answer: Some(MS(300)),
+        sent: Some(MS(0)),
+        played: Some(MS(250)),
+        interrupted: false,
+    };
+    assert_eq!(turns(&outputs), [turn]);
+    assert_eq!(
+        turns(&play(&mut session, 1_300, spoken("answer", 9))),
+        [],
+        "once"
+    );
+}
+
+#[test]
+fn a_turn_that_nobody_hears_ends_with_what_is_known() {
+    let mut session = talking();
+    play(&mut session, 0, Input::AgentWillAnswer);
+    play(&mut session, 400, spoken("one", 90));
+    let outputs = play(&mut session, 500, Input::AgentInterrupted);
+    let turn = Turn {
+        answer: Some(MS(400)),
+        sent: Some(MS(0)),
+        interrupted: true,
+        ..Turn::default()
+    };
+    assert_eq!(turns(&outputs), [turn]);
+    play(&mut session, 900, Input::AgentWillAnswer);
+    let outputs = play(&mut session, 1_000, Input::CallerHungUp);
+    let unanswered = Turn {
+        spoke: Some(MS(400)),
+        ..Turn::default()
+    };
+    assert_eq!(turns(&outputs), [unanswered]);
+    assert!(matches!(outputs.last(), Some(Output::End(_))));
+}
+
 #[test]
 fn first_words_wait_for_the_agent_and_go_out_in_order() {
     let mut session = session();

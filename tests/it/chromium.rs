@@ -151,6 +151,35 @@ impl Chromium {
         self.until(&ready).await;
     }
 
+    /// Presses what `selector` finds, and waits for the page that it leads to.
+    pub async fn submit(&mut self, selector: &str, path: &str) {
+        let press = format!(
+            "window.isLeft = true; document.querySelector({}).click()",
+            json!(selector)
+        );
+        self.evaluate(&press).await;
+        let there = format!(
+            "!window.isLeft && !!window.callgate && location.pathname === {}",
+            json!(path)
+        );
+        let asked = json!({"expression": there, "returnByValue": true});
+        let arrived = async {
+            // Between two pages there is none that could answer.
+            while self.exchange("Runtime.evaluate", asked.clone()).await["result"]["result"]["value"]
+                != true
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(timeout(GUARD, arrived).await.is_ok(), "{selector}: {path}");
+    }
+
+    /// Forgets what was said of answers that were meant to be errors.
+    pub fn forgive(&mut self, what: &str) {
+        self.complaints
+            .retain(|complaint| !complaint.to_string().contains(what));
+    }
+
     /// Presses the page's one button.
     pub async fn press(&mut self) {
         let press = "document.getElementById('button').click()";
@@ -197,6 +226,23 @@ impl Chromium {
             .await;
     }
 
+    /// Makes the page's window so wide, and as high as the page.
+    pub async fn be_wide(&mut self, width: u32) {
+        for height in [800.0, f64::NAN] {
+            let whole = "document.documentElement.scrollHeight";
+            let height = if height.is_nan() {
+                self.evaluate(whole).await.as_f64().unwrap()
+            } else {
+                height
+            };
+            let metrics = json!({
+                "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
+            });
+            self.ask("Emulation.setDeviceMetricsOverride", metrics)
+                .await;
+        }
+    }
+
     /// Sets whether the system is `dark` or `light`.
     pub async fn prefer(&mut self, scheme: &str) {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
@@ -226,7 +272,9 @@ impl Chromium {
     /// Sends a command; returns its result.
     async fn ask(&mut self, method: &str, params: Value) -> Value {
         let asked = timeout(GUARD, self.exchange(method, params)).await;
-        asked.unwrap_or_else(|_| panic!("{method} was not answered in time"))
+        let mut answer = asked.unwrap_or_else(|_| panic!("{method} was not answered in time"));
+        assert_eq!(answer["error"], Value::Null, "{method}");
+        answer["result"].take()
     }
 
     async fn exchange(&mut self, method: &str, params: Value) -> Value {
@@ -239,10 +287,9 @@ impl Chromium {
         self.devtools.send(command).await.unwrap();
         loop {
             let message = self.devtools.next().await.unwrap().unwrap();
-            let mut message: Value = serde_json::from_slice(&message.into_data()).unwrap();
+            let message: Value = serde_json::from_slice(&message.into_data()).unwrap();
             if message["id"] == self.asked {
-                assert_eq!(message["error"], Value::Null, "{method}");
-                return message["result"].take();
+                return message;
             }
             self.complaints.extend(complaint(message));
         }

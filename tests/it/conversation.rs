@@ -41,14 +41,10 @@ async fn a_greeting_is_heard_and_what_the_caller_says_comes_back() {
     let share = share_of(1_100.0, &echo);
     assert!(share > 0.8, "{share}");
     let steps = gateway.steps(&call.sid);
-    let order = [
-        What::Admitted,
-        What::Connected,
-        What::AgentReady,
-        What::FirstWords,
-    ];
-    let milestones: Vec<_> = steps.iter().filter(|step| order.contains(step)).collect();
-    assert_eq!(milestones, order.iter().collect::<Vec<_>>());
+    let order = ["admitted", "connected", "agent_ready", "first_words"];
+    let names = steps.iter().filter_map(What::name);
+    let milestones: Vec<_> = names.filter(|name| order.contains(name)).collect();
+    assert_eq!(milestones, order);
     // Both sides' words are written down.
     for words in ["a short tune", "you spoke for", "s of speech"] {
         let said = |step: &What| {
@@ -233,7 +229,8 @@ async fn the_first_words_wait_for_an_agent_that_is_late() {
     call.line.speak(syllables(1_100.0, 30));
     call.line.until_played(25 * FRAME).await;
     let ready = gateway.steps(&call.sid);
-    assert!(ready.contains(&What::AgentReady));
+    let is_ready = |step: &What| matches!(step, What::AgentReady { .. });
+    assert!(ready.iter().any(is_ready));
     let echo = call.line.played(0);
     assert!(
         share_of(1_100.0, &echo) > 0.8,

@@ -44,6 +44,8 @@ mod campaign_file;
 mod capacity;
 mod check;
 mod conversation;
+mod dashboard;
+mod dashboard_page;
 mod deadlines;
 mod draining;
 mod events;

@@ -127,7 +127,7 @@ async fn say_everything(gateway: TestGateway) {
 /// Leads a call that is over once the agent is set up.
 async fn set_up(gateway: TestGateway) {
     let call = gateway.ring().await.connected().await;
-    let ready = |step: &What| (*step == What::AgentReady).then_some(());
+    let ready = |step: &What| matches!(step, What::AgentReady { .. }).then_some(());
     gateway.until_steps(&call.sid, ready).await;
     call.hang_up().await;
     gateway.finish().await;

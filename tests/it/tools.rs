@@ -414,7 +414,7 @@ async fn keys_are_heard_as_tones_on_the_telephone() {
     let none = ("AGENT_GREETING", "none");
     let gateway = TestGateway::with_parrot(using(&tools), &[ALL, DIRECTORY, none]).await;
     let call = gateway.ring().await.connected().await;
-    let ready = |step: &What| (*step == What::AgentReady).then_some(());
+    let ready = |step: &What| matches!(step, What::AgentReady { .. }).then_some(());
     gateway.until_steps(&call.sid, ready).await;
     call.line.press("1");
     let all = 800 + 800 + 4_000 + 800 + 800;

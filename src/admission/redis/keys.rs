@@ -15,6 +15,10 @@ pub struct Keys {
     pub setups: String,
     pub replicas: String,
     pub places: String,
+    /// Is there while an operator wants no new calls let in.
+    pub intake: String,
+    /// Is there while somebody watches a dashboard.
+    pub watched: String,
 }
 
 /// What a call's state says of where it counts.
@@ -36,6 +40,8 @@ impl Keys {
             setups: key("setups"),
             replicas: key("instances"),
             places: key("places"),
+            intake: key("intake"),
+            watched: key("watched"),
             prefix,
         }
     }
@@ -87,6 +93,16 @@ impl Keys {
     /// What an agent has used up within the last minute.
     pub fn tokens(&self, agent: &Name) -> String {
         self.of("tokens", agent.as_str())
+    }
+
+    /// Is there while a replica is to hear that an operator wants it to drain.
+    pub fn drain(&self, replica: &str) -> String {
+        self.of("drain", replica)
+    }
+
+    /// What a replica shows of itself while somebody watches, as JSON.
+    pub fn view(&self, replica: &str) -> String {
+        self.of("view", replica)
     }
 
     fn of(&self, kind: &str, name: &str) -> String {

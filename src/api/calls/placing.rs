@@ -223,9 +223,9 @@ fn full(refusal: &Refusal) -> ApiError {
                 .with("value", refusal.cap)
                 .with("used", refusal.used)
         }
-        Reason::Draining | Reason::Resting => {
-            let message =
-                "no call can be placed for the moment: the gateway ends, or the agent rests";
+        Reason::Draining | Reason::IntakeStopped | Reason::Resting => {
+            let message = "no call can be placed for the moment: the gateway ends, its operators \
+                take no calls, or the agent rests";
             ApiError::new(Code::Unavailable, message)
         }
     }

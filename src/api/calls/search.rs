@@ -124,8 +124,7 @@ impl Search {
             sql.push(" AND rang_at < ").bind(to.as_millisecond());
         }
         if let Some(after) = &self.wanted.cursor {
-            sql.push(" AND (rang_at, call) < (").bind(after.rang_at);
-            sql.push(", ").bind(after.call.to_string()).push(")");
+            after.narrow(sql);
         }
     }
 }

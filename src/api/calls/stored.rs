@@ -162,9 +162,16 @@ fn of_tenant(columns: &str, tenant: &Tenant, call: CallId) -> Sql {
 }
 
 /// When something happened; what happened in the same millisecond is ordered by its name.
-type When = (i64, String);
+pub type When = (i64, String);
 
-async fn steps(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Moment)>, bool), sqlx::Error> {
+/// Returns a call's steps in order, and whether there are more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn steps(
+    pool: &AnyPool,
+    call: CallId,
+) -> Result<(Vec<(When, Moment)>, bool), sqlx::Error> {
     let rows = of_call("step, at, what, details FROM steps", pool, call).await?;
     let is_cut = cut(&rows);
     let moments = rows.iter().map(|row| {
@@ -182,7 +189,14 @@ async fn steps(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Moment)>, boo
     Ok((moments.collect::<Result<_, sqlx::Error>>()?, is_cut))
 }
 
-async fn words(pool: &AnyPool, call: CallId) -> Result<(Vec<(When, Words)>, bool), sqlx::Error> {
+/// Returns what was said in a call in order, and whether there is more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn words(
+    pool: &AnyPool,
+    call: CallId,
+) -> Result<(Vec<(When, Words)>, bool), sqlx::Error> {
     let rows = of_call("step, at, who, text FROM words", pool, call).await?;
     let is_cut = cut(&rows);
     let words = rows.iter().map(|row| {
@@ -208,7 +222,11 @@ fn cut(rows: &[AnyRow]) -> bool {
     rows.len() >= usize::try_from(MOST_MOMENTS).unwrap_or(usize::MAX)
 }
 
-fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
+/// Reads a call, with numbers as `whole` as they are kept, or masked.
+///
+/// # Errors
+/// If the row has not [`COLUMNS`].
+pub fn read(row: &AnyRow, whole: bool) -> Result<Call, sqlx::Error> {
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let time = |column: &str| {
         let at: Option<i64> = row.try_get(column)?;
@@ -256,6 +274,12 @@ impl Cursor {
             rang_at: row.try_get("rang_at")?,
             call,
         })
+    }
+
+    /// Adds that only what follows is wanted.
+    pub fn narrow(&self, sql: &mut Sql) {
+        sql.push(" AND (rang_at, call) < (").bind(self.rang_at);
+        sql.push(", ").bind(self.call.to_string()).push(")");
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    agent::Health,
     bridge::{AgentSeat, Line},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::Campaign,
@@ -34,6 +35,7 @@ pub struct Life {
     pub campaign: Arc<Campaign>,
     pub caller: CallerId,
     pub agent_name: &'static str,
+    pub health: Arc<Health>,
     pub place: Place,
     pub orders: Orders,
     pub session: Session,

@@ -265,8 +265,13 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
                 }
             }
             Fact::Used(used) => usage.push((entry, used)),
-            // The row says it all; what was refused is a step with its counts.
-            Fact::Arrived(_) | Fact::Lost(_) | Fact::Talked(_) => {}
+            Fact::Arrived(arrival) => {
+                if let Some(name) = arrival.what().name() {
+                    steps.push((entry, name, arrival.details().map(|it| it.to_string())));
+                }
+            }
+            // The row says it all.
+            Fact::Lost(_) | Fact::Talked(_) => {}
         }
     }
     let mut statements = Vec::new();

@@ -1,0 +1,176 @@
+//! `/calls`: which calls there were, and of each what happened, step by step.
+//!
+//! Invariant: numbers are masked, unless an operator who may act asks for them; and that leaves a
+//! row in `audit`.
+
+mod asked;
+mod stored;
+mod story;
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+    web,
+};
+use minijinja::{Value, context, value::Serde};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    api::{Action, Change},
+    call::CallId,
+    gateway::Gateway,
+    operator::{
+        Denied, Operator,
+        page::{self, Frame, Visitor, part},
+    },
+    record::DatabaseError,
+};
+
+pub use stored::find;
+
+use asked::{Asked, Search};
+use stored::Whole;
+
+/// How a call is to be shown.
+#[derive(Debug, Deserialize)]
+pub struct Shown {
+    /// `whole` for numbers as they are kept.
+    #[serde(default)]
+    numbers: String,
+}
+
+/// Why a call is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum NotShown {
+    #[error("There is no such call, or it is kept no longer.")]
+    NoCall,
+    #[error("The database does not answer.")]
+    NoDatabase(#[from] DatabaseError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+}
+
+/// `GET /calls`: the latest calls, or those that were looked for.
+pub async fn list(
+    Visitor(operator): Visitor,
+    asked: web::Query<Asked>,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let search = Search::read(&asked);
+    let found = match &search {
+        Ok(search) => stored::list(&gateway, search, operator.may_change()).await,
+        Err(_) => Ok((Vec::new(), None)),
+    };
+    let (status, trouble, calls, next) = match (&search, found) {
+        (Err(mistake), _) => (
+            StatusCode::BAD_REQUEST,
+            Some((*mistake).to_owned()),
+            vec![],
+            None,
+        ),
+        (Ok(_), Ok((calls, next))) => (StatusCode::OK, None, calls, next),
+        (Ok(_), Err(error)) => {
+            let trouble = NotShown::NoDatabase(error).to_string();
+            (StatusCode::SERVICE_UNAVAILABLE, Some(trouble), vec![], None)
+        }
+    };
+    let next = next.map(|next| asked.page_after(&next));
+    let calls: Vec<_> = calls.into_iter().map(story::line).collect();
+    let context = context! {
+        asked => Value::from(Serde(&*asked)), calls => Value::from(Serde(calls)), next, trouble,
+    };
+    let frame = Frame::of(&gateway, &operator, "calls", "Calls");
+    page::page(status, &frame, &part("calls.html", context))
+}
+
+/// `GET /calls/{call}`: what happened to a call.
+pub async fn show(
+    Visitor(operator): Visitor,
+    call: web::Path<String>,
+    shown: web::Query<Shown>,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let whole = match whole(&gateway, &operator, &call, &shown, false).await {
+        Ok(whole) => whole,
+        Err(error) => return missing(&gateway, &operator, &error),
+    };
+    let is_live = !whole.is_over();
+    let context = context! {
+        c => Value::from(Serde(story::page(&whole))),
+        is_live, may_change => operator.may_change(), has_numbers => shown.numbers == "whole",
+    };
+    let frame = Frame::of(&gateway, &operator, "calls", "A call");
+    page::page(StatusCode::OK, &frame, &part("call.html", context))
+}
+
+/// `GET /calls/{call}.json`: the same for programs, as a file.
+pub async fn export(
+    operator: Operator,
+    call: web::Path<String>,
+    shown: web::Query<Shown>,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    match whole(&gateway, &operator, &call, &shown, true).await {
+        Ok(whole) => HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .insert_header((
+                header::CONTENT_DISPOSITION,
+                format!("attachment; filename=\"call-{}.json\"", whole.call.call_id),
+            ))
+            .json(whole),
+        Err(NotShown::Denied(denied)) => denied.error_response(),
+        Err(error) => HttpResponse::build(error.status())
+            .json(json!({"error": {"message": error.to_string()}})),
+    }
+}
+
+/// Returns all that is kept of a call, if the operator may see it like that.
+async fn whole(
+    gateway: &Gateway,
+    operator: &Operator,
+    call: &str,
+    shown: &Shown,
+    is_export: bool,
+) -> Result<Whole, NotShown> {
+    let call: CallId = call.parse().map_err(|_| NotShown::NoCall)?;
+    let with_numbers = shown.numbers == "whole";
+    if with_numbers && !operator.may_change() {
+        return Err(Denied::ReadOnly.into());
+    }
+    let whole = stored::whole(gateway, call, with_numbers).await?;
+    let whole = whole.ok_or(NotShown::NoCall)?;
+    if with_numbers {
+        let as_what = json!({"numbers": "whole", "as": if is_export { "json" } else { "page" }});
+        let change = Change::by_actor(
+            operator.by().actor(),
+            Action::ShowNumbers,
+            &call.to_string(),
+        );
+        let change = change.became(as_what);
+        let database = &gateway.records.database;
+        let noting =
+            database.write(move |writing| Box::pin(async move { change.note(writing).await }));
+        noting.await?;
+    }
+    Ok(whole)
+}
+
+fn missing(gateway: &Gateway, operator: &Operator, error: &NotShown) -> HttpResponse {
+    if let NotShown::Denied(denied) = error {
+        return denied.error_response();
+    }
+    let frame = Frame::of(gateway, operator, "calls", "No such call");
+    let context = context! { trouble => error.to_string() };
+    page::page(error.status(), &frame, &part("missing.html", context))
+}
+
+impl NotShown {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoCall => StatusCode::NOT_FOUND,
+            Self::NoDatabase(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(denied) => denied.status_code(),
+        }
+    }
+}

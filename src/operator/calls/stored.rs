@@ -1,0 +1,280 @@
+//! Calls as the database has them, whosever they are.
+
+use serde::Serialize;
+use sqlx::{AnyPool, Row, any::AnyRow};
+
+use crate::{
+    api::calls::{
+        Call, Moment, Words,
+        stored::{self as of_calls, COLUMNS, Cursor},
+    },
+    call::CallId,
+    gateway::Gateway,
+    operator::calls::asked::{By, Search},
+    record::{DatabaseError, Numbers, OVER, Sql, State, date, unix_millis_i64},
+};
+
+/// How many calls a page has.
+const PAGE: usize = 50;
+/// How many digits of a number everybody sees.
+const SHOWN_DIGITS: usize = 4;
+/// How many rows of each other kind a call's page has.
+const MOST_ROWS: i64 = 200;
+const DAY_MS: i64 = 86_400_000;
+
+/// All that is kept of a call.
+#[derive(Debug, Serialize)]
+pub struct Whole {
+    #[serde(flatten)]
+    pub call: Call,
+    pub tenant: Option<String>,
+    /// What a refused caller was offered.
+    pub offered: Option<String>,
+    pub replica: Option<String>,
+    /// What happened, in order.
+    pub timeline: Vec<Moment>,
+    pub transcript: Vec<Words>,
+    pub is_cut: bool,
+    pub usage: Vec<Usage>,
+    pub events: Vec<Event>,
+    pub recordings: Vec<Recording>,
+}
+
+/// What an agent has used up.
+#[derive(Debug, Serialize)]
+pub struct Usage {
+    pub agent: String,
+    pub model: Option<String>,
+    pub seconds: i64,
+    pub text_in: i64,
+    pub audio_in: i64,
+    pub cached_in: i64,
+    pub text_out: i64,
+    pub audio_out: i64,
+    pub cost_micros: i64,
+}
+
+/// What tenants were told, and what became of it.
+#[derive(Debug, Serialize)]
+pub struct Event {
+    pub id: String,
+    pub kind: String,
+    pub at: String,
+    /// Nothing where nobody is told.
+    pub endpoint: Option<String>,
+    pub state: Option<String>,
+    pub tries: Option<i64>,
+    pub last_status: Option<i64>,
+    pub last_error: Option<String>,
+}
+
+/// A message that a refused caller has left.
+#[derive(Debug, Serialize)]
+pub struct Recording {
+    pub id: String,
+    pub seconds: i64,
+}
+
+impl Whole {
+    pub fn is_over(&self) -> bool {
+        let state: Option<State> = self.call.state.parse().ok();
+        state.is_some_and(|state| state.rank() >= OVER)
+    }
+}
+
+/// Returns a page of calls, the latest first, and where the next begins. Whoever `may_change` finds
+/// numbers by more than the digits that everybody sees.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    gateway: &Gateway,
+    search: &Search,
+    may_change: bool,
+) -> Result<(Vec<Call>, Option<String>), DatabaseError> {
+    let database = gateway.desk.asking(&gateway.records.database).await;
+    let sql = question(search, &gateway.records.numbers, may_change);
+    let rows = database.read(|pool| async move { sql.read(&pool).await });
+    let rows = rows.await?;
+    let calls = rows.iter().take(PAGE).map(|row| of_calls::read(row, false));
+    let calls = calls.collect::<Result<_, sqlx::Error>>()?;
+    let last = rows.get(PAGE - 1).filter(|_| rows.len() > PAGE);
+    let next = last.map(Cursor::of).transpose()?;
+    Ok((calls, next.map(|next| next.to_string())))
+}
+
+fn question(search: &Search, numbers: &Numbers, may_change: bool) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(COLUMNS).push(" FROM calls WHERE ");
+    match &search.by {
+        Some(By::Call(call)) => {
+            sql.push("call = ").bind(call.to_string());
+        }
+        Some(By::CarrierCall(call)) => {
+            sql.push("carrier_call = ").bind(call.as_str().to_owned());
+        }
+        Some(By::Digits(_)) | None => {
+            let day = unix_millis_i64() / DAY_MS - i64::from(search.days) + 1;
+            sql.push("(rang_at / 86400000) >= ").bind(day);
+        }
+    }
+    if let Some(By::Digits(digits)) = &search.by {
+        let is_shown = digits.len() <= SHOWN_DIGITS;
+        let column = if is_shown { "_shown" } else { "" };
+        if is_shown || may_change {
+            let end = format!("%{digits}");
+            sql.push(" AND (caller")
+                .push(column)
+                .push(" LIKE ")
+                .bind(end.clone());
+            sql.push(" OR called").push(column).push(" LIKE ").bind(end);
+            if let Some(found_by) = numbers
+                .found_by(&format!("+{digits}"))
+                .filter(|_| !is_shown)
+            {
+                sql.push(" OR caller = ").bind(found_by.clone());
+                sql.push(" OR called = ").bind(found_by);
+            }
+            sql.push(")");
+        } else {
+            sql.push(" AND 1 = 0");
+        }
+    }
+    if let Some(campaign) = &search.campaign {
+        sql.push(" AND campaign = ").bind(campaign.to_string());
+    }
+    if let Some(reason) = &search.reason {
+        sql.push(" AND reason = ").bind(reason.as_str().to_owned());
+    }
+    if let Some(after) = &search.after {
+        after.narrow(&mut sql);
+    }
+    sql.push(" ORDER BY rang_at DESC, call DESC LIMIT ");
+    sql.bind(i64::try_from(PAGE + 1).unwrap_or(i64::MAX));
+    sql
+}
+
+/// Returns a call, with numbers as `whole` as they are kept, or masked.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(
+    gateway: &Gateway,
+    call: CallId,
+    whole: bool,
+) -> Result<Option<Call>, DatabaseError> {
+    let database = gateway.desk.asking(&gateway.records.database).await;
+    let sql = of_call(COLUMNS, "calls", call, "");
+    let found = database.read(move |pool| async move {
+        let rows = sql.read(&pool).await?;
+        rows.first()
+            .map(|row| of_calls::read(row, whole))
+            .transpose()
+    });
+    found.await
+}
+
+/// Returns all that is kept of a call.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn whole(
+    gateway: &Gateway,
+    call: CallId,
+    with_numbers: bool,
+) -> Result<Option<Whole>, DatabaseError> {
+    let database = gateway.desk.asking(&gateway.records.database).await;
+    let found = database.read(move |pool| async move {
+        let row = of_call(
+            &format!("{COLUMNS}, tenant, offered, replica"),
+            "calls",
+            call,
+            "",
+        );
+        let rows = row.read(&pool).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let (timeline, more_steps) = of_calls::steps(&pool, call).await?;
+        let (transcript, more_words) = of_calls::words(&pool, call).await?;
+        Ok(Some(Whole {
+            call: of_calls::read(row, with_numbers)?,
+            tenant: row.try_get("tenant")?,
+            offered: row.try_get("offered")?,
+            replica: row.try_get("replica")?,
+            timeline: timeline.into_iter().map(|(_, moment)| moment).collect(),
+            transcript: transcript.into_iter().map(|(_, words)| words).collect(),
+            is_cut: more_steps || more_words,
+            usage: usage(&pool, call).await?,
+            events: events(&pool, call).await?,
+            recordings: recordings(&pool, call).await?,
+        }))
+    });
+    found.await
+}
+
+async fn usage(pool: &AnyPool, call: CallId) -> Result<Vec<Usage>, sqlx::Error> {
+    let columns = "agent, model, seconds, text_in, audio_in, cached_in, text_out, audio_out, \
+        cost_micros";
+    let rows = of_call(columns, "usage", call, " ORDER BY at")
+        .read(pool)
+        .await?;
+    let read = |row: &AnyRow| {
+        Ok(Usage {
+            agent: row.try_get("agent")?,
+            model: row.try_get("model")?,
+            seconds: row.try_get("seconds")?,
+            text_in: row.try_get("text_in")?,
+            audio_in: row.try_get("audio_in")?,
+            cached_in: row.try_get("cached_in")?,
+            text_out: row.try_get("text_out")?,
+            audio_out: row.try_get("audio_out")?,
+            cost_micros: row.try_get("cost_micros")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+async fn events(pool: &AnyPool, call: CallId) -> Result<Vec<Event>, sqlx::Error> {
+    let mut sql = Sql::new(
+        "SELECT events.event, kind, at, endpoint, state, tries, last_status, last_error \
+         FROM events LEFT JOIN deliveries ON deliveries.event = events.event WHERE call = ",
+    );
+    sql.bind(call.to_string());
+    sql.push(" ORDER BY at, events.event, endpoint LIMIT ")
+        .bind(MOST_ROWS);
+    let rows = sql.read(pool).await?;
+    let read = |row: &AnyRow| {
+        Ok(Event {
+            id: row.try_get("event")?,
+            kind: row.try_get("kind")?,
+            at: date(row.try_get("at")?),
+            endpoint: row.try_get("endpoint")?,
+            state: row.try_get("state")?,
+            tries: row.try_get("tries")?,
+            last_status: row.try_get("last_status")?,
+            last_error: row.try_get("last_error")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+async fn recordings(pool: &AnyPool, call: CallId) -> Result<Vec<Recording>, sqlx::Error> {
+    let sql = of_call("recording, seconds", "recordings", call, " ORDER BY at");
+    let rows = sql.read(pool).await?;
+    let read = |row: &AnyRow| {
+        Ok(Recording {
+            id: row.try_get("recording")?,
+            seconds: row.try_get("seconds")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+fn of_call(columns: &str, table: &'static str, call: CallId, order: &'static str) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(columns).push(" FROM ").push(table);
+    sql.push(" WHERE call = ").bind(call.to_string());
+    sql.push(order).push(" LIMIT ").bind(MOST_ROWS);
+    sql
+}

@@ -1,0 +1,255 @@
+//! `/dashboard`: whether the phones work, and if not, why. Rendered here, and kept up to date by
+//! server-sent events.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use minijinja::{Value, context, value::Serde};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    gateway::Gateway,
+    operator::{
+        Operator,
+        desk::Watcher,
+        page::{self, Frame, Visitor, part},
+        plot::Plot,
+        snapshot::Snapshot,
+        warning::warnings,
+    },
+};
+
+/// How long a dashboard hears nothing at most: a proxy cuts what is quiet for longer.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long one is kept up to date before its login is looked at again.
+const LONGEST_WATCH: Duration = Duration::from_secs(1_800);
+/// How soon a browser asks again whose events have ended.
+const AGAIN_MS: u32 = 2_000;
+
+/// The parts of a dashboard, and what each is made of.
+const PARTS: [(&str, &str); 8] = [
+    ("now", "now.html"),
+    ("warnings", "warnings.html"),
+    ("hour", "hour.html"),
+    ("caps", "caps.html"),
+    ("live", "live.html"),
+    ("agents", "agents.html"),
+    ("replicas", "replicas.html"),
+    ("events", "events.html"),
+];
+
+/// What a dashboard shows, each part as HTML.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Picture(Vec<(&'static str, String)>);
+
+/// A warning as a page has it.
+#[derive(Serialize)]
+struct Told {
+    urgency: &'static str,
+    text: String,
+}
+
+/// A bar of a cap.
+#[derive(Serialize)]
+struct Bar {
+    name: String,
+    used: u32,
+    cap: u32,
+    percent: u32,
+    is_full: bool,
+}
+
+/// What has just been done, in the page's address.
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    done: Option<String>,
+}
+
+impl Picture {
+    /// Draws a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let told = warnings(snapshot).into_iter().map(|warning| Told {
+            urgency: warning.urgency().as_str(),
+            text: warning.to_string(),
+        });
+        let told: Vec<Told> = told.collect();
+        let caps = snapshot.caps.iter().filter(|cap| cap.most > 0);
+        let caps = caps.map(|cap| Bar {
+            name: cap.scope.replace(':', " "),
+            used: cap.used,
+            cap: cap.most,
+            percent: percent(cap.used, cap.most),
+            is_full: cap.used >= cap.most,
+        });
+        let caps: Vec<Bar> = caps.collect();
+        let plot = Plot::of(&snapshot.history, snapshot.cap);
+        let all = context! {
+            s => Value::from(Serde(snapshot)),
+            told => Value::from(Serde(told)),
+            caps => Value::from(Serde(caps)),
+            plot => Value::from(Serde(plot)),
+        };
+        let drawn = |(id, name)| (id, part(name, all.clone()));
+        Self(PARTS.into_iter().map(drawn).collect())
+    }
+
+    /// Returns the parts that are not as in the picture `before`, as one event.
+    fn news(&self, before: Option<&Self>) -> Option<Bytes> {
+        let is_new = |part: &&(&'static str, String)| before.is_none_or(|it| !it.0.contains(part));
+        let news: BTreeMap<_, _> = self
+            .0
+            .iter()
+            .filter(is_new)
+            .map(|(id, text)| (*id, text))
+            .collect();
+        if news.is_empty() {
+            return None;
+        }
+        let news = serde_json::to_string(&news).expect("texts always serialize");
+        Some(Bytes::from(format!("data: {news}\n\n")))
+    }
+
+    fn parts(&self) -> Value {
+        let parts = self.0.iter();
+        let parts = parts.map(|(id, text)| (*id, Value::from_safe_string(text.clone())));
+        Value::from_pairs(parts)
+    }
+}
+
+/// `GET /dashboard`.
+pub async fn show(
+    Visitor(operator): Visitor,
+    asked: web::Query<Asked>,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let picture = Picture::of(&gateway.snapshot().await);
+    let done = asked.done.as_deref().and_then(super::action::told);
+    let main = part(
+        "dashboard.html",
+        context! { parts => picture.parts(), done },
+    );
+    let frame = Frame::of(&gateway, &operator, "dashboard", "Dashboard");
+    page::page(StatusCode::OK, &frame, &main)
+}
+
+/// `GET /dashboard/events`: what has changed, every second, for as many as there are seats.
+pub async fn events(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
+    let Some(watcher) = gateway.desk.watch() else {
+        return HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, "10"))
+            .body("too many dashboards are open on this replica");
+    };
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // nginx would wait until there is more.
+        .insert_header(("x-accel-buffering", "no"))
+        .streaming(changes(gateway, watcher))
+}
+
+/// One dashboard's way through its pictures.
+struct Following {
+    gateway: web::Data<Gateway>,
+    watcher: Watcher,
+    last: Option<Arc<Picture>>,
+    until: Instant,
+    /// Whether this replica drained already: then there is no better one to ask.
+    drained: bool,
+    greeted: bool,
+}
+
+/// Ends when this replica begins to drain, so that the browser asks another; when it stops; and
+/// after a while in any case.
+fn changes(
+    gateway: web::Data<Gateway>,
+    watcher: Watcher,
+) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
+    let following = Following {
+        drained: gateway.is_draining(),
+        gateway,
+        watcher,
+        last: None,
+        until: Instant::now() + LONGEST_WATCH,
+        greeted: false,
+    };
+    stream::unfold(following, |mut following| async move {
+        let next = following.next().await?;
+        Some((Ok(next), following))
+    })
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.greeted {
+            self.greeted = true;
+            return Some(Bytes::from(format!("retry: {AGAIN_MS}\n\n")));
+        }
+        let is_over = self.until <= Instant::now();
+        if is_over || self.gateway.is_draining() != self.drained {
+            return None;
+        }
+        let stopping = self.gateway.stopping.clone();
+        let changed = timeout(HEARTBEAT, self.watcher.picture.changed());
+        let changed = stopping.run_until_cancelled(changed).await?;
+        let picture = match changed {
+            Ok(Ok(())) => self.watcher.picture.borrow_and_update().clone(),
+            Ok(Err(_)) => return None,
+            Err(_) => None,
+        };
+        let news = picture
+            .as_ref()
+            .and_then(|it| it.news(self.last.as_deref()));
+        if picture.is_some() {
+            self.last = picture;
+        }
+        Some(news.unwrap_or_else(|| Bytes::from_static(b": nothing new\n\n")))
+    }
+}
+
+fn percent(used: u32, cap: u32) -> u32 {
+    let percent = u64::from(used) * 100 / u64::from(cap.max(1));
+    u32::try_from(percent).unwrap_or(100).min(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_changed_is_told() {
+        let picture = |live| {
+            Picture::of(&Snapshot {
+                live,
+                cap: 15,
+                ..Snapshot::default()
+            })
+        };
+        let (before, after) = (picture(1), picture(2));
+        assert_eq!(before.news(Some(&picture(1))), None);
+        let news = after.news(Some(&before)).unwrap();
+        let news = std::str::from_utf8(&news).unwrap();
+        let news = news
+            .strip_prefix("data: ")
+            .unwrap()
+            .strip_suffix("\n\n")
+            .unwrap();
+        let news: BTreeMap<String, String> = serde_json::from_str(news).unwrap();
+        assert_eq!(news.keys().collect::<Vec<_>>(), ["now"]);
+        let page = part(
+            "dashboard.html",
+            context! { parts => after.parts(), done => () },
+        );
+        assert!(
+            page.contains("<b>2</b> <span>of 15 calls live</span>"),
+            "{page}"
+        );
+    }
+}
