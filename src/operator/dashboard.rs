@@ -21,7 +21,7 @@ use crate::{
         desk::Watcher,
         page::{self, Frame, Visitor, part},
         plot::Plot,
-        snapshot::Snapshot,
+        snapshot::{Cap, Snapshot},
         warning::warnings,
     },
 };
@@ -34,11 +34,12 @@ const LONGEST_WATCH: Duration = Duration::from_secs(1_800);
 const AGAIN_MS: u32 = 2_000;
 
 /// The parts of a dashboard, and what each is made of.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 9] = [
     ("now", "now.html"),
     ("warnings", "warnings.html"),
     ("hour", "hour.html"),
     ("caps", "caps.html"),
+    ("costs", "costs.html"),
     ("live", "live.html"),
     ("agents", "agents.html"),
     ("replicas", "replicas.html"),
@@ -64,6 +65,10 @@ struct Bar {
     cap: u32,
     percent: u32,
     is_full: bool,
+    /// When it is full if calls go on getting more as they do, in minutes.
+    full_in_min: Option<u64>,
+    /// The smallest cap that refuses one call in a hundred, of those of the last hour.
+    cap_needed: Option<u32>,
 }
 
 /// What has just been done, in the page's address.
@@ -81,6 +86,7 @@ impl Picture {
             text: warning.to_string(),
         });
         let told: Vec<Told> = told.collect();
+        let ahead = |cap: &Cap| snapshot.forecast.iter().find(|it| it.scope == cap.scope);
         let caps = snapshot.caps.iter().filter(|cap| cap.most > 0);
         let caps = caps.map(|cap| Bar {
             name: cap.scope.replace(':', " "),
@@ -88,6 +94,8 @@ impl Picture {
             cap: cap.most,
             percent: percent(cap.used, cap.most),
             is_full: cap.used >= cap.most,
+            full_in_min: ahead(cap).and_then(|it| Some(it.full_in_s?.div_ceil(60))),
+            cap_needed: ahead(cap).and_then(|it| Some(it.need.as_ref()?.cap_needed)),
         });
         let caps: Vec<Bar> = caps.collect();
         let plot = Plot::of(&snapshot.history, snapshot.cap);
@@ -221,7 +229,57 @@ fn percent(used: u32, cap: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::operator::outlook::{Costs, Outcome, ShownNeed, Spent};
+
+    #[test]
+    fn caps_say_what_is_to_come_and_days_what_they_cost() {
+        let spent = |of: &str, calls, per_call_micros| Spent {
+            of: of.to_owned(),
+            calls,
+            minutes: 3.25,
+            cost_micros: 1_230_000,
+            per_call_micros,
+        };
+        let picture = Picture::of(&Snapshot {
+            caps: vec![Cap {
+                scope: "global".to_owned(),
+                used: 9,
+                most: 15,
+            }],
+            forecast: vec![Outcome {
+                scope: "global".to_owned(),
+                used: 9,
+                cap: 15,
+                slope_per_minute: Some(1.0),
+                full_in_s: Some(361),
+                need: Some(ShownNeed {
+                    arrivals: 600,
+                    refused: 3,
+                    arrivals_per_s: 0.17,
+                    mean_length_s: 60.0,
+                    offered: 10.0,
+                    refused_share: 0.036,
+                    cap_needed: 18,
+                }),
+            }],
+            costs: Some(Costs {
+                measured_at: Timestamp::UNIX_EPOCH,
+                days: vec![spent("2026-01-31", 4, Some(307_500))],
+                campaigns: vec![spent("support", 0, None)],
+            }),
+            ..Snapshot::default()
+        });
+        let text = |id| &picture.0.iter().find(|(part, _)| *part == id).unwrap().1;
+        for said in ["18 would refuse one call in a hundred", "full in 7 min"] {
+            assert!(text("caps").contains(said), "{}", text("caps"));
+        }
+        for said in ["2026-01-31", "support, today", "1.23", "0.308", "–"] {
+            assert!(text("costs").contains(said), "{}", text("costs"));
+        }
+    }
 
     #[test]
     fn only_what_has_changed_is_told() {

@@ -182,7 +182,12 @@ impl Gateway {
         let read = |view: String| serde_json::from_str::<View>(&view).ok();
         let others = others.into_iter();
         let others = others.map(|(name, view)| (name, view.and_then(read)));
-        Snapshot::of(self, mine, others.collect())
+        let (forecast, costs) = self.outlook().await;
+        Snapshot {
+            forecast: forecast.scopes,
+            costs,
+            ..Snapshot::of(self, mine, others.collect())
+        }
     }
 
     async fn show_others(&self, view: &View) {

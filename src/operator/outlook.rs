@@ -24,9 +24,12 @@ use crate::{
     campaign::Campaigns,
     forecast::{Measured, Need, Trend},
     gateway::Gateway,
-    operator::outlook::costs::Costs,
     record::{CampaignTraffic, DatabaseError, traffic},
 };
+
+pub use costs::Costs;
+#[cfg(test)]
+pub use costs::Spent;
 
 /// How often it is looked how many slots are held, and over which time their slope is told.
 const LOOK: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ macro_rules! parts {
     };
 }
 
-const PARTS: [(&str, &str); 15] = parts![
+const PARTS: [(&str, &str); 16] = parts![
     "layout.html",
     "login.html",
     "dashboard.html",
@@ -39,6 +39,7 @@ const PARTS: [(&str, &str); 15] = parts![
     "warnings.html",
     "hour.html",
     "caps.html",
+    "costs.html",
     "live.html",
     "agents.html",
     "replicas.html",

@@ -9,6 +9,7 @@ use crate::{
     gateway::Gateway,
     operator::{
         history::{SAMPLES, Sample},
+        outlook::{Costs, Outcome},
         view::{AgentView, LiveCall, RecordsView, StoreView, View},
     },
 };
@@ -42,6 +43,10 @@ pub struct Snapshot {
     pub history: Vec<Sample>,
     /// Whether what is said is kept, and so shown.
     pub has_words: bool,
+    /// What is to come in each scope; nothing before anybody has asked.
+    pub forecast: Vec<Outcome>,
+    /// What calls cost; `None` while the database does not tell.
+    pub costs: Option<Costs>,
 }
 
 /// How much of a cap is used.
