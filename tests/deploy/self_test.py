@@ -35,7 +35,6 @@ WRONG = [
     (files.workflow_scripts, ".github/workflows/test.yml", "run: scripts/test", "run: scripts/test ${{ github.head_ref }}", "expression"),
     (files.compose_nginx, "deploy/nginx.conf", "proxy_read_timeout 75s", "proxy_read_timeout 60s", "nginx.compose.conf"),
     (files.redis_rights, "docs/deploy/compose.md", "+hgetall", "+hgetall +keys", "compose.md"),
-    (files.links, "docs/deploy.md", "(capacity.md)", "(capacities.md)", "capacities.md"),
 ]
 
 
