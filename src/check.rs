@@ -239,7 +239,7 @@ async fn slot_store(config: &Config) -> Vec<Finding> {
 fn told(error: &StoreError) -> String {
     let hint = match error.class() {
         "noauth" => "user and password belong into REDIS_URL",
-        "noperm" => "the ACL rule that it takes is in the README",
+        "noperm" => "the ACL rule that it takes is in docs/replicas.md",
         "readonly" => "name its primary",
         "oom" => "it is full: give it more memory, or clear it up",
         "cluster" => "is the cluster up, REDIS_CLUSTER=1 set, and REDIS_KEY_PREFIX in braces?",

@@ -173,6 +173,13 @@ impl ConfigError {
     pub fn mistakes(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(ToString::to_string)
     }
+
+    /// Returns what the setting `name` has to be, if it is among the mistakes.
+    #[cfg(test)]
+    pub fn rule(&self, name: &str) -> Option<&str> {
+        let mistake = self.0.iter().find(|mistake| mistake.name == name)?;
+        Some(&mistake.rule)
+    }
 }
 
 impl fmt::Display for Mistake {

@@ -1,3 +1,5 @@
+mod page;
+
 use std::{cell::RefCell, collections::BTreeSet};
 
 use super::*;
@@ -460,7 +462,6 @@ fn our_own_network_is_for_tests_alone() {
 /// Is read where logging starts, not by [`Config`].
 const READ_ELSEWHERE: &str = "RUST_LOG";
 const EXAMPLE: &str = include_str!("../../.env.example");
-const README: &str = include_str!("../../README.md");
 
 #[test]
 fn the_example_names_every_setting_and_no_other() {
@@ -480,15 +481,6 @@ fn the_example_with_nothing_changed_is_the_default() {
         format!("{from_example:#?}"),
         format!("{:#?}", load(&[]).unwrap())
     );
-}
-
-#[test]
-fn the_readme_lists_every_setting_and_no_other() {
-    let rows = README.lines().filter_map(|line| {
-        let (name, _) = line.strip_prefix("| `")?.split_once("` |")?;
-        is_name(name).then(|| name.to_owned())
-    });
-    assert_eq!(rows.collect::<BTreeSet<_>>(), settings_asked_for());
 }
 
 /// Returns the settings of the example, as if every one was uncommented.

@@ -27,7 +27,7 @@ WRONG = [
     (files.routes, "deploy/azure/containerapp.bicep", "/health/ready", "/ready", "/ready"),
     (files.routes, "deploy/kubernetes/ingress.yaml", "/twilio/media", "/media", "/media"),
     (files.metrics, "deploy/ecs/alarms.yaml", "MetricName: events_dead", "MetricName: events_lost", "events_lost"),
-    (files.metrics, "deploy/kubernetes/scaler.yaml", "max(calls_active{", "max(calls_live{", "calls_live"),
+    (files.metrics, "deploy/kubernetes/scaler.yaml", "max(calls_active{", "max(calls_alive{", "calls_alive"),
     (files.toolchain, "deploy/Dockerfile", "rust:1", "rust:2", "Dockerfile"),
     (files.image_context, ".dockerignore", "!templates", "!docs", "templates"),
     (files.actions_are_pinned, ".github/workflows/test.yml", "actions/checkout@3d3c42e5", "actions/checkout@v7#", "checkout"),
@@ -35,7 +35,6 @@ WRONG = [
     (files.workflow_scripts, ".github/workflows/test.yml", "run: scripts/test", "run: scripts/test ${{ github.head_ref }}", "expression"),
     (files.compose_nginx, "deploy/nginx.conf", "proxy_read_timeout 75s", "proxy_read_timeout 60s", "nginx.compose.conf"),
     (files.redis_rights, "docs/deploy/compose.md", "+hgetall", "+hgetall +keys", "compose.md"),
-    (files.links, "docs/deploy.md", "(capacity.md)", "(capacities.md)", "capacities.md"),
 ]
 
 

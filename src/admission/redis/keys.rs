@@ -1,4 +1,4 @@
-//! The names of everything in Redis. Operators read them too: see the README.
+//! The names of everything in Redis. Operators read them too: see `docs/replicas.md`.
 
 use serde::Deserialize;
 

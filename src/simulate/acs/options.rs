@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 /// What the fake is started with where nothing else is said. The key protects nothing: it is
-/// printed here, in README and on the terminal.
+/// printed here, in `docs/simulator.md` and on the terminal.
 const CONNECTION_STRING: &str = "endpoint=http://127.0.0.1:5060/;accesskey=\
                                  bm8gc2VjcmV0OiBjYWxsZ2F0ZSdzIG93biBrZXkgZm9yIGRldmVsb3BtZW50";
 const RESOURCE_ID: &str = "00000000-0000-4000-8000-00000000ca11";

@@ -7,8 +7,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use super::*;
 use crate::admission::redis_server::free_port;
 
-/// What a Redis user of the gateway's must be allowed, and all that it need be. The README tells
-/// operators.
+/// What a Redis user of the gateway's must be allowed, and all that it need be. `docs/replicas.md`
+/// tells operators.
 pub const RIGHTS: &str = "~calls:* -@all +evalsha +script|load +info +time +get +set +mget +del \
     +exists +pexpire +pexpireat +pttl +sadd +srem +zadd +zrem +zscore +zcount +zrange +zrangebyscore \
     +zremrangebyscore +hset +hdel +hgetall";
@@ -21,9 +21,9 @@ fn server_with(rights: &str) -> RedisServer {
 }
 
 #[tokio::test]
-async fn a_user_needs_no_more_rights_than_the_readme_says() {
-    let readme = include_str!("../../../../README.md");
-    assert!(readme.contains(RIGHTS), "the README says: {RIGHTS}");
+async fn a_user_needs_no_more_rights_than_the_docs_say() {
+    let page = include_str!("../../../../docs/replicas.md");
+    assert!(page.contains(RIGHTS), "the page says: {RIGHTS}");
     let server = server_with(RIGHTS);
     let store = connected(&server.url_as("gateway", "sesame"), "", "r1").await;
     try_everything(&server, &store).await.unwrap();

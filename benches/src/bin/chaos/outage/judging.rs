@@ -108,7 +108,7 @@ pub fn judge(case: &Case, observed: &Observed) -> Verdict {
     }
 }
 
-/// Returns how many calls may be live at once, as README.md says ("While Redis is away").
+/// Returns how many calls may be live at once, as docs/replicas.md says ("While Redis is away").
 fn most_live(fault: Fault, holdings: Holdings, unknown: usize) -> usize {
     match fault {
         Fault::Killed | Fault::Hung => CAP + unknown,
