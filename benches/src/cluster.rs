@@ -3,6 +3,7 @@
 //! Invariant: only what was started here is signalled, by its id, and all of it is dead after
 //! `drop`; if this process dies in a way that leaves no time for that, the kernel sees to it.
 
+mod leftovers;
 mod ports;
 mod process;
 mod proxy;
@@ -20,6 +21,7 @@ use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+pub use leftovers::leftovers;
 pub use ports::free as free_port;
 pub use process::{Process, Signal};
 pub use proxy::{Proxy, Way};

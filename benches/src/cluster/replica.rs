@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -71,6 +72,14 @@ impl Replica {
     /// If it does not run.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill()
+    }
+
+    /// Tells how it has ended by itself, if it has. It can be started again then.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.process.ended()
     }
 
     /// # Errors

@@ -57,9 +57,9 @@ impl Arrivals {
                 };
                 if arrived {
                     let life = next(&mut random);
-                    let world = Arc::clone(&world);
+                    let (world, due) = (Arc::clone(&world), due);
                     calls.spawn(async move {
-                        world.live(&life).await;
+                        world.live_from(due, &life).await;
                     });
                     while calls.try_join_next().is_some() {}
                 } else {

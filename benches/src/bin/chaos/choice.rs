@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::lab::{Lab, Verdict};
 use crate::{
     canary, dataloss, dials, duplicates, events, failover, halfopen, leaks, outage, overadmission,
-    reclaim, webhooks,
+    overload, reclaim, rollover, webhooks,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,11 @@ pub enum Choice {
     Events,
     /// R21: secrets, whole numbers and words of callers where they do not belong
     Canary,
+    /// R9: calls that are cut and webhooks that fail while replicas are replaced one after the other
+    Rollover,
+    /// R14, R15: what callers get, and how good their audio is, when up to ten times as many ring as
+    /// there is room for
+    Overload,
     /// R20: numbers called twice, and calls and slots that nobody looks after, while the carrier fails
     /// and replicas are killed
     Dials,
@@ -46,9 +51,10 @@ pub enum Choice {
 impl Choice {
     /// All figures, in turn. Those of a line are measured beside each other in a short run: what
     /// they wait for is time, and none of them has to be exact to the millisecond.
-    const FIGURES: [&[Self]; 5] = [
+    const FIGURES: [&[Self]; 6] = [
         &[Self::Overadmission],
         &[Self::Webhooks],
+        &[Self::Overload],
         &[Self::Duplicates, Self::Dataloss],
         &[Self::Outage],
         &[
@@ -56,6 +62,7 @@ impl Choice {
             Self::Reclaim,
             Self::Halfopen,
             Self::Failover,
+            Self::Rollover,
             Self::Events,
             Self::Dials,
             Self::Canary,
@@ -92,6 +99,8 @@ impl Choice {
             | Self::Halfopen
             | Self::Events
             | Self::Dials
+            | Self::Rollover
+            | Self::Overload
             | Self::Canary => false,
         }
     }
@@ -107,8 +116,10 @@ impl Choice {
             | Self::Halfopen
             | Self::Events
             | Self::Dials
+            | Self::Overload
             | Self::Canary => 20,
             Self::All | Self::Leaks | Self::Reclaim | Self::Outage | Self::Duplicates => 40,
+            Self::Rollover => 60,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -140,6 +151,8 @@ impl Choice {
             Self::Halfopen => halfopen::run(lab).await,
             Self::Events => events::run(lab).await,
             Self::Dials => dials::run(lab).await,
+            Self::Rollover => rollover::run(lab).await,
+            Self::Overload => overload::run(lab).await,
             Self::Canary => canary::run(lab).await,
             Self::All => unreachable!("it stands for the others"),
         }

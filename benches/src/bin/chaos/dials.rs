@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use callgate_benches::cluster::{Cluster, Options};
+use callgate_benches::cluster::{Cluster, Options, leftovers};
 use futures_util::future::join_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -20,7 +20,6 @@ use crate::dialer::{Dialer, make_key, number};
 use crate::fake_twilio::FakeTwilio;
 use crate::lab::{Lab, REPLICAS, Verdict, conclude};
 use crate::records::{self, Records};
-use crate::registry;
 use crate::statistics::rounded;
 
 /// Programs that ask for calls at once.
@@ -257,7 +256,7 @@ async fn until_free(cluster: &mut Cluster) -> anyhow::Result<Left> {
             + redis.count("SCARD", "calls:active").await?
             + redis.count("GET", "calls:active_count").await?;
         let keys = redis.keys().await?;
-        let keys = registry::leftovers(&keys);
+        let keys = leftovers(&keys);
         let after = began.elapsed();
         if slots == 0 && keys.is_empty() || patience <= after {
             let keys = keys.into_iter().map(str::to_owned).collect();

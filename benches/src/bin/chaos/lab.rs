@@ -24,6 +24,8 @@ pub struct Lab {
     pub short: bool,
     pub memory: bool,
     pub gateway: PathBuf,
+    /// How long replaced replicas may take, in seconds, where that was said.
+    pub window: Option<u64>,
     /// The network outside, where this is a figure's own one.
     pub outside: Option<String>,
     /// The server that all figures share, once one of them has asked for a database.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use callgate_benches::carrier::Ending;
-use callgate_benches::cluster::Cluster;
+use callgate_benches::cluster::{Cluster, leftovers};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -18,7 +18,6 @@ use tokio::time::sleep;
 
 use crate::lab::{Lab, Verdict, conclude};
 use crate::life::{Life, Media, World, around, sid};
-use crate::registry;
 
 /// Callers who call again and again.
 const CALLERS: u32 = 40;
@@ -90,7 +89,7 @@ async fn measure(lab: &Lab, cluster: &mut Cluster, lease: Duration) -> anyhow::R
     let scard = redis.count("SCARD", "calls:active").await?;
     let count = redis.count("GET", "calls:active_count").await?;
     let keys = redis.keys().await?;
-    let leftovers = registry::leftovers(&keys);
+    let leftovers = leftovers(&keys);
     let mut connections = Vec::new();
     for replica in &cluster.replicas {
         let stats = replica.page("/stats").await?;

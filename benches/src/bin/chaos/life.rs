@@ -24,14 +24,19 @@ pub struct World {
     pub began: Instant,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     rings: Mutex<Vec<Ring>>,
+    /// When streams were lost that their callers had not left, since the world began.
+    losses: Mutex<Vec<Duration>>,
 }
 
 /// One webhook of a ringing call.
 #[derive(Debug, Clone, Copy)]
 pub struct Ring {
-    /// Since the world began.
+    /// When it was due, since the world began.
     pub at: Duration,
+    /// From sending it to its answer.
     pub took: Duration,
+    /// From when it was due to its answer, however late it was sent.
+    pub waited: Duration,
     pub admitted: bool,
     /// Whether its media comes if it is admitted.
     pub has_media: bool,
@@ -85,13 +90,19 @@ impl World {
             began: Instant::now(),
             counts: Mutex::default(),
             rings: Mutex::default(),
+            losses: Mutex::default(),
         }
     }
 
     /// Lives through a call; tells whether it was admitted.
     pub async fn live(&self, life: &Life) -> bool {
+        self.live_from(Instant::now(), life).await
+    }
+
+    /// Lives through a call that was due then; tells whether it was admitted.
+    pub async fn live_from(&self, due: Instant, life: &Life) -> bool {
         let door = self.carrier.door();
-        let stream = match self.ring(life).await {
+        let stream = match self.ring(due, life).await {
             Some(Answer::Connect(stream)) => stream,
             Some(Answer::Told(_)) => {
                 self.count("refused");
@@ -127,21 +138,22 @@ impl World {
     }
 
     /// Rings wherever the call rings, at once, and returns what it is answered.
-    async fn ring(&self, life: &Life) -> Option<Answer> {
-        let began = self.began.elapsed();
+    async fn ring(&self, due: Instant, life: &Life) -> Option<Answer> {
         let rings = life.rings_at.iter().map(async |to| {
             let rung = self.carrier.ring(*to, &life.sid).await;
-            rung.map_err(|error| self.count(webhook_fault(&error))).ok()
+            let rung = rung.map_err(|error| self.count(webhook_fault(&error)));
+            Some((rung.ok()?, due.elapsed()))
         });
         let mut rung = join_all(rings).await.into_iter().flatten();
-        let first = rung.next()?;
+        let (first, waited) = rung.next()?;
         lock(&self.rings).push(Ring {
-            at: began,
+            at: due.saturating_duration_since(self.began),
             took: first.took,
+            waited,
             admitted: matches!(first.answer, Answer::Connect(_)),
             has_media: matches!(life.media, Media::Talks(..)),
         });
-        if rung.any(|other| other.answer != first.answer) {
+        if rung.any(|(other, _)| other.answer != first.answer) {
             self.count("copies_answered_differently");
         }
         Some(first.answer)
@@ -153,6 +165,7 @@ impl World {
                 let over = media.talk(time, ending, &self.carrier.truth).await;
                 if over == Over::Closed {
                     self.count("streams_lost");
+                    lock(&self.losses).push(self.began.elapsed());
                 }
                 over == Over::Closed || ending == Ending::Dies
             }
@@ -204,6 +217,10 @@ impl World {
 
     pub fn rings(&self) -> Vec<Ring> {
         lock(&self.rings).clone()
+    }
+
+    pub fn losses(&self) -> Vec<Duration> {
+        lock(&self.losses).clone()
     }
 }
 

@@ -22,11 +22,13 @@ mod life;
 mod namespace;
 mod outage;
 mod overadmission;
+mod overload;
 #[path = "../../../../tests/it/postgres_server.rs"]
 mod postgres_server;
 mod reclaim;
 mod records;
 mod registry;
+mod rollover;
 mod sampler;
 mod sink;
 mod statistics;
@@ -72,6 +74,10 @@ struct Options {
     /// One replica, with its slots in memory: only what makes sense without Redis is measured
     #[arg(long)]
     memory: bool,
+    /// How long a replica's calls may go on while it is replaced, in seconds: rollover
+    /// [default: 60, or 8 with --short]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=600))]
+    window: Option<u64>,
     /// For a figure that this program starts in a network of its own: the one outside
     #[arg(long, hide = true)]
     outside: Option<String>,
@@ -117,6 +123,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         short: options.short,
         memory: options.memory,
         gateway,
+        window: options.window,
         outside: options.outside.clone(),
         postgres: OnceCell::new(),
     };

@@ -210,6 +210,7 @@ mod tests {
         let ring = |at, admitted, has_media| Ring {
             at: seconds(at),
             took: Duration::ZERO,
+            waited: Duration::ZERO,
             admitted,
             has_media,
         };
