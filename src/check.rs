@@ -1,149 +1,192 @@
 //! `callgate check`: tries what can be tried without a call, and says what to do about the rest.
+//!
+//! Invariant: no call is placed, no message sent, and no secret printed.
+//! Invariant: it ends within 20 s, whatever others do.
 
-mod reach;
+mod agents;
+mod carriers;
+mod clock;
+mod database;
+mod endpoints;
+mod finding;
+mod grace;
+mod public;
+mod slots;
+mod words;
 
 use std::{
-    fmt,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use serde::Serialize;
-use url::Host;
+use reqwest::{Client, redirect};
+use tokio::time::timeout;
+use url::{Host, Url};
 
 use crate::{
-    admission::{RedisStore, StoreError},
     answer::{PromptError, Prompts, TemplateError, Templates},
-    campaign::Name,
-    config::{AgentKind, AgentSettings, CampaignFile, Config},
-    telemetry::CapacityMetrics,
+    check::{finding::FileCounts, words::chain},
+    config::{CampaignFile, Config},
 };
+
+pub use finding::{Finding, Level};
 
 /// How long whoever listens on our address has to say that it is a gateway.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long one server may take to answer one request.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long everything that is tried at the same time may take.
+const LONGEST: Duration = Duration::from_secs(14);
 
-/// What came of one thing that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub level: Level,
-    /// What was tried.
-    pub about: String,
-    /// What was found, and what to do about it unless it is as it should be.
-    pub what: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    Ok,
-    /// Calls can be answered, though perhaps not as they are meant to be.
-    Warning,
-    Error,
-}
-
-/// Tries the settings of `environment`, and everything they name.
-pub async fn check(environment: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+/// Tries the settings of `environment`, and everything they name. `grace` is how long whoever
+/// stops the gateway waits before it kills, if that is not in the settings.
+pub async fn check(
+    environment: impl Fn(&str) -> Option<String>,
+    grace: Option<Duration>,
+) -> Vec<Finding> {
     let config = match Config::load(environment) {
         Ok(config) => config,
-        Err(error) => {
-            let wrong = error.mistakes();
-            return wrong.map(|what| error_in("settings", what)).collect();
-        }
+        Err(error) => return error.mistakes().map(Finding::SettingWrong).collect(),
     };
     let mut findings = settings(&config);
-    let (file, mut agents) = campaigns(&config);
-    findings.extend(file);
+    let (counts, file) = campaigns(&config);
+    findings.extend(counts);
     findings.extend(templates(&config));
     findings.extend(prompts(&config));
-    findings.push(address(config.listen));
+    findings.extend(grace::compare(&config, grace));
+    let listening = address(config.listen);
+    let serves = matches!(listening, Finding::ListenServes(_));
+    findings.push(listening);
     findings.push(public_url(&config));
     findings.push(twilio(&config));
-    findings.extend(slot_store(&config).await);
-    agents.insert(0, (Name::default_name(), config.agent));
-    findings.extend(join_all(agents.iter().map(agent)).await);
+    findings.extend(Box::pin(of_others(&config, file, serves)).await);
     findings
+}
+
+/// Tries whatever others have to answer for, all of it at the same time.
+async fn of_others(config: &Config, file: Option<CampaignFile>, serves: bool) -> Vec<Finding> {
+    let http = match http_client() {
+        Ok(http) => http,
+        Err(error) => return vec![Finding::Certificates(io::Error::other(error))],
+    };
+    let servers = clocks(config);
+    let endpoints = match &file {
+        Some(file) => file.endpoints.clone(),
+        None => config.events.endpoints(),
+    };
+    let clocks = join_all(servers.iter().map(|server| clock::of_server(&http, server)));
+    let (way, carriers, slots, database, endpoints, agents, clocks) = tokio::join!(
+        bounded("way in", public::probe(config, &http, serves)),
+        bounded("carriers", carriers::probe(config)),
+        bounded("slots", slots::probe(config)),
+        bounded("database", database::probe(config)),
+        bounded("events", endpoints::probe(&config.guard, &endpoints)),
+        bounded("agents", agents::probe(config, file)),
+        bounded("clocks", async {
+            clocks.await.into_iter().flatten().collect()
+        }),
+    );
+    let all = [way, carriers, slots, database, endpoints, agents, clocks];
+    all.into_iter().flatten().collect()
+}
+
+async fn bounded(about: &'static str, tried: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+    // What is tried is a lot for the stack of whoever awaits all of it.
+    let tried = timeout(LONGEST, Box::pin(tried)).await;
+    tried.unwrap_or_else(|_| vec![Finding::Unfinished(about)])
+}
+
+/// Returns the servers whose clocks matter: they check what we date.
+fn clocks(config: &Config) -> Vec<Url> {
+    let twilio = config.outbound.twilio.as_ref().ok().map(|api| &api.base);
+    let acs = config.acs.api.as_ref().map(|api| &api.endpoint);
+    let servers = [twilio, acs, config.public_url.as_ref()];
+    servers.into_iter().flatten().cloned().collect()
+}
+
+fn http_client() -> Result<Client, reqwest::Error> {
+    // Fails if another part of the process installed it already, which is as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .timeout(PATIENCE)
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 fn settings(config: &Config) -> Vec<Finding> {
     let warnings = config.warnings.iter();
     let mut findings: Vec<_> = warnings
-        .map(|warning| warning_of("settings", warning.clone()))
+        .map(|warning| Finding::SettingOdd(warning.clone()))
         .collect();
     if findings.is_empty() {
-        findings.push(ok("settings", "every one is understood".to_owned()));
+        findings.push(Finding::SettingsFit);
     }
     findings
 }
 
-/// Tries the campaign file; returns its agents too.
-fn campaigns(config: &Config) -> (Vec<Finding>, Vec<(Name, AgentSettings)>) {
-    const ABOUT: &str = "campaign file";
+/// Tries the campaign file; returns it too.
+fn campaigns(config: &Config) -> (Vec<Finding>, Option<CampaignFile>) {
     let Some(path) = &config.campaigns else {
-        let what = "none (CALLGATE_CONFIG): one campaign answers".to_owned();
-        return (vec![ok(ABOUT, what)], Vec::new());
+        return (vec![Finding::NoCampaignFile], None);
     };
     match CampaignFile::load(path, &config.inherited()) {
         Ok(file) => {
             let campaigns = file.campaigns.all();
             let tenants: std::collections::BTreeSet<_> =
                 campaigns.map(|campaign| &campaign.tenant).collect();
-            let counts = format!(
-                "{} campaigns of {} tenants, {} numbers, {} agents beside the environment's",
-                file.campaigns.all().count(),
-                tenants.len(),
-                file.campaigns.numbers(),
-                file.agents.len(),
-            );
-            let mut findings = vec![ok(ABOUT, counts)];
-            let warnings = file.warnings.into_iter();
-            findings.extend(warnings.map(|warning| warning_of(ABOUT, warning)));
-            (findings, file.agents.into_iter().collect())
+            let mut findings = vec![Finding::CampaignFileFits(FileCounts {
+                campaigns: file.campaigns.all().count(),
+                tenants: tenants.len(),
+                numbers: file.campaigns.numbers(),
+                agents: file.agents.len(),
+            })];
+            let warnings = file.warnings.iter();
+            findings.extend(warnings.map(|warning| Finding::CampaignFileOdd(warning.clone())));
+            (findings, Some(file))
         }
         Err(error) => {
             let mistakes = error.mistakes();
-            let findings = mistakes.map(|what| error_in(ABOUT, what)).collect();
-            (findings, Vec::new())
+            (mistakes.map(Finding::CampaignFileWrong).collect(), None)
         }
     }
 }
 
 fn templates(config: &Config) -> Vec<Finding> {
-    const ABOUT: &str = "templates";
     match Templates::load(config.templates.as_deref()) {
-        Ok(_) => vec![ok(ABOUT, "every text makes an answer".to_owned())],
+        Ok(_) => vec![Finding::TemplatesFit],
         Err(TemplateError::Flawed { flaws }) => flaws
             .iter()
-            .map(|flaw| error_in(ABOUT, flaw.to_string()))
+            .map(|flaw| Finding::TemplateWrong(flaw.to_string()))
             .collect(),
-        Err(error @ TemplateError::Unreadable { .. }) => vec![error_in(ABOUT, chain(&error))],
+        Err(error @ TemplateError::Unreadable { .. }) => {
+            vec![Finding::TemplateWrong(chain(&error))]
+        }
     }
 }
 
 fn prompts(config: &Config) -> Vec<Finding> {
-    const ABOUT: &str = "prompts";
     match Prompts::load(config.templates.as_deref()) {
-        Ok(_) => vec![ok(ABOUT, "every one can be played".to_owned())],
+        Ok(_) => vec![Finding::PromptsFit],
         Err(PromptError::Flawed { flaws }) => flaws
             .iter()
-            .map(|flaw| error_in(ABOUT, flaw.to_string()))
+            .map(|flaw| Finding::PromptWrong(flaw.to_string()))
             .collect(),
-        Err(error @ PromptError::Unreadable { .. }) => vec![error_in(ABOUT, chain(&error))],
+        Err(error @ PromptError::Unreadable { .. }) => vec![Finding::PromptWrong(chain(&error))],
     }
 }
 
 fn address(listen: SocketAddr) -> Finding {
-    const ABOUT: &str = "LISTEN";
     match TcpListener::bind(listen) {
-        Ok(_) => ok(ABOUT, format!("{listen} is free")),
+        Ok(_) => Finding::ListenFree(listen),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_alive(listen) => {
-            ok(ABOUT, format!("a gateway serves on {listen} already"))
+            Finding::ListenServes(listen)
         }
-        Err(error) => error_in(
-            ABOUT,
-            format!("{listen} cannot be used: {error}; choose another address or port"),
-        ),
+        Err(error) => Finding::ListenTaken(listen, error),
     }
 }
 
@@ -162,14 +205,8 @@ pub fn is_alive(listen: SocketAddr) -> bool {
 }
 
 fn public_url(config: &Config) -> Finding {
-    const ABOUT: &str = "PUBLIC_URL";
-    let Some(url) = &config.public_url else {
-        let what = format!(
-            "not set: carriers would have to reach http://{}; set it to the https address that \
-             they use",
-            config.listen
-        );
-        return warning_of(ABOUT, what);
+    let Some(url) = config.public_url.clone() else {
+        return Finding::PublicUrlUnset(config.listen);
     };
     let unreachable = match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
@@ -178,128 +215,18 @@ fn public_url(config: &Config) -> Finding {
         None => true,
     };
     if unreachable {
-        let what = format!("{url} is nothing that a carrier can reach from outside");
-        warning_of(ABOUT, what)
+        Finding::PublicUrlPrivate(url)
     } else if url.scheme() == "https" {
-        ok(ABOUT, url.to_string())
+        Finding::PublicUrlFits(url)
     } else {
-        let what = format!("{url} is not https: what callers say would go in the open");
-        warning_of(ABOUT, what)
+        Finding::PublicUrlPlain(url)
     }
 }
 
 fn twilio(config: &Config) -> Finding {
     if config.twilio.is_open() {
-        ok("twilio", "open".to_owned())
+        Finding::TwilioOpen
     } else {
-        let what = "closed: set TWILIO_AUTH_TOKEN to open it".to_owned();
-        warning_of("twilio", what)
-    }
-}
-
-/// Tries the store that slots are in: what kind of server it is, and whether it lets us write.
-async fn slot_store(config: &Config) -> Vec<Finding> {
-    let Some(redis) = &config.store.redis else {
-        let what = "in memory: caps hold for one process".to_owned();
-        return vec![ok("slots", what)];
-    };
-    let away = |error: StoreError| error_in("slots", told(&error));
-    let metrics = CapacityMetrics::new();
-    let store = match RedisStore::new(redis, "a check".to_owned(), config.caps.lease, metrics) {
-        Ok(store) => store,
-        Err(error) => return vec![away(error)],
-    };
-    let server = match store.inspect().await {
-        Ok(server) => server,
-        Err(error) => return vec![away(error)],
-    };
-    let mut findings: Vec<_> = server
-        .flaws()
-        .into_iter()
-        .map(|flaw| {
-            let level = if flaw.is_fatal(config.production) {
-                Level::Error
-            } else {
-                Level::Warning
-            };
-            found(level, "slots", flaw.to_string())
-        })
-        .collect();
-    match store.try_out().await {
-        Ok(()) => findings.push(ok(
-            "slots",
-            format!("{} gives slots and takes them back", server.server),
-        )),
-        Err(error) => findings.push(away(error)),
-    }
-    findings
-}
-
-/// Says what the store has answered, and what to do about it.
-fn told(error: &StoreError) -> String {
-    let hint = match error.class() {
-        "noauth" => "user and password belong into REDIS_URL",
-        "noperm" => "the ACL rule that it takes is in docs/replicas.md",
-        "readonly" => "name its primary",
-        "oom" => "it is full: give it more memory, or clear it up",
-        "cluster" => "is the cluster up, REDIS_CLUSTER=1 set, and REDIS_KEY_PREFIX in braces?",
-        _ => "is REDIS_URL right, and the server up?",
-    };
-    format!("{error} ({hint})")
-}
-
-async fn agent((name, settings): &(Name, AgentSettings)) -> Finding {
-    let about = format!("agent {name}");
-    match settings.kind {
-        AgentKind::Parrot => ok(&about, "the parrot within callgate".to_owned()),
-        AgentKind::OpenAi | AgentKind::AzureOpenAi | AgentKind::VoiceLive => {
-            let mut at = settings.url.clone();
-            at.set_query(None); // Whatever it carries, nobody needs to see it.
-            match reach::reach(settings).await {
-                Ok(()) => ok(&about, format!("{at} can be reached")),
-                Err(error) => error_in(
-                    &about,
-                    format!("{at} cannot be reached: {error}; is the address right?"),
-                ),
-            }
-        }
-    }
-}
-
-/// Returns an error with its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    let told: Vec<_> = sources.map(ToString::to_string).collect();
-    told.join(": ")
-}
-
-fn ok(about: &str, what: String) -> Finding {
-    found(Level::Ok, about, what)
-}
-
-fn warning_of(about: &str, what: String) -> Finding {
-    found(Level::Warning, about, what)
-}
-
-fn error_in(about: &str, what: String) -> Finding {
-    found(Level::Error, about, what)
-}
-
-fn found(level: Level, about: &str, what: String) -> Finding {
-    Finding {
-        level,
-        about: about.to_owned(),
-        what,
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Ok => "ok",
-            Level::Warning => "warning",
-            Level::Error => "error",
-        };
-        write!(f, "{level:<7}  {}: {}", self.about, self.what)
+        Finding::TwilioClosed
     }
 }

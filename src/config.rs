@@ -66,6 +66,9 @@ pub struct Config {
     pub campaigns: Option<PathBuf>,
     /// `DRAIN_SECONDS`: how long live calls may go on after a SIGTERM. Default 300.
     pub drain: Duration,
+    /// `TERMINATION_GRACE_SECONDS`: how long whoever stops the process waits before it kills, which
+    /// `callgate check` compares with `DRAIN_SECONDS`. Default: not known.
+    pub grace: Option<Duration>,
     /// `MAX_CALL_SECONDS`: the longest call. Default 14400, as long as Twilio lets one be.
     pub longest_call: Duration,
     /// `LOG_FORMAT`: `text` or `json`. Default `text`.
@@ -147,6 +150,7 @@ impl Config {
             templates: read.text("TEMPLATES_DIR").map(PathBuf::from),
             campaigns,
             drain: read.seconds("DRAIN_SECONDS", 300, 0..=86_400),
+            grace: grace(&read),
             longest_call: read.seconds("MAX_CALL_SECONDS", 14_400, 10..=86_400),
             log_format: read
                 .parsed("LOG_FORMAT", "text or json")
@@ -245,6 +249,12 @@ fn public_url(read: &Reader<impl Environment>, production: bool) -> Option<Url> 
         None => {}
     }
     url
+}
+
+fn grace(read: &Reader<impl Environment>) -> Option<Duration> {
+    const NAME: &str = "TERMINATION_GRACE_SECONDS";
+    read.text(NAME)?;
+    Some(read.seconds(NAME, 0, 0..=172_800))
 }
 
 fn workers(read: &Reader<impl Environment>) -> usize {

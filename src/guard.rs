@@ -8,6 +8,7 @@
 mod places;
 mod range;
 mod url;
+mod whereabouts;
 
 use std::{
     error::Error,
@@ -32,6 +33,7 @@ use crate::{
 };
 
 pub use self::url::{GuardRules, GuardedUrl};
+pub use whereabouts::Whereabouts;
 
 /// How long connecting may take, within what the whole request may.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -1,10 +1,10 @@
 //! The commands.
 
-use std::{future::Future, io::Write, process::ExitCode};
+use std::{future::Future, io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use callgate::{
-    ApiCommandError, Config, EventsError, EventsOptions, Gateway, KeysOptions, Level,
+    ApiCommandError, Config, EventsError, EventsOptions, Finding, Gateway, KeysOptions, Level,
     RecordsOptions, Running, SimulateOptions, SlotsError, SlotsOptions, demo,
     parrot::{Parrot, ParrotOptions},
 };
@@ -52,6 +52,10 @@ struct CheckOptions {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    /// How long whoever stops the gateway waits before it kills, in seconds; in place of
+    /// TERMINATION_GRACE_SECONDS
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32))]
+    grace: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    let done = local.block_on(&runtime, async {
         match command {
             Command::Serve => Box::pin(serve()).await,
             Command::Check(options) => check(&options).await,
@@ -90,7 +94,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Events(options) => events(options).await,
             Command::Parrot(options) => parrot(options).await,
         }
-    })
+    });
+    // A name that is still looked up, for nobody, must not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
 async fn slots(options: SlotsOptions) -> anyhow::Result<ExitCode> {
@@ -183,8 +190,12 @@ async fn reload_at(signal: Option<&mut Signal>, running: &Running) {
 
 async fn check(options: &CheckOptions) -> anyhow::Result<ExitCode> {
     read_dotenv()?;
-    let findings = callgate::check(setting).await;
-    let wrong = findings.iter().any(|finding| finding.level == Level::Error);
+    let grace = options
+        .grace
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    let findings = callgate::check(setting, grace).await;
+    let mut levels = findings.iter().map(Finding::level);
+    let wrong = levels.any(|level| level == Level::Error);
     let text = if options.json {
         serde_json::json!({"ok": !wrong, "findings": findings}).to_string()
     } else {

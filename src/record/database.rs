@@ -1,6 +1,8 @@
 //! The database, by the same queries whichever it is. It has a thread of its own, so that neither
 //! a call's audio nor the slot store waits for it, and it for neither.
 
+mod inspection;
+
 use std::{any::Any as Anything, fmt, future::Future, sync::Arc, thread, time::Duration};
 
 use futures_util::future::BoxFuture;

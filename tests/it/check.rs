@@ -12,10 +12,10 @@ use crate::{
     process::{Program, command},
 };
 
-const SECRET: &str = "sk-canary-of-the-check";
+pub const SECRET: &str = "sk-canary-of-the-check";
 
 /// Runs the check; returns its exit code and what it printed.
-async fn check(settings: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+pub async fn check(settings: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().unwrap();
     let mut check: Command = command(settings, &directory);
     check.arg("check").args(arguments).stdout(Stdio::piped());
@@ -25,7 +25,7 @@ async fn check(settings: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, S
     (output.status.code(), told)
 }
 
-fn line<'a>(told: &'a str, start: &str) -> &'a str {
+pub fn line<'a>(told: &'a str, start: &str) -> &'a str {
     let found = told.lines().find(|line| line.starts_with(start));
     found.unwrap_or_else(|| panic!("no {start:?} in\n{told}"))
 }
@@ -65,18 +65,20 @@ async fn what_is_right_is_said_in_a_line_each() {
         "ok       LISTEN: ",
         "ok       PUBLIC_URL: https://voice.example.com/",
         "ok       twilio: open",
+        "warning  way in: nobody answers at PUBLIC_URL",
         "ok       slots: ",
+        "ok       database: ",
         "ok       agent default: ws://127.0.0.1",
         "ok       agent other: ws://127.0.0.1",
     ] {
         line(&told, start);
     }
-    assert_eq!(told.lines().count(), 10, "{told}");
+    assert_eq!(told.lines().count(), 12, "{told}");
     let (code, told) = check(&settings, &["--json"]).await;
     assert_eq!(code, Some(0), "{told}");
     let report: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(report["ok"], true);
-    assert_eq!(report["findings"].as_array().unwrap().len(), 10);
+    assert_eq!(report["findings"].as_array().unwrap().len(), 12);
     assert_eq!(report["findings"][0]["level"], "ok");
     assert_eq!(report["findings"][0]["about"], "settings");
     agent.stop().await;
@@ -183,7 +185,7 @@ async fn an_agent_behind_tls_needs_a_server_that_speaks_it() {
     assert_eq!(code, Some(1));
     line(
         &told,
-        &format!("error    agent default: {url} cannot be reached: no answer"),
+        &format!("error    agent default: {url} cannot be reached: the agent was not ready"),
     );
 }
 
@@ -191,9 +193,15 @@ async fn an_agent_behind_tls_needs_a_server_that_speaks_it() {
 async fn a_gateway_that_serves_already_is_no_mistake() {
     let gateway = TestGateway::start().await;
     let listen = gateway.carrier.address.to_string();
-    let (code, told) = check(&[("LISTEN", &listen)], &[]).await;
+    let (code, told) = check(&[("LISTEN", &listen), ("PUBLIC_URL", "")], &[]).await;
     assert_eq!(code, Some(0), "{told}");
     line(&told, "ok       LISTEN: a gateway serves");
+    let (code, told) = check(&[("LISTEN", &listen)], &[]).await;
+    assert_eq!(code, Some(1), "its public address leads nowhere: {told}");
+    line(
+        &told,
+        "error    way in: nobody answers at PUBLIC_URL, though",
+    );
     gateway.finish().await;
 }
 

@@ -43,6 +43,7 @@ mod budgets;
 mod campaign_file;
 mod capacity;
 mod check;
+mod check_others;
 mod conversation;
 mod dashboard;
 mod dashboard_page;

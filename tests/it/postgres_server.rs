@@ -84,6 +84,28 @@ impl PostgresServer {
         format!("postgres://callgate@127.0.0.1:{port}/{name}")
     }
 
+    /// Says something to a database, as its owner.
+    pub fn run(&self, database: &str, sql: &str) {
+        let mut say = command("psql");
+        let port = self.port.to_string();
+        say.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "callgate",
+            "-d",
+            database,
+        ]);
+        let said = say.args(["-q", "-c", sql]).output().expect("psql runs");
+        assert!(
+            said.status.success(),
+            "{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
+
     /// Ends it without a word, as `kill -9` of all its processes does.
     pub fn kill(&self) {
         signal("-QUIT", &self.process());

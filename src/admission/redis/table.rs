@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::{
+        HEARTBEAT,
         redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, bounded},
         scope::Scope,
         slot::Lease,
@@ -14,6 +15,15 @@ use crate::{
     recent::Millis,
     telemetry::StoreOperation,
 };
+
+/// What the store says of itself and of who shares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The store's clock, in Unix milliseconds.
+    pub now: i64,
+    /// How many replicas have shown themselves of late.
+    pub replicas: u32,
+}
 
 /// How many keys are asked for at once.
 const AT_ONCE: usize = 500;
@@ -115,6 +125,23 @@ impl RedisStore {
         }
         let mut reply = self.call(StoreOperation::Reap, script, PATIENCE).await?;
         Ok((reply.number()?, reply.number()?))
+    }
+
+    /// Looks at the store's clock and at the replicas that share it, over a connection that
+    /// [`RedisStore::inspect`] has made.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn look_around(&self) -> Result<Surroundings, StoreError> {
+        let (seconds, micros): (i64, i64) = self.ask(&redis::cmd("TIME")).await?;
+        let now = seconds * 1_000 + micros / 1_000;
+        let silent_for = i64::try_from((HEARTBEAT * 3).as_millis()).unwrap_or(i64::MAX);
+        let since = now.saturating_sub(silent_for);
+        let live = Cmd::zcount(&self.inner.keys.replicas, format!("({since}"), "+inf");
+        Ok(Surroundings {
+            now,
+            replicas: self.ask(&live).await?,
+        })
     }
 
     /// Takes a slot and gives it back, by the scripts that calls take theirs by. For that moment

@@ -29,7 +29,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// A resource of ACS's, by its REST API.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AcsApi {
     /// The scheme and the host, without anything after it.
     pub endpoint: Url,
@@ -37,7 +37,7 @@ pub struct AcsApi {
 }
 
 /// By what right a resource is used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum AcsCredentials {
     /// The decoded access key of `ACS_CONNECTION_STRING`, which signs every request.
     Key(SecretSlice<u8>),

@@ -1,0 +1,19 @@
+//! Whether whoever stops the process waits for as long as draining takes.
+
+use std::time::Duration;
+
+use crate::{check::finding::Finding, config::Config};
+
+/// What draining takes beyond `DRAIN_SECONDS`: goodbyes, farewells, and what is written last.
+pub const AFTER_DRAIN: Duration = Duration::from_secs(15);
+
+/// Compares the time there is, `grace`, with what draining takes.
+pub fn compare(config: &Config, grace: Option<Duration>) -> Option<Finding> {
+    let grace = grace.or(config.grace)?;
+    let drain = config.drain;
+    Some(if grace < drain + AFTER_DRAIN {
+        Finding::GraceShort { grace, drain }
+    } else {
+        Finding::GraceFits(grace)
+    })
+}
