@@ -76,7 +76,7 @@ struct Options {
     memory: bool,
     /// How long a replica's calls may go on while it is replaced, in seconds: rollover
     /// [default: 60, or 8 with --short]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=600))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=60))]
     window: Option<u64>,
     /// For a figure that this program starts in a network of its own: the one outside
     #[arg(long, hide = true)]
