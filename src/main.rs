@@ -53,7 +53,7 @@ struct CheckOptions {
     #[arg(long)]
     json: bool,
     /// How long whoever stops the gateway waits before it kills, in seconds; in place of
-    /// TERMINATION_GRACE_SECONDS
+    /// `TERMINATION_GRACE_SECONDS`
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32))]
     grace: Option<u32>,
 }

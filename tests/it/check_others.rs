@@ -37,7 +37,8 @@ struct Nginx(Child);
 impl Nginx {
     async fn start(folder: &Path, listen: &str, replica: &str, less: Option<&str>) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/nginx-conf");
-        let made = Command::new(script).arg(folder).args([listen, replica]);
+        let mut made = Command::new(script);
+        let made = made.arg(folder).args([listen, replica]);
         let made = made.output().await.unwrap();
         assert!(made.status.success(), "{made:?}");
         let sample = String::from_utf8(made.stdout).unwrap();
