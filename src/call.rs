@@ -148,6 +148,17 @@ impl CallId {
     pub fn of(carrier_call: &CarrierCallId) -> Self {
         Self(Uuid::new_v5(&CALLS, carrier_call.as_str().as_bytes()))
     }
+
+    /// Returns the id of the trace that tells of the call, as OpenTelemetry writes it: the same
+    /// without hyphens.
+    pub fn trace_id(&self) -> String {
+        self.0.simple().to_string()
+    }
+
+    /// Returns [`CallId::trace_id`] as bytes.
+    pub fn trace(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Display for CallId {

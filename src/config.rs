@@ -12,6 +12,7 @@ mod records;
 mod refusal;
 mod store;
 mod tools;
+mod traces;
 mod twilio;
 mod vendor;
 mod voice_live;
@@ -41,6 +42,7 @@ pub use records::{KeptNumbers, RecordSettings};
 pub use refusal::{ApiSettings, RefusalSettings, Sender, Unset, WhatsappSettings};
 pub use store::{RedisOutage, RedisSettings, StoreSettings};
 pub use tools::ToolSettings;
+pub use traces::TraceSettings;
 pub use twilio::TwilioSettings;
 pub use voice_live::{EntraSettings, NOISE_SUPPRESSION, VoiceLiveAccess};
 pub use web::WebSettings;
@@ -92,6 +94,8 @@ pub struct Config {
     /// `TICKET_SECRET`: signs tickets; the same on all replicas. Default: random.
     pub ticket_secret: Option<SecretString>,
     pub operator: OperatorSettings,
+    /// `None`: calls are not traced.
+    pub traces: Option<TraceSettings>,
     /// What is odd about the settings, for the log of the start.
     pub warnings: Vec<String>,
 }
@@ -170,6 +174,7 @@ impl Config {
             records: RecordSettings::load(&read, production, store.redis.is_some()),
             store,
             operator: OperatorSettings::load(&read, production),
+            traces: TraceSettings::load(&read),
             warnings: Vec::new(),
         };
         if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {

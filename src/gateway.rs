@@ -63,6 +63,7 @@ use crate::{
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
     telemetry::Metrics,
+    trace::{Exporter, Traces},
     transcode,
 };
 
@@ -158,6 +159,8 @@ pub enum StartError {
     Carrier(#[source] reqwest::Error),
     #[error("no certificates to trust tenants' endpoints by")]
     Events(#[source] reqwest::Error),
+    #[error("no certificates to trust the collector of traces by")]
+    Traces(#[source] reqwest::Error),
     #[error("cannot listen on {0} (LISTEN)")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the parrot cannot listen on loopback")]
@@ -176,6 +179,7 @@ impl StartError {
             | Self::Certificates(_)
             | Self::Carrier(_)
             | Self::Events(_)
+            | Self::Traces(_)
             | Self::Store(_)
             | Self::Records(_)
             | Self::StoreUnfit(_) => 78,
@@ -234,6 +238,8 @@ impl Gateway {
             (admission.replica(), config.caps.lease),
         );
         let (records, deliveries) = keeping.await?;
+        let traces = Traces::new(config.traces, admission.replica(), &metrics.traces);
+        let (traces, exporter) = traces.map_err(StartError::Traces)?;
         let gateway = web::Data::new(Self {
             public,
             campaigns,
@@ -252,7 +258,7 @@ impl Gateway {
             farewells: Farewells::new(),
             transfers: Transfers::new(),
             guarded,
-            timeline: records.timeline(),
+            timeline: records.timeline().traced(traces),
             api: Api::new(records.database.clone()),
             outbound,
             records,
@@ -275,13 +281,11 @@ impl Gateway {
             warned: AtomicU64::new(0),
             started: Instant::now(),
         });
-        for warning in config.warnings {
-            tracing::warn!("{warning}");
-        }
+        warn_of(&config.warnings);
         gateway.meet_store(config.production).await?;
         gateway.announce();
         let (handle, server) = serve(&gateway, listener, workers)?;
-        let (supervisor, stop) = supervise(&gateway, to_free);
+        let (supervisor, stop) = supervise(&gateway, to_free, exporter);
         Ok(Running {
             gateway,
             address,
@@ -545,8 +549,18 @@ async fn keep_records(
     Ok((records, deliveries.map_err(StartError::Events)?))
 }
 
+fn warn_of(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Starts the tasks that look after the gateway until they are told to stop.
-fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, CancellationToken) {
+fn supervise(
+    gateway: &web::Data<Gateway>,
+    to_free: ToFree,
+    exporter: Option<Exporter>,
+) -> (TaskTracker, CancellationToken) {
     let (supervisor, stop) = (TaskTracker::new(), CancellationToken::new());
     supervisor.spawn(give_slots_back(gateway.clone(), to_free, stop.clone()));
     supervisor.spawn(keep_slots(gateway.clone(), stop.clone()));
@@ -557,6 +571,9 @@ fn supervise(gateway: &web::Data<Gateway>, to_free: ToFree) -> (TaskTracker, Can
     supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
     supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
     supervisor.spawn(outlook::look_out(gateway.clone(), stop.clone()));
+    if let Some(exporter) = exporter {
+        supervisor.spawn(exporter.run(stop.clone()));
+    }
     (supervisor, stop)
 }
 

@@ -32,6 +32,7 @@ mod session;
 mod simulate;
 mod slots;
 mod tool;
+mod trace;
 mod web;
 mod webhook;
 

@@ -40,6 +40,7 @@ use crate::{
     recording::Recording,
     session::{Speaker, Turn},
     tool::ToolOutcome,
+    trace::{Phase, Traces},
 };
 
 pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
@@ -234,6 +235,7 @@ impl Told for Nobody {
 pub struct Timeline {
     watchers: broadcast::Sender<Step>,
     recorder: Arc<Recorder>,
+    traces: Traces,
 }
 
 impl Records {
@@ -335,7 +337,13 @@ impl Timeline {
         Self {
             watchers: broadcast::Sender::new(LAG),
             recorder,
+            traces: Traces::default(),
         }
+    }
+
+    /// Returns the same timeline, which tells `traces` too.
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     pub fn step(&self, call: &CarrierCallId, what: What) {
@@ -352,14 +360,26 @@ impl Timeline {
                 what: what.clone(),
             });
         }
+        self.traces.step(call, what);
     }
 
     /// Notes who has called whom, and what came of it: a step of its own.
     pub fn arrived(&self, call: &CarrierCallId, arrival: Arrival) {
         let what = arrival.what();
+        self.traces.arrived(call, &arrival);
         // It is a step by itself, with what was seen.
         self.recorder.note(call, Fact::Arrived(Box::new(arrival)));
         self.tell(call, &what);
+    }
+
+    /// Notes that the media of a call has come to this replica.
+    pub fn claimed(&self, call: &CarrierCallId, id: CallId, campaign: &Name) {
+        self.traces.claimed(call, id, campaign.as_str());
+    }
+
+    /// Notes how long something took that is no step.
+    pub fn took(&self, call: &CarrierCallId, phase: Phase, took: Duration) {
+        self.traces.took(call, phase, took);
     }
 
     /// Notes that whoever had a call is gone, with what is known of it.

@@ -8,6 +8,7 @@ mod offers;
 mod process;
 mod records;
 mod tools;
+mod traces;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use offers::OfferMetrics;
 pub use process::ProcessMetrics;
 pub use records::RecordMetrics;
 pub use tools::ToolMetrics;
+pub use traces::TraceMetrics;
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {

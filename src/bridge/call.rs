@@ -12,7 +12,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, web as extract};
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     admission::{ClaimError, Claimed, Onward},
@@ -27,6 +27,7 @@ use crate::{
     record::What,
     session::{Session, Terms},
     tool::{Keypad, Surroundings, Workbench},
+    trace::Phase,
 };
 
 pub use lost::LostCalls;
@@ -110,6 +111,7 @@ fn span(call: &CarrierCallId) -> tracing::Span {
         carrier_call.id = %call,
         carrier = call.carrier().as_str(),
         campaign.id = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
     )
 }
 
@@ -136,6 +138,8 @@ async fn claim(
     let span = tracing::Span::current();
     span.record("call.id", tracing::field::display(claimed.call));
     span.record("campaign.id", campaign.id.as_str());
+    span.record("trace_id", claimed.call.trace_id());
+    gateway.timeline.claimed(&call, claimed.call, &campaign.id);
     Ok(Taken {
         call,
         campaign,
@@ -213,6 +217,7 @@ async fn see_out(
         gateway.note_transfer(call, onward.clone());
     }
     gateway.ended(call, reason);
+    let ended = Instant::now();
     tracing::info!(
         reason = reason.as_str(),
         blame = reason.blame().as_str(),
@@ -224,6 +229,9 @@ async fn see_out(
     let telling = gateway.calls().spawn(timeout(TOLD_WITHIN, async move {
         if let Some(is_back) = is_back {
             let _ = is_back.await; // Whoever gives slots back may be gone, at process exit.
+            telling
+                .timeline
+                .took(&told, Phase::Release, ended.elapsed());
         }
         if let Some(onward) = &onward {
             telling.tell_transfer(&told, onward).await;

@@ -18,6 +18,7 @@ use crate::{
     gateway::Gateway,
     outbound::Overrides,
     record::{Arrival, Direction, Seen},
+    trace::Phase,
 };
 
 /// Calls whose media has not arrived, with the agents that are on their way to them.
@@ -60,6 +61,7 @@ impl Gateway {
         let decision = admission.await;
         let decided_in = began.elapsed();
         self.metrics.decided(decided_in);
+        self.timeline.took(call, Phase::Admission, decided_in);
         let seen = Seen {
             decided_in,
             counts: self.admission.counts(campaign, &campaigns),
@@ -130,8 +132,12 @@ impl Gateway {
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
         let (ours, campaign) = (Arc::clone(&agent), campaign.clone());
+        let rings = call.clone();
         let connecting = async move {
+            let began = Instant::now();
             let connected = gateway.connect_agent(&ours, &campaign, encoding).await;
+            let took = began.elapsed();
+            gateway.timeline.took(&rings, Phase::AgentConnect, took);
             let unwanted = match arrived.send(connected) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted,

@@ -14,7 +14,7 @@ use prometheus_client::{
 
 use crate::telemetry::{
     AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, ProcessMetrics,
-    RecordMetrics, ToolMetrics, slow,
+    RecordMetrics, ToolMetrics, TraceMetrics, slow,
 };
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
@@ -50,6 +50,7 @@ pub struct Metrics {
     pub events: EventMetrics,
     pub tools: ToolMetrics,
     pub process: ProcessMetrics,
+    pub traces: TraceMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -133,6 +134,7 @@ impl Metrics {
             events: EventMetrics::default(),
             tools: ToolMetrics::new(),
             process: ProcessMetrics::new(),
+            traces: TraceMetrics::default(),
         };
         metrics.register();
         metrics
@@ -230,6 +232,7 @@ impl Metrics {
         self.records.register(r);
         self.events.register(r);
         self.tools.register(r);
+        self.traces.register(r);
         self.agents.register(r);
         self.capacity.register(r);
         self.calls.register(r);

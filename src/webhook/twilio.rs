@@ -20,6 +20,7 @@ use crate::{
     chunk::Encoding,
     config::TwilioSettings,
     gateway::Gateway,
+    trace::Phase,
     webhook::{WebhookError, read_body, twilio::signature::Key},
 };
 
@@ -82,6 +83,9 @@ pub async fn ringing(
     let details = call.details(campaign.as_ref().map(|campaign| campaign.id.as_str()));
     let response = twiml(&gateway, &answer, campaign.as_ref(), &details);
     gateway.metrics.answered_webhook(began.elapsed());
+    gateway
+        .timeline
+        .took(&call.id, Phase::Webhook, began.elapsed());
     response
 }
 

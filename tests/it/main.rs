@@ -68,5 +68,6 @@ mod simulated;
 mod store_outage;
 mod store_settings;
 mod tools;
+mod traces;
 mod voice_live;
 mod web_calls;
