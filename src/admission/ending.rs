@@ -132,13 +132,11 @@ impl Debt {
         else {
             return None;
         };
-        let ours = match released? {
-            Released::Freed { waited, .. } => waited,
-            // The store may have heard it the first time, and its answer came too late.
-            Released::Gone { reason } => reason == ended.waiting,
-            Released::Stale => false,
-        };
-        ours.then_some((call, ended.waiting))
+        match released? {
+            Released::Freed { waited, .. } => waited.then_some((call, ended.waiting)),
+            // Whoever freed it has noted it.
+            Released::Gone { .. } | Released::Stale => None,
+        }
     }
 }
 

@@ -267,7 +267,7 @@ mod tests {
             }],
             costs: Some(Costs {
                 measured_at: Timestamp::UNIX_EPOCH,
-                days: vec![spent("2026-01-31", 4, Some(307_500))],
+                days: vec![spent("2026-01-31", 4, Some(308_000))],
                 campaigns: vec![spent("support", 0, None)],
             }),
             ..Snapshot::default()

@@ -51,22 +51,14 @@ pub enum Choice {
 impl Choice {
     /// All figures, in turn. Those of a line are measured beside each other in a short run: what
     /// they wait for is time, and none of them has to be exact to the millisecond.
-    const FIGURES: [&[Self]; 6] = [
+    const FIGURES: [&[Self]; 7] = [
         &[Self::Overadmission],
         &[Self::Webhooks],
         &[Self::Overload],
         &[Self::Duplicates, Self::Dataloss],
         &[Self::Outage],
-        &[
-            Self::Leaks,
-            Self::Reclaim,
-            Self::Halfopen,
-            Self::Failover,
-            Self::Rollover,
-            Self::Events,
-            Self::Dials,
-            Self::Canary,
-        ],
+        &[Self::Leaks, Self::Reclaim, Self::Halfopen, Self::Failover],
+        &[Self::Rollover, Self::Events, Self::Dials, Self::Canary],
     ];
 
     /// Returns the figures that this stands for, those together that are measured at once.

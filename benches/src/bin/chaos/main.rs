@@ -65,6 +65,9 @@ struct Options {
     /// Small numbers: all figures within two minutes
     #[arg(long)]
     short: bool,
+    /// Leave these figures out, with commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Choice>,
     /// Append the results to this file, too
     #[arg(long)]
     out: Option<PathBuf>,
@@ -141,7 +144,8 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let commit = commit();
     let mut all_passed = true;
     for together in options.figure.figures(lab.short) {
-        let measuring = together.into_iter();
+        let wanted = |figure: &Choice| !options.without.contains(figure);
+        let measuring = together.into_iter().filter(wanted);
         let measuring = measuring.map(|figure| measure(figure, options, &lab, &commit));
         for passed in runtime.block_on(join_all(measuring)) {
             all_passed &= passed?;
