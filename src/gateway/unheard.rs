@@ -74,7 +74,8 @@ pub async fn ask_after_some(
     silent.shuffle(&mut rand::rng());
     silent.truncate(MOST_ASKED);
     let asking = silent.into_iter().map(|call| async move {
-        let is_over = is_over(gateway, &call).await;
+        // Whoever has it may have noted its end meanwhile.
+        let is_over = is_over(gateway, &call).await && is_open(gateway, &call).await;
         if is_over {
             gateway.close_unheard(&call).await;
         }
@@ -118,6 +119,19 @@ async fn silent_calls(gateway: &Gateway, before: i64) -> Result<Vec<CarrierCallI
             }
         }
     }
+}
+
+/// Tells whether a call is not over in its record.
+async fn is_open(gateway: &Gateway, call: &CarrierCallId) -> bool {
+    let mut sql = Sql::new("SELECT 1 FROM calls WHERE carrier_call = ");
+    sql.bind(call.as_str().to_owned())
+        .push(" AND rank < ")
+        .bind(OVER);
+    let read = gateway.records.database.read(|pool| async move {
+        let rows = sql.read(&pool).await?;
+        Ok(!rows.is_empty())
+    });
+    read.await.unwrap_or(false)
 }
 
 /// Tells whether a media socket carries a call; `None` where nobody can tell.

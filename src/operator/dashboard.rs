@@ -218,7 +218,8 @@ impl Following {
         if picture.is_some() {
             self.last = picture;
         }
-        Some(news.unwrap_or_else(|| Bytes::from_static(b": nothing new\n\n")))
+        // A browser keeps comments from the page, which would take a quiet hour for a lost connection.
+        Some(news.unwrap_or_else(|| Bytes::from_static(b"data: {}\n\n")))
     }
 }
 

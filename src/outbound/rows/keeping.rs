@@ -90,7 +90,7 @@ pub async fn overdue(
     let stuck = now - STUCK_MS;
     let mut sql = select();
     sql.push("WHERE holder = ").bind(holder);
-    sql.push(" AND ((state IN ('placed', 'unknown') AND rings_until < ")
+    sql.push(" AND state <> 'over' AND ((state IN ('placed', 'unknown') AND rings_until < ")
         .bind(now);
     sql.push(") OR (state = 'reserving' AND created_at < ")
         .bind(stuck);

@@ -62,7 +62,7 @@ struct Options {
     /// What everything random is made from [default: a new one, which is told]
     #[arg(long)]
     seed: Option<u64>,
-    /// Small numbers: all figures within two minutes
+    /// Small numbers: all figures within five minutes
     #[arg(long)]
     short: bool,
     /// Leave these figures out, with commas
