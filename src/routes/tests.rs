@@ -22,8 +22,8 @@ const PUBLIC: [&str; 11] = [
     "/web/web.js",
 ];
 
-/// Every table but that of replicas, whose beat never rests.
-const TABLES: [&str; 12] = [
+/// Every table but those of what replicas do unasked: their beat, and the duties they take.
+const TABLES: [&str; 11] = [
     "calls",
     "steps",
     "words",
@@ -35,7 +35,6 @@ const TABLES: [&str; 12] = [
     "outbound",
     "outbound_days",
     "outbound_turns",
-    "duties",
 ];
 
 const TWILIO_FORM: &str = "CallSid=CA0123456789abcdef0123456789abcdef&From=%2B972501234567&\
