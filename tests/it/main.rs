@@ -50,6 +50,7 @@ mod dashboard_page;
 mod deadlines;
 mod draining;
 mod events;
+mod examples;
 mod leases;
 mod media_socket;
 mod metrics;
