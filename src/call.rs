@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What our names for calls are made in.
@@ -10,7 +10,7 @@ const CALLS: Uuid = Uuid::from_u128(0x0c3f_72a4_5f0e_4d0b_9d53_8b6c_31f2_77aa);
 
 /// Our own name for a call. It is made of the name by which we first know the call, so that every
 /// replica, and whoever looks after a lost one's calls, comes to the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallId(Uuid);
 

@@ -62,7 +62,7 @@ use crate::{
     outbound::{self, Outbound},
     record::{DatabaseError, DatabaseKind, Records, Step, Timeline, What},
     seal::Seal,
-    telemetry::Metrics,
+    telemetry::{Metrics, call_span},
     trace::{Exporter, Traces},
     transcode,
 };
@@ -206,11 +206,8 @@ impl Gateway {
         let file = config.campaigns;
         let (listen, workers, drain) = (config.listen, config.workers, config.drain);
         let metrics = Metrics::new();
-        let listener =
-            TcpListener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| StartError::Listen(listen, error))?;
+        let bound = TcpListener::bind(listen).and_then(|it| Ok((it.local_addr()?, it)));
+        let (address, listener) = bound.map_err(|error| StartError::Listen(listen, error))?;
         let public = PublicUrls::new(config.public_url, address);
         let offers = metrics.offers.clone();
         let whatsapp = config.refusal.whatsapp.ok();
@@ -238,7 +235,12 @@ impl Gateway {
             (admission.replica(), config.caps.lease),
         );
         let (records, deliveries) = keeping.await?;
-        let traces = Traces::new(config.traces, admission.replica(), &metrics.traces);
+        let traces = Traces::new(
+            config.traces,
+            admission.replica(),
+            config.longest_call,
+            &metrics.traces,
+        );
         let (traces, exporter) = traces.map_err(StartError::Traces)?;
         let gateway = web::Data::new(Self {
             public,
@@ -467,7 +469,7 @@ impl Gateway {
                 unanswered: false,
             };
             if self.admission.end(call, lost).await {
-                self.ended(call, EndReason::NoMedia);
+                self.ended_waiting(call, EndReason::NoMedia).await;
             }
         }
         self.farewells.of(call).unwrap_or(Farewell::Apology)
@@ -487,9 +489,25 @@ impl Gateway {
         self.connections.end(call, EndReason::CarrierEnded);
         let waited = self.admission.end(call, ended).await;
         if waited {
-            self.ended(call, EndReason::CarrierEnded);
+            self.ended_waiting(call, EndReason::CarrierEnded).await;
         }
         waited
+    }
+
+    /// Notes how a call ended that was waiting for its media. If we placed it, whoever did knows by
+    /// which id, and the store.
+    pub(crate) async fn ended_waiting(&self, call: &CarrierCallId, reason: EndReason) {
+        if self.timeline.is_traced()
+            && let Some(id) = self.admission.id_noted(call).await
+        {
+            self.timeline.named(call, id);
+        }
+        self.ended(call, reason);
+    }
+
+    /// Returns the span that everything of a call is logged in.
+    pub(crate) fn span_of(&self, call: &CarrierCallId) -> tracing::Span {
+        call_span(self.timeline.id_of(call), call)
     }
 
     /// Notes how a call ended, before its socket closes and its carrier asks.

@@ -17,9 +17,11 @@ mod supervise;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 
 use crate::{
     admission::Refusal,
+    call::{CallId, CarrierCallId},
     carrier::twilio::{Patience, TwilioApi},
     config::OutboundSettings,
     gateway::Gateway,
@@ -114,6 +116,14 @@ impl Outbound {
     pub fn twilio(&self) -> Option<&TwilioApi> {
         self.twilio.as_ref()
     }
+}
+
+/// Returns the span of a call that its carrier tells of by a URL of ours, and notes by which name.
+pub fn span_of_placed(gateway: &Gateway, marker: &Marker, name: &CarrierCallId) -> Span {
+    if let Ok(pending) = CarrierCallId::try_from(marker.pending.clone()) {
+        gateway.timeline.named(name, CallId::of(&pending));
+    }
+    gateway.span_of(name)
 }
 
 /// Reads what a URL of ours carries.

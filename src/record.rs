@@ -372,6 +372,21 @@ impl Timeline {
         self.tell(call, &what);
     }
 
+    /// Notes by which id a call goes that its carrier calls so: one that we placed.
+    pub fn named(&self, name: &CarrierCallId, call: CallId) {
+        self.traces.named(name, call);
+    }
+
+    /// Returns our id of the call that its carrier calls so, as far as this replica can tell.
+    pub fn id_of(&self, name: &CarrierCallId) -> CallId {
+        self.traces.id_of(name)
+    }
+
+    /// Tells whether calls are traced.
+    pub fn is_traced(&self) -> bool {
+        self.traces.are_taken()
+    }
+
     /// Notes that the media of a call has come to this replica.
     pub fn claimed(&self, call: &CarrierCallId, id: CallId, campaign: &Name) {
         self.traces.claimed(call, id, campaign.as_str());

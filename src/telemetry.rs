@@ -17,7 +17,10 @@ use std::io::IsTerminal;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::config::LogFormat;
+use crate::{
+    call::{CallId, CarrierCallId},
+    config::LogFormat,
+};
 
 pub use calls::{AgentMetrics, CallMetrics, Counted, Direction};
 pub use capacity::{CapacityMetrics, Condition, StoreOperation};
@@ -27,7 +30,7 @@ pub use offers::OfferMetrics;
 pub use process::ProcessMetrics;
 pub use records::RecordMetrics;
 pub use tools::ToolMetrics;
-pub use traces::TraceMetrics;
+pub use traces::{Cut, TraceMetrics};
 
 /// Sends logs to standard error, filtered as `RUST_LOG` says.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
@@ -44,6 +47,19 @@ pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
+}
+
+/// Returns the span that everything of a call is logged in, however little is: it has the level of
+/// errors.
+pub fn call_span(call: CallId, name: &CarrierCallId) -> tracing::Span {
+    tracing::error_span!(
+        "call",
+        call.id = %call,
+        carrier_call.id = %name,
+        carrier = name.carrier().as_str(),
+        campaign.id = tracing::field::Empty,
+        trace_id = call.trace_id(),
+    )
 }
 
 /// Returns a histogram for what a caller waits for, in seconds.

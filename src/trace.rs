@@ -2,12 +2,14 @@
 //!
 //! A trace is made of the steps that the timeline is told anyway, so nothing is built for a frame.
 //!
-//! Invariant: all replicas trace a call by its [`CallId`], and none needs to be told of another's.
+//! Invariant: all replicas trace a call by its [`CallId`]: the name of one that comes in says it, and
+//! what a replica is told of one that we placed.
 //! Invariant: nobody who has a call waits for a collector: what finds no room is counted and lost.
 //! Invariant: no number and no word that was said is in a span.
 
 mod exporter;
 mod gatherer;
+mod names;
 mod otlp;
 
 use std::{
@@ -26,13 +28,19 @@ use crate::{
 
 pub use exporter::Exporter;
 
+use gatherer::Gatherer;
+use names::PlacedNames;
+
 /// How many sightings may wait to be made spans of.
 const MOST_WAITING: usize = 4_096;
 
-/// Tells the exporter what happens to calls. Cheap to clone; costs next to nothing where there is
-/// no collector.
+/// Knows calls by their ids, and tells the exporter what happens to them. Cheap to clone; costs next
+/// to nothing where there is no collector.
 #[derive(Debug, Clone, Default)]
-pub struct Traces(Option<Arc<Teller>>);
+pub struct Traces {
+    names: PlacedNames,
+    teller: Option<Arc<Teller>>,
+}
 
 #[derive(Debug)]
 struct Teller {
@@ -43,8 +51,16 @@ struct Teller {
 /// What takes time in a call and is measured where it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// From the carrier's request to our answer.
+    /// Twilio's request that a call rings, until it has our answer.
     Webhook,
+    /// Event Grid's event that a call rings, until it is decided what ACS is told.
+    Event,
+    /// A browser's request for a call, until it is decided.
+    Upgrade,
+    /// A program's request for a call, until it is promised one.
+    Request,
+    /// The carrier's word that somebody has picked up, until it is decided how the call goes on.
+    PickUp,
     Admission,
     AgentConnect,
     /// From the end of a call until its slot is back.
@@ -54,6 +70,7 @@ pub enum Phase {
 /// What was seen of a call, and when, in Unix nanoseconds.
 #[derive(Debug, Clone, PartialEq)]
 struct Sighting {
+    id: CallId,
     call: CarrierCallId,
     at: u64,
     seen: Seen,
@@ -62,7 +79,6 @@ struct Sighting {
 #[derive(Debug, Clone, PartialEq)]
 enum Seen {
     Arrived {
-        id: CallId,
         campaign: String,
         direction: &'static str,
         /// Why it was refused, if it was.
@@ -70,7 +86,6 @@ enum Seen {
     },
     /// Its media has come to this replica.
     Claimed {
-        id: CallId,
         campaign: String,
     },
     /// Something that took so many nanoseconds is over.
@@ -88,29 +103,51 @@ enum Seen {
 
 impl Traces {
     /// Prepares to export where the settings name a collector; returns who tells the exporter, and
-    /// the exporter, which has to run.
+    /// the exporter, which has to run. No call lasts longer than `longest_call`.
     ///
     /// # Errors
     /// If there is no TLS to be had.
     pub fn new(
         settings: Option<TraceSettings>,
         replica: &str,
+        longest_call: Duration,
         metrics: &TraceMetrics,
     ) -> Result<(Self, Option<Exporter>), reqwest::Error> {
         let Some(settings) = settings else {
             return Ok((Self::default(), None));
         };
         let (queue, sightings) = mpsc::channel(MOST_WAITING);
-        let exporter = Exporter::new(settings, replica, sightings, metrics.clone())?;
+        let gatherer = Gatherer::new(settings.ratio, longest_call);
+        let exporter = Exporter::new(settings, replica, sightings, gatherer, metrics.clone())?;
         let metrics = metrics.clone();
-        let teller = Teller { queue, metrics };
-        Ok((Self(Some(Arc::new(teller))), Some(exporter)))
+        let traces = Self {
+            names: PlacedNames::default(),
+            teller: Some(Arc::new(Teller { queue, metrics })),
+        };
+        Ok((traces, Some(exporter)))
+    }
+
+    /// Tells whether anything is done with what is told here.
+    pub fn are_taken(&self) -> bool {
+        self.teller.is_some()
+    }
+
+    /// Notes by which id a call goes that its carrier calls so.
+    pub fn named(&self, name: &CarrierCallId, call: CallId) {
+        self.names.note(name, call);
+    }
+
+    /// Returns our id of the call that its carrier calls so, as far as this replica can tell.
+    pub fn id_of(&self, name: &CarrierCallId) -> CallId {
+        self.names.id_of(name)
     }
 
     /// Notes who has called whom, and what admission made of it.
     pub fn arrived(&self, call: &CarrierCallId, arrival: &Arrival) {
+        if let Some(pending) = &arrival.placed_as {
+            self.named(call, CallId::of(pending));
+        }
         self.tell(call, || Seen::Arrived {
-            id: CallId::of(arrival.placed_as.as_ref().unwrap_or(call)),
             campaign: arrival.campaign.to_string(),
             direction: arrival.direction.as_str(),
             refused: arrival.refused.as_ref().map(|it| it.reason.as_str()),
@@ -119,8 +156,8 @@ impl Traces {
 
     /// Notes that a call's media has come here, maybe of one that arrived elsewhere.
     pub fn claimed(&self, call: &CarrierCallId, id: CallId, campaign: &str) {
+        self.named(call, id);
         self.tell(call, || Seen::Claimed {
-            id,
             campaign: campaign.to_owned(),
         });
     }
@@ -160,7 +197,7 @@ impl Traces {
             | What::Interrupted { .. }
             | What::TransferEnded { .. } => what.name().map(Seen::Happened),
         };
-        if self.0.is_some()
+        if self.are_taken()
             && let Some(seen) = seen()
         {
             self.tell(call, || seen);
@@ -168,8 +205,9 @@ impl Traces {
     }
 
     fn tell(&self, call: &CarrierCallId, seen: impl FnOnce() -> Seen) {
-        let Some(teller) = &self.0 else { return };
+        let Some(teller) = &self.teller else { return };
         let sighting = Sighting {
+            id: self.id_of(call),
             call: call.clone(),
             at: unix_nanos(),
             seen: seen(),
@@ -181,9 +219,21 @@ impl Traces {
 }
 
 impl Phase {
+    /// Tells whether it is over once it is decided how a call goes on.
+    fn decides(self) -> bool {
+        match self {
+            Self::Webhook | Self::Event | Self::Upgrade | Self::Request | Self::PickUp => true,
+            Self::Admission | Self::AgentConnect | Self::Release => false,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::Event => "event",
+            Self::Upgrade => "upgrade",
+            Self::Request => "request",
+            Self::PickUp => "pick up",
             Self::Admission => "admission",
             Self::AgentConnect => "agent connect",
             Self::Release => "release",

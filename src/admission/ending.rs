@@ -15,7 +15,7 @@ use crate::{
         state::Orphan,
         store::{END_KEPT, Ending, Released},
     },
-    call::{CarrierCallId, EndReason},
+    call::{CallId, CarrierCallId, EndReason},
     recent::Millis,
 };
 
@@ -82,6 +82,7 @@ pub enum Debt {
 /// What replicas have noted of a call for each other.
 #[derive(Deserialize)]
 struct Noted {
+    call_id: Option<CallId>,
     transfer: Option<Onward>,
     due: Option<Due>,
 }
@@ -224,6 +225,11 @@ impl Admission {
     /// Returns what is due to a call, as the replica has noted that could not do it.
     pub async fn due_noted(&self, carrier_call: &CarrierCallId) -> Option<Due> {
         self.noted(carrier_call).await?.due
+    }
+
+    /// Returns our id of a call, as the replica has noted that has or had it.
+    pub async fn id_noted(&self, carrier_call: &CarrierCallId) -> Option<CallId> {
+        self.noted(carrier_call).await?.call_id
     }
 
     async fn noted(&self, carrier_call: &CarrierCallId) -> Option<Noted> {

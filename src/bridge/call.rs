@@ -103,16 +103,13 @@ fn take_place(gateway: &Gateway) -> Result<Place, NoPlace> {
     gateway.connections.take_place().ok_or(NoPlace::Full)
 }
 
-/// The span that everything of a call is logged in.
-fn span(call: &CarrierCallId) -> tracing::Span {
-    tracing::info_span!(
-        "call",
-        call.id = tracing::field::Empty,
-        carrier_call.id = %call,
-        carrier = call.carrier().as_str(),
-        campaign.id = tracing::field::Empty,
-        trace_id = tracing::field::Empty,
-    )
+/// Returns the span of a call whose media socket brings this ticket, which says by which id it goes:
+/// the carrier's name of one that we placed may be new here.
+fn span_of_claim(gateway: &Gateway, call: &CarrierCallId, ticket: &str) -> tracing::Span {
+    if let Ok(ticket) = gateway.admission.read(ticket, call) {
+        gateway.timeline.named(call, ticket.call);
+    }
+    gateway.span_of(call)
 }
 
 /// Claims the call that a ticket names. Where its campaign is gone from the file since the call
@@ -135,10 +132,7 @@ async fn claim(
     } else {
         Overrides::default()
     };
-    let span = tracing::Span::current();
-    span.record("call.id", tracing::field::display(claimed.call));
-    span.record("campaign.id", campaign.id.as_str());
-    span.record("trace_id", claimed.call.trace_id());
+    tracing::Span::current().record("campaign.id", campaign.id.as_str());
     gateway.timeline.claimed(&call, claimed.call, &campaign.id);
     Ok(Taken {
         call,

@@ -81,6 +81,7 @@ impl TellableNumber {
 fn small(data: &Value) -> Value {
     let mut small = json!({
         "call_id": data["call_id"],
+        "trace_id": data["trace_id"],
         "carrier_call_id": data["carrier_call_id"],
         "state": data["state"],
     });
@@ -169,7 +170,8 @@ mod tests {
         let event = json!({
             "type": "voicemail.received", "timestamp": "2026-12-31T23:58:59.120Z",
             "data": {
-                "call_id": "c", "carrier_call_id": "CA1", "state": "ended", "caller": "+1",
+                "call_id": "c", "trace_id": "t", "carrier_call_id": "CA1", "state": "ended",
+                "caller": "+1",
                 "metadata": {"order": 7}, "transcript": [{"text": "hello"}],
                 "recording": {"recording_id": "RE1", "url": "https://a.example.com/", "seconds": 7},
             },
@@ -178,7 +180,7 @@ mod tests {
         let expected = json!({
             "type": "voicemail.received", "timestamp": "2026-12-31T23:58:59.120Z",
             "data": {
-                "call_id": "c", "carrier_call_id": "CA1", "state": "ended",
+                "call_id": "c", "trace_id": "t", "carrier_call_id": "CA1", "state": "ended",
                 "recording": {"recording_id": "RE1"},
             },
         });

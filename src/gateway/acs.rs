@@ -216,8 +216,7 @@ impl Gateway {
         call: &CarrierCallId,
         acting: impl Future<Output = ()> + Send + 'static,
     ) {
-        let span = tracing::info_span!("call", carrier_call.id = %call);
-        self.calls.spawn(acting.instrument(span));
+        self.calls.spawn(acting.instrument(self.span_of(call)));
     }
 }
 

@@ -42,7 +42,6 @@ impl Gateway {
         self.timeline
             .step(call, What::LeftMessage(recording.clone()));
         tracing::info!(
-            carrier_call.id = %call,
             recording.id = %recording.id,
             duration_s = recording.duration.as_secs(),
             "a caller has left a message"
@@ -66,12 +65,13 @@ impl Gateway {
         status: &'static str,
     ) {
         if self.recordings.note(recording, Fate::Lost) {
-            tracing::warn!(
-                carrier_call.id = %call,
-                recording.id = %recording,
-                status,
-                "a caller's message was not recorded"
-            );
+            self.span_of(call).in_scope(|| {
+                tracing::warn!(
+                    recording.id = %recording,
+                    status,
+                    "a caller's message was not recorded"
+                );
+            });
         }
     }
 }

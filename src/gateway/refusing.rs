@@ -80,8 +80,7 @@ impl Gateway {
                 gateway.timeline.step(&invited, step);
             }
         };
-        let span = tracing::info_span!("call", carrier_call.id = %call);
-        self.calls.spawn(sending.instrument(span));
+        self.calls.spawn(sending.instrument(self.span_of(call)));
         true
     }
 

@@ -146,8 +146,8 @@ impl Gateway {
                 agent.close().await;
             }
         };
-        let span = tracing::info_span!("call", carrier_call.id = %call);
-        self.calls.spawn_local(connecting.instrument(span));
+        let connecting = connecting.instrument(self.span_of(call));
+        self.calls.spawn_local(connecting);
         Ringing {
             caller,
             agent,

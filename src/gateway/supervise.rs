@@ -6,6 +6,7 @@ use actix_web::web;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     admission::{AT_ONCE, AgentNews, HEARTBEAT, Orphan, Rest, TICK, ToFree, Trouble, Upkeep},
@@ -44,7 +45,8 @@ async fn give_back(gateway: &web::Data<Gateway>, to_free: &mut ToFree) {
     let dropped = stream::poll_fn(|context| to_free.poll_recv(context));
     let all = dropped.for_each_concurrent(AT_ONCE, |freed| {
         let gateway = gateway.clone();
-        async move { gateway.admission.release(freed).await }
+        let span = gateway.span_of(&freed.call);
+        async move { gateway.admission.release(freed).await }.instrument(span)
     });
     all.await;
 }
@@ -97,7 +99,7 @@ pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) 
 /// Tells the store what is owed, and notes the ends that only it could tell of.
 async fn pay_debts(gateway: &Gateway) {
     for (call, reason) in gateway.admission.settle_debts().await {
-        gateway.ended(&call, reason);
+        gateway.ended_waiting(&call, reason).await;
     }
 }
 
@@ -165,7 +167,8 @@ impl Gateway {
             return;
         }
         let gateway = Arc::clone(self);
-        self.chores.spawn(async move {
+        let span = self.span_of(&call);
+        let looking = async move {
             sleep(ORPHANED_AFTER).await;
             let Some(orphan) = gateway.admission.orphan(&call).await else {
                 return;
@@ -173,15 +176,12 @@ impl Gateway {
             if orphan.is_being_placed() {
                 return;
             }
-            tracing::warn!(
-                carrier_call.id = %call,
-                replica = orphan.replica,
-                "a call is lost with its replica"
-            );
+            tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
             if let Some(arrival) = arrival_of(&orphan) {
                 gateway.timeline.lost(&call, arrival);
             }
-        });
+        };
+        self.chores.spawn(looking.instrument(span));
     }
 }
 

@@ -24,6 +24,13 @@ pub struct Start {
     pub parameters: HashMap<String, String>,
 }
 
+impl Start {
+    /// Returns the ticket that our TwiML has put into the stream's parameters; blank if there is none.
+    pub fn ticket(&self) -> &str {
+        self.parameters.get("ticket").map_or("", String::as_str)
+    }
+}
+
 /// One stream's side of the conversation: reads its messages in order and writes ours.
 #[derive(Debug, Default)]
 pub struct MediaStream {

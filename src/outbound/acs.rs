@@ -73,7 +73,7 @@ pub async fn ask(gateway: &Gateway, row: &Row) -> Result<CarrierCallId, Fate> {
 /// Ends a call that nobody has picked up when its time is over, which is in so long. ACS knows no
 /// such time. Should this replica go, whoever looks after the call does so later.
 pub fn watch_ringing(gateway: &web::Data<Gateway>, row: &Row, left: Duration) {
-    let span = tracing::info_span!("call", call.id = %row.call, carrier = "acs");
+    let span = gateway.span_of(&row.pending);
     let (gateway, call) = (gateway.clone(), row.call);
     let chores = gateway.chores().clone();
     let watching = async move {

@@ -27,6 +27,7 @@ use crate::{
         rows::{self, Limits, Move, NewRow, Noted, Queued, Row, Stage},
     },
     record::{Numbers, What, unix_millis},
+    trace::Phase,
 };
 
 /// How long a call may ring on beyond its time, and the carrier may take to say so.
@@ -145,7 +146,7 @@ async fn note(
         let noted = rows::note(&records.database, new.clone(), limits);
         let noted = noted.await.map_err(away)?;
         return match noted {
-            Noted::New => begin(gateway, asker, row, campaign).await,
+            Noted::New => begin(gateway, asker, row, campaign, asked_at).await,
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
             // Whether there is room for it is just being asked.
             Noted::Known(known) if known.stage == Stage::Reserving => {
@@ -196,8 +197,11 @@ async fn begin(
     asker: Asker<'_>,
     mut row: Row,
     campaign: &Arc<Campaign>,
+    asked_at: Instant,
 ) -> Result<Placed, Refused> {
-    let begun = match reserve(gateway, &row, campaign).await {
+    let reserving = reserve(gateway, &row, campaign);
+    let reserved = reserving.instrument(gateway.span_of(&row.pending)).await;
+    let begun = match reserved {
         Ok(agent) => queue(gateway, asker, &row, agent).await,
         Err(refused) => Err(refused),
     };
@@ -210,6 +214,8 @@ async fn begin(
     };
     (row.agent, row.stage) = (Some(agent), Stage::Queued);
     let placed = placed(&row);
+    let timeline = &gateway.timeline;
+    timeline.took(&row.pending, Phase::Request, asked_at.elapsed());
     spawn_drive(gateway, row, Some(turn));
     Ok(placed)
 }
@@ -219,8 +225,13 @@ async fn reserve(
     row: &Row,
     campaign: &Campaign,
 ) -> Result<Name, Refused> {
+    let began = Instant::now();
     match take_slot(gateway, row, campaign).await {
-        Reservation::Held { agent } => Ok(agent),
+        Reservation::Held { agent } => {
+            let timeline = &gateway.timeline;
+            timeline.took(&row.pending, Phase::Admission, began.elapsed());
+            Ok(agent)
+        }
         Reservation::Refused(refusal) => {
             gateway
                 .metrics
@@ -313,8 +324,7 @@ pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
 
 /// Has a call placed beside what goes on.
 pub fn spawn_drive(gateway: &web::Data<Gateway>, row: Row, turn: Option<Turn>) {
-    let carrier = row.pending.carrier().as_str();
-    let span = tracing::info_span!("call", call.id = %row.call, carrier);
+    let span = gateway.span_of(&row.pending);
     let driving = drive(gateway.clone(), row, turn);
     gateway.calls().spawn(driving.instrument(span));
 }

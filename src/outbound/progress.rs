@@ -3,7 +3,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use actix_web::web;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     admission::{Decision, Ended, Outgoing},
@@ -18,6 +18,7 @@ use crate::{
         rows::{self, Move, Row, Stage},
     },
     record::{Arrival, Direction, What},
+    trace::Phase,
 };
 
 /// How long a webhook waits for the database: the call goes on without it.
@@ -66,6 +67,7 @@ impl Progress {
 /// ended at the carrier.
 pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
     acs::know(gateway, name);
+    gateway.timeline.named(name, row.call);
     let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
     let is_wanted = match bound {
@@ -110,6 +112,9 @@ pub async fn over(
     reason: EndReason,
     talked: Option<Duration>,
 ) {
+    if let Some(name) = name {
+        gateway.timeline.named(name, call);
+    }
     gateway.admission.unplaced(pending, reason).await;
     let database = &gateway.records.database;
     let was_picked_up = {
@@ -279,6 +284,7 @@ pub async fn picked_up(
     callee: &CallerId,
     answered_by: Option<&str>,
 ) -> (Answer, Arc<Campaign>) {
+    let began = Instant::now();
     let campaigns = gateway.campaigns.current();
     let campaign = campaigns.named(&marker.campaign);
     let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
@@ -363,8 +369,9 @@ pub async fn picked_up(
             }
             Answer::Apology
         }
-        Decision::Ended => Answer::HangUp,
+        Decision::Ended => return (Answer::HangUp, campaign),
     };
+    gateway.timeline.took(name, Phase::PickUp, began.elapsed());
     (answer, campaign)
 }
 
@@ -402,6 +409,7 @@ pub async fn overrides_of(gateway: &Gateway, call: CallId) -> Overrides {
 /// carrier. `call` is our name for it, `name` its carrier's.
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
     let database = &gateway.records.database;
+    gateway.timeline.named(name, call);
     let row = rows::find(database, call).await.ok().flatten();
     match row {
         Some(row) if row.stage != Stage::Answered && row.stage != Stage::Over => {

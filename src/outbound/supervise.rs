@@ -75,7 +75,8 @@ async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let overdue = rows::overdue(&gateway.records.database, me, now(), gateway.longest_call).await?;
     let settling = overdue.into_iter().map(|row| {
         let gateway = gateway.clone();
-        async move { settle(&gateway, &row).await }
+        let span = gateway.span_of(&row.pending);
+        async move { settle(&gateway, &row).await }.instrument(span)
     });
     let mut settling = stream::iter(settling).buffer_unordered(SETTLED_AT_ONCE);
     while settling.next().await.is_some() {}
@@ -84,7 +85,7 @@ async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
 
 /// Goes on with a call of a replica that is gone.
 async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
-    let span = tracing::info_span!("call", call.id = %row.call);
+    let span = gateway.span_of(&row.pending);
     tracing::info!(parent: &span, stage = row.stage.as_str(), "a call's replica is gone");
     match row.stage {
         Stage::Reserving => give_up_reserving(gateway, &row).await,

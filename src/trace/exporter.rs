@@ -53,6 +53,7 @@ impl Exporter {
         settings: TraceSettings,
         replica: &str,
         sightings: mpsc::Receiver<Sighting>,
+        gatherer: Gatherer,
         metrics: TraceMetrics,
     ) -> Result<Self, reqwest::Error> {
         // Fails if another part of the process installed it already, which is as well.
@@ -71,7 +72,7 @@ impl Exporter {
             service: settings.service,
             replica: replica.to_owned(),
             sightings,
-            gatherer: Gatherer::new(settings.ratio),
+            gatherer,
             spans: Vec::new(),
             metrics,
             is_away: false,
@@ -96,7 +97,10 @@ impl Exporter {
                 _ = tick.tick() => true,
             };
             if due {
-                self.gatherer.forget_unclaimed(unix_nanos());
+                self.gatherer.forget_due(unix_nanos());
+                for (why, calls) in self.gatherer.take_cut() {
+                    self.metrics.cut(why, calls);
+                }
                 // While a collector is waited for, sightings wait in their queue.
                 self.send().await;
             }

@@ -3,16 +3,20 @@
 //! The root span of a trace is the call. The replica that notes its end sends it, and no other; its
 //! id follows from the call's, so that every replica's spans hang on it.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use crate::{
     call::{Blame, CallId, CarrierCallId, EndReason},
-    trace::{Phase, Seen, Sighting},
+    telemetry::Cut,
+    trace::{Phase, Seen, Sighting, nanos},
 };
 
-/// How long a call is known whose media does not come here: another replica may have it. In
-/// nanoseconds.
-const UNCLAIMED: u64 = 600_000_000_000;
+/// How long a call is known whose media does not come here, for another replica may have it, and
+/// how much longer than calls last one whose end is not seen. In nanoseconds.
+const UNHEARD: u64 = 600_000_000_000;
 /// How many calls are known at once; of others only what takes time is told.
 const MOST_CALLS: usize = 20_000;
 /// How many moments of one call are kept.
@@ -40,7 +44,13 @@ pub struct Span {
 pub struct Gatherer {
     /// The share of calls that are traced.
     ratio: f64,
-    calls: HashMap<CarrierCallId, Call>,
+    /// In nanoseconds.
+    longest_call: u64,
+    calls: HashMap<CallId, Call>,
+    /// When each of them is forgotten, the soonest first: nothing is gone through to find it.
+    due: BTreeSet<(u64, CallId)>,
+    /// How many have come to no end since somebody last asked.
+    cut: HashMap<Cut, u64>,
 }
 
 /// What is known of a call that goes on.
@@ -51,50 +61,87 @@ struct Call {
     connected: Option<u64>,
     campaign: Option<String>,
     direction: Option<&'static str>,
+    /// Why it was refused, until its caller is told so.
+    refused: Option<&'static str>,
     moments: Vec<(u64, &'static str)>,
 }
 
 impl Gatherer {
-    pub fn new(ratio: f64) -> Self {
+    /// Knows no call yet; of those that come, none lasts longer than `longest_call`.
+    pub fn new(ratio: f64, longest_call: Duration) -> Self {
         Self {
             ratio,
+            longest_call: nanos(longest_call),
             calls: HashMap::new(),
+            due: BTreeSet::new(),
+            cut: HashMap::new(),
         }
     }
 
     /// Takes what was seen; returns the spans of what that brings to an end.
     pub fn see(&mut self, sighting: Sighting) -> Vec<Span> {
-        let Sighting { call, at, seen } = sighting;
-        let is_new = !self.calls.contains_key(&call);
-        if is_new && self.calls.len() >= MOST_CALLS {
-            self.forget_unclaimed(at);
+        let Sighting { id, call, at, seen } = sighting;
+        self.forget_due(at);
+        if !is_traced(id, self.ratio) {
+            return Vec::new();
         }
-        let mut known = self.calls.remove(&call).unwrap_or_else(|| Call {
-            id: CallId::of(&call),
-            since: at,
-            connected: None,
-            campaign: None,
-            direction: None,
-            moments: Vec::new(),
-        });
-        let spans = known.see(&call, at, seen, is_new);
-        let (spans, goes_on) = spans;
-        let traced = known.is_traced(self.ratio);
+        let known = self.calls.remove(&id);
+        let is_new = known.is_none();
+        let mut known = known.unwrap_or_else(|| Call::new(id, at));
+        self.due.remove(&(known.due(self.longest_call), id));
+        let has_come = matches!(seen, Seen::Arrived { .. } | Seen::Claimed { .. });
+        let (spans, goes_on) = known.see(&call, at, seen, is_new);
         if goes_on && self.calls.len() < MOST_CALLS {
-            self.calls.insert(call, known);
+            self.due.insert((known.due(self.longest_call), id));
+            self.calls.insert(id, known);
+        } else if goes_on && has_come {
+            self.note_cut(Cut::Full);
         }
-        if traced { spans } else { Vec::new() }
+        spans
     }
 
-    /// Forgets the calls whose media has not come here for long.
-    pub fn forget_unclaimed(&mut self, now: u64) {
-        self.calls.retain(|_, call| {
-            call.connected.is_some() || now.saturating_sub(call.since) < UNCLAIMED
-        });
+    /// Forgets the calls of which nothing more is to come.
+    pub fn forget_due(&mut self, now: u64) {
+        while let Some((at, id)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.remove(&(at, id));
+            let forgotten = self.calls.remove(&id);
+            if forgotten.is_some_and(|call| call.connected.is_some()) {
+                self.note_cut(Cut::NoEnd);
+            }
+        }
+    }
+
+    /// Returns how many calls have come to no end here since this was last asked, by why.
+    pub fn take_cut(&mut self) -> impl Iterator<Item = (Cut, u64)> {
+        self.cut.drain()
+    }
+
+    fn note_cut(&mut self, why: Cut) {
+        *self.cut.entry(why).or_default() += 1;
     }
 }
 
 impl Call {
+    fn new(id: CallId, since: u64) -> Self {
+        Self {
+            id,
+            since,
+            connected: None,
+            campaign: None,
+            direction: None,
+            refused: None,
+            moments: Vec::new(),
+        }
+    }
+
+    /// Returns when the call is to be forgotten if its end is not seen.
+    fn due(&self, longest_call: u64) -> u64 {
+        let lasts = self.connected.map(|at| at.saturating_add(longest_call));
+        lasts.unwrap_or(self.since).saturating_add(UNHEARD)
+    }
+
     /// Returns the spans that are complete, and whether the call goes on here.
     fn see(
         &mut self,
@@ -105,21 +152,16 @@ impl Call {
     ) -> (Vec<Span>, bool) {
         match seen {
             Seen::Arrived {
-                id,
                 campaign,
                 direction,
                 refused,
             } => {
-                (self.id, self.campaign, self.direction) = (id, Some(campaign), Some(direction));
-                let Some(why) = refused else {
-                    return (Vec::new(), true);
-                };
-                let mut root = self.root(call, at);
-                root.attributes.push(("call.refused", why.to_owned()));
-                (vec![root], false)
+                (self.campaign, self.direction) = (Some(campaign), Some(direction));
+                self.refused = refused;
+                (Vec::new(), true)
             }
-            Seen::Claimed { id, campaign } => {
-                (self.id, self.campaign) = (id, Some(campaign));
+            Seen::Claimed { campaign } => {
+                self.campaign = Some(campaign);
                 (Vec::new(), true)
             }
             Seen::Connected => {
@@ -138,7 +180,14 @@ impl Call {
                 // What comes after a call's end, or before its beginning, is no call that goes on;
                 // admission is its beginning.
                 let goes_on = !is_new || phase == Phase::Admission;
-                (vec![self.part(phase.as_str(), began, at)], goes_on)
+                let mut spans = vec![self.part(phase.as_str(), began, at)];
+                let Some(why) = self.refused.filter(|_| phase.decides()) else {
+                    return (spans, goes_on);
+                };
+                let mut root = self.root(call, at);
+                root.attributes.push(("call.refused", why.to_owned()));
+                spans.push(root);
+                (spans, false)
             }
             Seen::UsedTool {
                 tool,
@@ -215,18 +264,22 @@ impl Call {
         }
     }
 
-    /// Returns the second half of the trace's id, which is never zero: a UUID's variant is in it.
     fn root_id(&self) -> [u8; 8] {
-        let (_, id) = self.id.trace().split_last_chunk().expect("8 of 16 bytes");
-        *id
+        root_id(self.id)
     }
+}
 
-    /// Tells alike on every replica. The last seven bytes are as good as random.
-    fn is_traced(&self, ratio: f64) -> bool {
-        let [_, chance @ ..] = self.root_id();
-        let [a, b, c, d, ..] = chance;
-        f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * (f64::from(u32::MAX) + 1.0)
-    }
+/// Returns the second half of a call's trace id, which is never zero: a UUID's variant is in it.
+fn root_id(call: CallId) -> [u8; 8] {
+    let (_, id) = call.trace().split_last_chunk().expect("8 of 16 bytes");
+    *id
+}
+
+/// Tells alike on every replica. The last seven bytes are as good as random.
+fn is_traced(call: CallId, ratio: f64) -> bool {
+    let [_, chance @ ..] = root_id(call);
+    let [a, b, c, d, ..] = chance;
+    f64::from(u32::from_be_bytes([a, b, c, d])) < ratio * (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]
@@ -239,9 +292,17 @@ mod tests {
         CarrierCallId::try_from("CA00000000000000000000000000000001".to_owned()).unwrap()
     }
 
+    fn gatherer() -> Gatherer {
+        Gatherer::new(1.0, Duration::from_secs(3_600))
+    }
+
+    fn sighting(call: CarrierCallId, at: u64, seen: Seen) -> Sighting {
+        let id = CallId::of(&call);
+        Sighting { id, call, at, seen }
+    }
+
     fn arrived(refused: Option<&'static str>) -> Seen {
         Seen::Arrived {
-            id: CallId::of(&call()),
             campaign: "sales".to_owned(),
             direction: "inbound",
             refused,
@@ -250,12 +311,8 @@ mod tests {
 
     /// Returns the spans that come of what one replica sees, as name, begin and end.
     fn spans(gatherer: &mut Gatherer, seen: Vec<(u64, Seen)>) -> Vec<Span> {
-        let sighting = |(at, seen)| Sighting {
-            call: call(),
-            at,
-            seen,
-        };
-        let all = seen.into_iter().map(sighting);
+        let all = seen.into_iter();
+        let all = all.map(|(at, seen)| sighting(call(), at, seen));
         all.flat_map(|sighting| gatherer.see(sighting)).collect()
     }
 
@@ -268,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_call_is_one_trace_whichever_replicas_have_it() {
-        let (mut first, mut second) = (Gatherer::new(1.0), Gatherer::new(1.0));
+        let (mut first, mut second) = (gatherer(), gatherer());
         let rang = spans(
             &mut first,
             vec![
@@ -279,7 +336,6 @@ mod tests {
         );
         assert_eq!(times(&rang), [("admission", 6, 10), ("webhook", 4, 12)]);
         let claimed = Seen::Claimed {
-            id: CallId::of(&call()),
             campaign: "sales".to_owned(),
         };
         let talked = spans(
@@ -321,16 +377,17 @@ mod tests {
             second.calls.is_empty(),
             "nothing is kept of a call that is over"
         );
-        first.forget_unclaimed(UNCLAIMED + 11 * MS);
+        first.forget_due(UNHEARD + 11 * MS);
         assert!(
             first.calls.is_empty(),
             "nor of one that another replica has"
         );
+        assert_eq!(first.take_cut().count() + second.take_cut().count(), 0);
     }
 
     #[test]
     fn a_refused_call_is_a_whole_trace() {
-        let mut gatherer = Gatherer::new(1.0);
+        let mut gatherer = gatherer();
         let seen = vec![
             (10 * MS, Seen::Took(Phase::Admission, 4 * MS)),
             (10 * MS, arrived(Some("full"))),
@@ -339,10 +396,10 @@ mod tests {
         let spans = spans(&mut gatherer, seen);
         assert_eq!(
             times(&spans),
-            [("admission", 6, 10), ("call", 6, 10), ("webhook", 4, 12)]
+            [("admission", 6, 10), ("webhook", 4, 12), ("call", 4, 12)]
         );
         assert!(
-            spans[1]
+            spans[2]
                 .attributes
                 .contains(&("call.refused", "full".to_owned()))
         );
@@ -353,12 +410,9 @@ mod tests {
     fn a_share_of_calls_is_traced_and_the_same_ones_everywhere() {
         let traced = |number: u32, ratio: f64| {
             let call = CarrierCallId::try_from(format!("CA{number:032x}")).unwrap();
-            let ended = Sighting {
-                call,
-                at: 1,
-                seen: Seen::Ended(EndReason::CallerHungUp),
-            };
-            !Gatherer::new(ratio).see(ended).is_empty()
+            let ended = sighting(call, 1, Seen::Ended(EndReason::CallerHungUp));
+            let mut gatherer = Gatherer::new(ratio, Duration::from_secs(3_600));
+            !gatherer.see(ended).is_empty()
         };
         let half: Vec<u32> = (0..1_000).filter(|number| traced(*number, 0.5)).collect();
         assert!((400..600).contains(&half.len()), "{}", half.len());
@@ -370,13 +424,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_at_once_is_bounded() {
-        let mut gatherer = Gatherer::new(1.0);
-        for number in 0..MOST_CALLS + 10 {
+    fn a_call_whose_end_is_missed_is_forgotten_once_it_would_have_ended() {
+        let mut gatherer = gatherer();
+        let claimed = || Seen::Claimed {
+            campaign: "sales".to_owned(),
+        };
+        let hour = gatherer.longest_call;
+        spans(&mut gatherer, vec![(0, claimed()), (MS, Seen::Connected)]);
+        gatherer.forget_due(hour + UNHEARD);
+        assert_eq!(gatherer.calls.len(), 1, "it may go on for that long");
+        gatherer.forget_due(hour + UNHEARD + MS);
+        assert!(gatherer.calls.is_empty() && gatherer.due.is_empty());
+        assert_eq!(gatherer.take_cut().collect::<Vec<_>>(), [(Cut::NoEnd, 1)]);
+    }
+
+    #[test]
+    fn what_is_known_at_once_is_bounded_and_has_room_again_by_itself() {
+        let mut gatherer = gatherer();
+        let came = |number: usize, at: u64| {
             let call = CarrierCallId::try_from(format!("CA{number:032x}")).unwrap();
-            let seen = Seen::Connected;
-            gatherer.see(Sighting { call, at: 1, seen });
+            sighting(call, at, arrived(None))
+        };
+        for number in 0..MOST_CALLS + 10 {
+            gatherer.see(came(number, 1));
         }
         assert_eq!(gatherer.calls.len(), MOST_CALLS);
+        assert_eq!(gatherer.due.len(), MOST_CALLS);
+        assert_eq!(gatherer.take_cut().collect::<Vec<_>>(), [(Cut::Full, 10)]);
+        gatherer.see(came(MOST_CALLS + 10, 1 + UNHEARD));
+        assert_eq!(gatherer.calls.len(), 1);
+        assert_eq!(gatherer.take_cut().count(), 0, "others have those calls");
     }
 }

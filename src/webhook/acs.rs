@@ -17,6 +17,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::Instrument;
 use url::form_urlencoded;
 
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     operator::{bearer, same},
     outbound::{self, Marker},
     record::What,
+    trace::Phase,
     webhook::{
         WebhookError,
         acs::{
@@ -109,7 +111,10 @@ pub async fn incoming(
         }
     }
     let has_calls = !calls.is_empty();
-    let ringing = stream::iter(calls).map(|call| rings(&gateway, *call));
+    let ringing = stream::iter(calls).map(|call| {
+        let span = gateway.span_of(&call.call);
+        rings(&gateway, *call, began).instrument(span)
+    });
     let decided: Vec<Option<Settled>> = ringing.buffer_unordered(AT_ONCE).collect().await;
     if has_calls {
         gateway.metrics.answered_webhook(began.elapsed());
@@ -125,8 +130,8 @@ pub async fn incoming(
 }
 
 /// Decides about a call that rings, and sets going what ACS is told; returns what completes once
-/// that is settled, well within the 30 s that Event Grid waits.
-async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) -> Option<Settled> {
+/// that is settled, well within the 30 s that Event Grid waits. Its event has `come` before.
+async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall, come: Instant) -> Option<Settled> {
     gateway.metrics.webhook("incoming_call");
     let age = incoming.age(Timestamp::now());
     if age > RINGS_FOR {
@@ -145,7 +150,9 @@ async fn rings(gateway: &Arc<Gateway>, incoming: IncomingCall) -> Option<Settled
     let (call, caller) = (&incoming.call, &incoming.from);
     let encoding = acs.audio.encoding();
     let decision = gateway.admit(call, caller, &incoming.to, &campaign, encoding);
-    match decision.await {
+    let decision = decision.await;
+    gateway.timeline.took(call, Phase::Event, come.elapsed());
+    match decision {
         Decision::Admit { first: false, .. } | Decision::Refuse { first: false, .. }
             if !gateway.is_unanswered(call).await =>
         {
@@ -202,21 +209,15 @@ pub async fn callbacks(
             && !is_of(&event, call, acs)
         {
             gateway.metrics.unsigned();
-            tracing::warn!(carrier_call.id = %call, "a callback tells of another call");
+            let span = gateway.span_of(call);
+            span.in_scope(|| tracing::warn!("a callback tells of another call"));
             status = StatusCode::FORBIDDEN;
         } else if acs.is_new(&event.id) {
             gateway.metrics.webhook("acs_callback");
             match &whose {
                 Whose::Answered(call, path) => {
-                    let goes_on = event.kind.is_of_a_live_call();
-                    let campaigns = gateway.campaigns.current();
-                    let campaign = campaigns.named(&path.campaign);
-                    let campaign =
-                        campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
-                    became(&gateway, event, call, &path.errand, &campaign).await;
-                    if goes_on && path.errand == Errand::Talk {
-                        gateway.do_what_is_due(call).await;
-                    }
+                    let coming = came_along(&gateway, event, call, path);
+                    coming.instrument(gateway.span_of(call)).await;
                 }
                 Whose::Placed(marker) => placed::came_along(&gateway, event, marker).await,
             }
@@ -241,6 +242,23 @@ impl Whose {
         let path = gateway.read_callback_path(path)?;
         let call = CarrierCallId::try_from(path.call.clone()).ok()?;
         Some(Self::Answered(call, path))
+    }
+}
+
+/// Takes in what ACS tells of a call that we have answered.
+async fn came_along(
+    gateway: &Arc<Gateway>,
+    event: Callback,
+    call: &CarrierCallId,
+    path: &CallbackPath,
+) {
+    let goes_on = event.kind.is_of_a_live_call();
+    let campaigns = gateway.campaigns.current();
+    let campaign = campaigns.named(&path.campaign);
+    let campaign = campaign.unwrap_or_else(|| Arc::clone(campaigns.default_campaign()));
+    became(gateway, event, call, &path.errand, &campaign).await;
+    if goes_on && path.errand == Errand::Talk {
+        gateway.do_what_is_due(call).await;
     }
 }
 
@@ -269,7 +287,7 @@ async fn became(
         sip: _,
     } = event.outcome;
     let connection = event.connection;
-    tracing::debug!(carrier_call.id = %call, event = event.id, kind = ?event.kind, code, subcode, "ACS tells");
+    tracing::debug!(event = event.id, kind = ?event.kind, code, subcode, "ACS tells");
     match (event.kind, errand) {
         (Kind::Connected, Errand::Hear(prompt)) => {
             if let Some(connection) = connection {
@@ -295,8 +313,12 @@ async fn became(
         (Kind::TransferFailed, _) => {
             let step = What::TransferEnded { answered: false };
             gateway.timeline.step(call, step);
-            tracing::warn!(carrier_call.id = %call, code, subcode, message,
-                "nobody took a call that was handed over");
+            tracing::warn!(
+                code,
+                subcode,
+                message,
+                "nobody took a call that was handed over"
+            );
             if let Some(connection) = connection {
                 gateway.say_by_rest(call, connection, Prompt::Apology, campaign);
             }
@@ -308,15 +330,20 @@ async fn became(
             gateway.carrier_ended(call, false).await;
         }
         (Kind::AnswerFailed | Kind::CreateCallFailed, _) => {
-            tracing::warn!(carrier_call.id = %call, code, subcode, message, "ACS could not answer");
+            tracing::warn!(code, subcode, message, "ACS could not answer");
             gateway.acs_failed(call, EndReason::AnswerFailed).await;
         }
         // One that came late, of a socket that another one has replaced by now.
         (Kind::MediaStreamingFailed(_), Errand::Talk) if gateway.connections.has(call) => {}
         (Kind::MediaStreamingFailed(detail), Errand::Talk) => {
             let detail = detail.as_str();
-            tracing::warn!(carrier_call.id = %call, code, subcode, message, detail,
-                "ACS could not bring a call's media");
+            tracing::warn!(
+                code,
+                subcode,
+                message,
+                detail,
+                "ACS could not bring a call's media"
+            );
             gateway.acs_failed(call, EndReason::StreamFailed).await;
             if let Some(connection) = connection {
                 gateway.say_by_rest(call, connection, Prompt::Apology, campaign);

@@ -10,6 +10,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header, web};
 use tokio::time::Instant;
+use tracing::Instrument;
 use url::{Url, form_urlencoded};
 
 use crate::{
@@ -78,14 +79,18 @@ pub async fn ringing(
     let campaign = campaigns.answering(&call.to);
     let answer = match &campaign {
         None => Answer::NotInService, // Still 200: the caller hears a sentence.
-        Some(campaign) => admit(&gateway, &call, campaign).await,
+        Some(campaign) => {
+            let admitting = admit(&gateway, &call, campaign);
+            admitting.instrument(gateway.span_of(&call.id)).await
+        }
     };
     let details = call.details(campaign.as_ref().map(|campaign| campaign.id.as_str()));
     let response = twiml(&gateway, &answer, campaign.as_ref(), &details);
     gateway.metrics.answered_webhook(began.elapsed());
-    gateway
-        .timeline
-        .took(&call.id, Phase::Webhook, began.elapsed());
+    if campaign.is_some() {
+        let timeline = &gateway.timeline;
+        timeline.took(&call.id, Phase::Webhook, began.elapsed());
+    }
     response
 }
 
@@ -109,7 +114,8 @@ async fn admit(gateway: &web::Data<Gateway>, call: &RingingCall, campaign: &Camp
 pub async fn status(Signed(call): Signed<CallStatus>, gateway: web::Data<Gateway>) -> HttpResponse {
     gateway.metrics.webhook("call_status");
     if call.is_final {
-        gateway.carrier_ended(&call.id, call.unanswered).await;
+        let ending = gateway.carrier_ended(&call.id, call.unanswered);
+        ending.instrument(gateway.span_of(&call.id)).await;
     }
     HttpResponse::NoContent().finish()
 }
@@ -120,22 +126,9 @@ pub async fn stream_ended(
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
     gateway.metrics.webhook("stream_ended");
-    let farewell = if call.is_final {
-        gateway.carrier_ended(&call.id, false).await;
-        gateway.farewells.of(&call.id).unwrap_or(Farewell::HangUp)
-    } else {
-        gateway.stream_lost(&call.id).await
-    };
-    let campaign = gateway.campaigns.current().answering(&call.to);
-    let (answer, campaign) = match farewell {
-        Farewell::HangUp => (Answer::HangUp, campaign),
-        Farewell::Goodbye => (Answer::Goodbye, campaign),
-        Farewell::Apology => (Answer::Apology, campaign),
-        Farewell::Transfer => match transfer(&gateway, &call.id).await {
-            Some((answer, campaign)) => (answer, Some(campaign)),
-            None => (Answer::Apology, campaign),
-        },
-    };
+    let span = gateway.span_of(&call.id);
+    let answering = bid_farewell(&gateway, &call).instrument(span);
+    let (answer, campaign) = answering.await;
     twiml(
         &gateway,
         &answer,
@@ -144,11 +137,31 @@ pub async fn stream_ended(
     )
 }
 
+/// Returns what a caller hears whose stream is over, and whose words that is.
+async fn bid_farewell(gateway: &Gateway, call: &StreamEnded) -> (Answer, Option<Arc<Campaign>>) {
+    let farewell = if call.is_final {
+        gateway.carrier_ended(&call.id, false).await;
+        gateway.farewells.of(&call.id).unwrap_or(Farewell::HangUp)
+    } else {
+        gateway.stream_lost(&call.id).await
+    };
+    let campaign = gateway.campaigns.current().answering(&call.to);
+    match farewell {
+        Farewell::HangUp => (Answer::HangUp, campaign),
+        Farewell::Goodbye => (Answer::Goodbye, campaign),
+        Farewell::Apology => (Answer::Apology, campaign),
+        Farewell::Transfer => match transfer(gateway, &call.id).await {
+            Some((answer, campaign)) => (answer, Some(campaign)),
+            None => (Answer::Apology, campaign),
+        },
+    }
+}
+
 /// Sends a call to where its agent has handed it over, for the campaign of that agent: the number
 /// that rings may be another's by now.
 async fn transfer(gateway: &Gateway, call: &CarrierCallId) -> Option<(Answer, Arc<Campaign>)> {
     let Some((campaign, number)) = gateway.transfer_of(call).await else {
-        tracing::warn!(carrier_call.id = %call, "nobody knows where a call is to go on");
+        tracing::warn!("nobody knows where a call is to go on");
         return None;
     };
     let answer = Answer::Transfer {

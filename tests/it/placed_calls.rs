@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use crate::{
     carrier::{ACCOUNT, PUBLIC_URL, TOKEN},
-    gateway::{TestGateway, eventually},
+    database::Database,
+    gateway::{Replicas, TestGateway, eventually},
     line::GUARD,
     process::command,
+    traces,
 };
 
 const ALL: &str = "calls:read,calls:write";
@@ -32,60 +34,82 @@ struct Answer {
     body: Value,
 }
 
+/// Returns an address that nobody has. Whoever takes it before it is used is another test, and this
+/// one fails aloud.
+fn free_address() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    port.local_addr().unwrap().to_string()
+}
+
+/// Starts a Twilio that tells the gateway at `address` of its calls.
+async fn twilio_of(address: &str, callee: Callee) -> FakeTwilio {
+    let customer = Customer {
+        gateway: format!("http://{address}").parse().unwrap(),
+        public: Some(PUBLIC_URL.parse().unwrap()),
+        auth_token: Some(TOKEN.into()),
+        account_sid: ACCOUNT.to_owned(),
+    };
+    let talk = Talk {
+        script: Script::Talk,
+        talk_for: GUARD,
+        voices: Arc::new(Voices::shipped(1)),
+    };
+    let options = FakeTwilioOptions {
+        callee,
+        ..FakeTwilioOptions::default()
+    };
+    let twilio = FakeTwilio::start(options, customer, talk, None);
+    twilio.await.unwrap()
+}
+
+/// Returns what lets a gateway place calls through the Twilio at `url`.
+fn placing(url: &str) -> [(&str, &str); 5] {
+    [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_API_BASE", url),
+        ("OUTBOUND_COUNTRIES", "IL"),
+        ("OUTBOUND_FROM", "+972722234567"),
+        ("OUTBOUND_CALLS_PER_SECOND", "1000"),
+    ]
+}
+
+/// Makes a key by the command.
+async fn key_in(database: &Database, tenant: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let made = command(&[("DATABASE_URL", database.url())], &folder)
+        .args(["keys", "create", "--name", "test", "--json"])
+        .args(["--tenant", tenant, "--scopes", ALL])
+        .stdout(Stdio::piped())
+        .output();
+    let made: Value = serde_json::from_slice(&made.await.unwrap().stdout).unwrap();
+    made["key"].as_str().unwrap().to_owned()
+}
+
+/// Asks a gateway for a call, by a name for the request.
+async fn place_by(gateway: &TestGateway, key: &str, name: &str, body: &Value) -> Answer {
+    let request = gateway.carrier.post("/v1/calls").json(body);
+    Answer::to(request.bearer_auth(key).header("Idempotency-Key", name)).await
+}
+
 impl House {
     async fn start(callee: Callee, more: &[(&str, &str)]) -> Self {
-        // Whoever takes the port in between is another test, and this one fails aloud.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = port.local_addr().unwrap().to_string();
-        drop(port);
-        let customer = Customer {
-            gateway: format!("http://{address}").parse().unwrap(),
-            public: Some(PUBLIC_URL.parse().unwrap()),
-            auth_token: Some(TOKEN.into()),
-            account_sid: ACCOUNT.to_owned(),
-        };
-        let talk = Talk {
-            script: Script::Talk,
-            talk_for: GUARD,
-            voices: Arc::new(Voices::shipped(1)),
-        };
-        let options = FakeTwilioOptions {
-            callee,
-            ..FakeTwilioOptions::default()
-        };
-        let twilio = FakeTwilio::start(options, customer, talk, None);
-        let twilio = twilio.await.unwrap();
+        let address = free_address();
+        let twilio = twilio_of(&address, callee).await;
         let url = twilio.url();
         let mut settings = more.to_vec();
-        settings.extend([
-            ("LISTEN", address.as_str()),
-            ("TWILIO_ACCOUNT_SID", ACCOUNT),
-            ("TWILIO_API_BASE", &url),
-            ("OUTBOUND_COUNTRIES", "IL"),
-            ("OUTBOUND_FROM", "+972722234567"),
-            ("OUTBOUND_CALLS_PER_SECOND", "1000"),
-        ]);
+        settings.push(("LISTEN", &address));
+        settings.extend(placing(&url));
         let gateway = TestGateway::with(&settings).await;
         Self { gateway, twilio }
     }
 
-    /// Makes a key by the command.
     async fn key(&self, tenant: &str) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let database = [("DATABASE_URL", self.gateway.database.url())];
-        let made = command(&database, &folder)
-            .args(["keys", "create", "--name", "test", "--json"])
-            .args(["--tenant", tenant, "--scopes", ALL])
-            .stdout(Stdio::piped())
-            .output();
-        let made: Value = serde_json::from_slice(&made.await.unwrap().stdout).unwrap();
-        made["key"].as_str().unwrap().to_owned()
+        key_in(&self.gateway.database, tenant).await
     }
 
     /// Asks for a call, by a name for the request.
     async fn place(&self, key: &str, name: &str, body: &Value) -> Answer {
-        let request = self.gateway.carrier.post("/v1/calls").json(body);
-        Answer::to(request.bearer_auth(key).header("Idempotency-Key", name)).await
+        place_by(&self.gateway, key, name, body).await
     }
 
     async fn show(&self, key: &str, call: &str) -> Answer {
@@ -297,4 +321,57 @@ async fn a_wrong_request_is_told_its_field_and_calls_nobody() {
     let rows = "SELECT COUNT(*) FROM audit WHERE action LIKE 'calls.%'";
     assert_eq!(house.gateway.database.ask(rows).await, ["0"]);
     house.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_one_replica_places_and_another_carries_is_one_trace() {
+    let collector = traces::collector().await;
+    let address = free_address();
+    let twilio = twilio_of(&address, Callee::Answers).await;
+    let (database, url, twilio_url) = (Database::new(), collector.url(""), twilio.url());
+    let mut settings = placing(&twilio_url).to_vec();
+    settings.extend(traces::told(&url));
+    settings.push(("DATABASE_URL", database.url()));
+    let carries = [&settings[..], &[("LISTEN", &address)]].concat();
+    let replicas = Replicas::each(&[&settings, &carries]).await;
+    let key = key_in(&database, "default").await;
+    let body = json!({"to": "+972502345678"});
+    let call = place_by(&replicas[0], &key, "1", &body).await.call();
+    replicas[1].until_active(1).await;
+    let spoke = |step: &What| (*step == What::FirstWords).then_some(());
+    eventually(async || !twilio.calls().is_empty()).await;
+    let sid = twilio.calls()[0].sid.clone();
+    replicas[1].until_steps(&sid, spoke).await;
+    let path = format!("/v1/calls/{call}");
+    let request = replicas[0].carrier.delete(&path).bearer_auth(&key);
+    assert_eq!(Answer::to(request).await.status, 202);
+    replicas.until_active(0).await;
+    let over = twilio.until(|calls| calls.iter().all(Placed::is_over));
+    timeout(GUARD, over).await.expect("the call is over");
+    replicas.finish().await;
+    twilio.stop().await;
+    let spans = traces::spans(&collector);
+    traces::assert_one_trace(&spans, &call);
+    let story = traces::story(&spans);
+    assert_eq!(story[..2], ["request", "admission"]);
+    for part in ["pick up", "agent connect", "session", "release"] {
+        assert!(story.contains(&part), "{part} in {story:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_placed_call_that_nobody_picks_up_is_one_trace() {
+    let collector = traces::collector().await;
+    let url = collector.url("");
+    let house = House::start(Callee::Rings, &traces::told(&url)).await;
+    let key = house.key("default").await;
+    let body = json!({"to": "+972502345678", "ring_timeout": 60});
+    let call = house.place(&key, "1", &body).await.call();
+    house.until(&key, &call, "ringing").await;
+    assert_eq!(house.hang_up(&key, &call).await.status, 202);
+    house.until(&key, &call, "failed").await;
+    house.finish().await;
+    let spans = traces::spans(&collector);
+    traces::assert_one_trace(&spans, &call);
+    assert_eq!(traces::story(&spans)[..3], ["call", "request", "admission"]);
 }

@@ -41,9 +41,10 @@ impl Program {
         let directory = tempfile::tempdir().unwrap();
         let mut child = command(settings, &directory).spawn().unwrap();
         let log = follow(child.stderr.take().unwrap());
-        let found = until(&log, " listening ").await;
-        let (_, address) = found.split_once("address=").unwrap();
-        let address = address.split_whitespace().next().unwrap();
+        let found = until(&log, "listening").await;
+        let (_, port) = found.split_once("127.0.0.1:").unwrap();
+        let port = port.split(|letter: char| !letter.is_ascii_digit()).next();
+        let address = format!("127.0.0.1:{}", port.unwrap());
         Self {
             carrier: Carrier::new(address.parse().unwrap()),
             child,

@@ -174,7 +174,7 @@ async fn in_production_a_call_takes_a_token_and_a_token_is_good_once() {
     gateway.drain(ready(())).await;
 }
 
-async fn start(settings: Settings<'_>) -> TestGateway {
+pub async fn start(settings: Settings<'_>) -> TestGateway {
     let parrot = ParrotOptions {
         answer_after: Duration::from_millis(100),
         ..ParrotOptions::default()

@@ -6,7 +6,7 @@ use tracing::Instrument;
 use crate::{
     admission::ClaimError,
     answer::prompts::Prompt,
-    bridge::call::{Over, carry, carry_on, span, take_place},
+    bridge::call::{Over, carry, carry_on, span_of_claim, take_place},
     call::{Carrier, CarrierCallId, EndReason},
     carrier::acs::CallConnectionId,
     config::SocketToken,
@@ -51,7 +51,10 @@ pub async fn media(
     let dialect = Dialect::Acs(MediaStream::new(acs.audio.encoding()));
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
     let socket = MediaSocket::new(dialect, sender, receiver);
-    let span = span(&call);
+    let span = match &claim {
+        Claim::Ticket(ticket) => span_of_claim(&gateway, &call, ticket),
+        Claim::Placed(marker) => outbound::span_of_placed(&gateway, marker, &call),
+    };
     let calls = gateway.calls().clone();
     calls.spawn_local(serve(gateway, socket, place, call, claim).instrument(span));
     Ok(response)

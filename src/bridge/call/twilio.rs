@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use tracing::Instrument;
 
 use crate::{
-    bridge::call::{carry, span, take_place},
+    bridge::call::{carry, span_of_claim, take_place},
     call::EndReason,
     connections::Place,
     gateway::Gateway,
@@ -42,7 +42,7 @@ pub async fn media(
 async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place) {
     let reason = match socket.started().await {
         Ok(start) => {
-            let span = span(&start.call);
+            let span = span_of_claim(&gateway, &start.call, start.ticket());
             let over = take(&gateway, &mut socket, place, start);
             over.instrument(span).await
         }
@@ -65,7 +65,6 @@ async fn take(
         tracing::warn!("refused a media socket of another account");
         return EndReason::CarrierGarbled;
     }
-    let ticket = start.parameters.get("ticket").map_or("", String::as_str);
-    let over = carry(gateway, socket, place, start.call, ticket).await;
+    let over = carry(gateway, socket, place, start.call.clone(), start.ticket()).await;
     over.map_or(EndReason::CarrierGarbled, |over| over.reason)
 }

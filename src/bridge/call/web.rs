@@ -4,12 +4,13 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::CloseCode;
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
     admission::Decision,
     answer::prompts::Prompt,
-    bridge::call::{carry, span, take_place},
+    bridge::call::{carry, take_place},
     call::{CallerId, EndReason},
     campaign::Campaign,
     connections::Place,
@@ -19,6 +20,7 @@ use crate::{
         dialect::Dialect,
         web::{ENCODING, MediaStream, State},
     },
+    trace::Phase,
 };
 
 /// What the page understands beside the codes of WebSocket itself.
@@ -40,6 +42,7 @@ pub async fn media(
     body: web::Payload,
     gateway: web::Data<Gateway>,
 ) -> Result<HttpResponse, actix_web::Error> {
+    let came = Instant::now();
     gateway.check_browser(&request)?;
     let Wish { campaign, token } = wish.into_inner();
     let pass = match gateway.web_pass(token.as_deref(), campaign.as_deref()) {
@@ -67,10 +70,10 @@ pub async fn media(
     };
     let (response, sender, receiver) = actix_ws::handle(&request, body)?;
     let socket = MediaSocket::new(Dialect::Web(MediaStream::default()), sender, receiver);
-    let span = span(&pass.call);
+    let span = gateway.span_of(&pass.call);
     let calls = gateway.calls().clone();
     let serving = async move {
-        serve(gateway, socket, place, pass).await;
+        serve(gateway, socket, place, pass, came).await;
         drop(seat);
     };
     calls.spawn_local(serving.instrument(span));
@@ -93,13 +96,21 @@ async fn turn_away(
     Ok(response)
 }
 
-async fn serve(gateway: web::Data<Gateway>, mut socket: MediaSocket, place: Place, pass: WebPass) {
+async fn serve(
+    gateway: web::Data<Gateway>,
+    mut socket: MediaSocket,
+    place: Place,
+    pass: WebPass,
+    came: Instant,
+) {
     let WebPass { call, campaign } = pass;
     let caller = CallerId::Withheld;
     // A page dials no number.
     let called = CallerId::Withheld;
     let decision = gateway.admit(&call, &caller, &called, &campaign, ENCODING);
-    let ticket = match decision.await {
+    let decision = decision.await;
+    gateway.timeline.took(&call, Phase::Upgrade, came.elapsed());
+    let ticket = match decision {
         Decision::Admit {
             ticket,
             first: true,

@@ -151,7 +151,7 @@ impl Gateway {
         };
         self.connections.end(call, reason);
         if self.admission.end(call, ended).await {
-            self.ended(call, reason);
+            self.ended_waiting(call, reason).await;
         }
     }
 

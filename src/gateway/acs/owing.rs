@@ -54,7 +54,7 @@ impl Gateway {
         if !acs.takes_up(call) {
             return;
         }
-        tracing::info!(carrier_call.id = %call, ?due, "a call's connection is known at last");
+        tracing::info!(?due, "a call's connection is known at last");
         self.note_due(acs, call, None).await;
         match due {
             Due::HangUp => self.hang_up_acs(call),

@@ -448,8 +448,10 @@ impl CallFacts {
         };
         let metadata = text("metadata").unwrap_or_default();
         let metadata = metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok());
+        let call: Option<CallId> = text("call")?.and_then(|it| it.parse().ok());
         let data = json!({
             "call_id": text("call")?,
+            "trace_id": call.map(|call| call.trace_id()),
             "carrier_call_id": text("carrier_call")?,
             "carrier": text("carrier")?,
             "direction": text("direction")?,

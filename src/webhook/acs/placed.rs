@@ -1,15 +1,16 @@
 //! What becomes of a call that ACS places for us.
 
 use actix_web::web;
+use tracing::Instrument;
 
 use super::{
     became,
     callback::{Callback, Kind, Outcome},
 };
 use crate::{
-    call::EndReason,
-    gateway::{Errand, Gateway},
-    outbound::{Marker, Progress, disconnected, picked_up_at_acs, progressed},
+    call::{CarrierCallId, EndReason},
+    gateway::{Acs, Errand, Gateway},
+    outbound::{Marker, Progress, disconnected, picked_up_at_acs, progressed, span_of_placed},
 };
 
 /// Takes in what ACS tells of a call that we know by its marker. It names its connection always:
@@ -22,17 +23,30 @@ pub async fn came_along(gateway: &web::Data<Gateway>, event: Callback, marker: &
     };
     let name = connection.placed();
     acs.note(&name, connection);
+    let span = span_of_placed(gateway, marker, &name);
+    placed_became(gateway, acs, event, marker, &name)
+        .instrument(span)
+        .await;
+}
+
+async fn placed_became(
+    gateway: &web::Data<Gateway>,
+    acs: &Acs,
+    event: Callback,
+    marker: &Marker,
+    name: &CarrierCallId,
+) {
     match &event.kind {
-        Kind::Connected => drop(picked_up_at_acs(gateway, marker, &name).await),
+        Kind::Connected => drop(picked_up_at_acs(gateway, marker, name).await),
         Kind::CreateCallFailed | Kind::AnswerFailed => {
             let Outcome { code, subcode, .. } = event.outcome;
-            tracing::info!(carrier_call.id = %name, code, subcode, "nobody has picked up");
+            tracing::info!(code, subcode, "nobody has picked up");
             let unanswered = Progress::Unanswered(unanswered(&event.outcome));
-            progressed(gateway, marker, &name, unanswered, None).await;
+            progressed(gateway, marker, name, unanswered, None).await;
         }
         Kind::Disconnected => {
-            acs.is_over(&name);
-            disconnected(gateway, marker, &name, unanswered(&event.outcome)).await;
+            acs.is_over(name);
+            disconnected(gateway, marker, name, unanswered(&event.outcome)).await;
         }
         Kind::MediaStreamingStarted(_)
         | Kind::MediaStreamingStopped(_)
@@ -49,7 +63,7 @@ pub async fn came_along(gateway: &web::Data<Gateway>, event: Callback, marker: &
             let campaigns = gateway.campaigns.current();
             let campaign = campaigns.named(&marker.campaign);
             let campaign = campaign.unwrap_or_else(|| campaigns.default_campaign().clone());
-            became(gateway, event, &name, &Errand::Talk, &campaign).await;
+            became(gateway, event, name, &Errand::Talk, &campaign).await;
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
+use tracing::Instrument;
 
 use super::{Form, FromForm, Signed, twiml};
 use crate::{
     answer::{Answer, CallDetails},
     call::{CallerId, CarrierCallId},
     gateway::Gateway,
-    outbound::{Marker, Progress, open, picked_up, progressed},
+    outbound::{Marker, Progress, open, picked_up, progressed, span_of_placed},
     webhook::WebhookError,
 };
 
@@ -38,7 +39,9 @@ pub async fn answered(
         return twiml(&gateway, &Answer::HangUp, None, &CallDetails::default());
     };
     let by = call.answered_by.as_deref();
-    let (answer, campaign) = picked_up(&gateway, &marker, &call.id, &call.to, by).await;
+    let span = span_of_placed(&gateway, &marker, &call.id);
+    let deciding = picked_up(&gateway, &marker, &call.id, &call.to, by);
+    let (answer, campaign) = deciding.instrument(span).await;
     twiml(&gateway, &answer, Some(&campaign), &CallDetails::default())
 }
 
@@ -51,7 +54,9 @@ pub async fn status(
     gateway.metrics.webhook("outbound_status");
     let marker: Option<Marker> = open(&gateway, &marker);
     if let Some(marker) = marker {
-        progressed(&gateway, &marker, &call.id, call.progress, call.lasted).await;
+        let span = span_of_placed(&gateway, &marker, &call.id);
+        let noting = progressed(&gateway, &marker, &call.id, call.progress, call.lasted);
+        noting.instrument(span).await;
     }
     HttpResponse::NoContent().finish()
 }

@@ -40,7 +40,9 @@ pub async fn ended(
     let answer = match transfer.fate {
         Fate::Answered => Answer::HangUp,
         Fate::NotAnswered(why) => {
-            tracing::warn!(carrier_call.id = %transfer.id, why, "nobody took a call that was handed over");
+            gateway.span_of(&transfer.id).in_scope(|| {
+                tracing::warn!(why, "nobody took a call that was handed over");
+            });
             Answer::Apology
         }
     };

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
+use tracing::Instrument;
 
 use super::{Form, FromForm, Signed, twiml};
 use crate::{
@@ -61,7 +62,10 @@ pub async fn recorded(
 ) -> HttpResponse {
     gateway.metrics.webhook("recording_status");
     match status.fate {
-        Fate::Completed(recording) => gateway.keep_recording(&status.call, &recording).await,
+        Fate::Completed(recording) => {
+            let keeping = gateway.keep_recording(&status.call, &recording);
+            keeping.instrument(gateway.span_of(&status.call)).await;
+        }
         Fate::Lost(recording, why) => gateway.lose_recording(&status.call, &recording, why),
         Fate::Underway => {}
     }
