@@ -9,6 +9,7 @@ mod process;
 mod proxy;
 mod redis;
 mod replica;
+mod report;
 
 use std::fmt::Display;
 use std::fs;
@@ -27,6 +28,7 @@ pub use process::{Process, Signal};
 pub use proxy::{Proxy, Way};
 pub use redis::{Key, Redis};
 pub use replica::Replica;
+pub use report::{Report, credentials};
 
 use crate::carrier::Carrier;
 use crate::http::Http;

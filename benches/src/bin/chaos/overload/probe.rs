@@ -1,17 +1,13 @@
 //! A few calls whose every frame is sent back, so that it is known how late audio is.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use callgate_benches::carrier::{ACCOUNT_SID, AUTH_TOKEN};
-use callgate_benches::cluster::{Cluster, Process, free_port, until_ready};
+use anyhow::Context;
+use callgate_benches::cluster::{Cluster, Process, Report, credentials, free_port, until_ready};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
 
 use super::PROBED;
 use crate::lab::Lab;
@@ -87,40 +83,21 @@ pub async fn measure(
         .arguments(["--url", &format!("http://{}", cluster.door)])
         .arguments(["--calls", &PROBES.to_string()])
         .arguments(["--talk-for", &format!("{talk}s")])
-        .environment(vec![
-            ("TWILIO_AUTH_TOKEN".to_owned(), AUTH_TOKEN.to_owned()),
-            ("TWILIO_ACCOUNT_SID".to_owned(), ACCOUNT_SID.to_owned()),
-        ]);
-    let began = Instant::now();
+        .environment(credentials());
     process.start()?;
-    // It fails when a frame is lost, which is told by what it says.
-    while process.ended()?.is_none() {
-        ensure!(
-            began.elapsed() < long + PATIENCE,
-            "{name}: calls do not end"
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
-    let said = fs::read_to_string(process.log())?;
-    read(&said).with_context(|| format!("{name}: {}", process.last_words()))
+    let report = Report::of(&mut process, long + PATIENCE).await;
+    heard(&report.with_context(|| name.to_owned())?)
+        .with_context(|| format!("{name}: {}", process.last_words()))
 }
 
-/// Reads the report, which is the one line of JSON.
-fn read(said: &str) -> anyhow::Result<Heard> {
-    let report = said.lines().rev().find(|line| line.starts_with('{'));
-    let report: Value = serde_json::from_str(report.context("it reported nothing")?)?;
-    let count = |name: &str| report[name].as_u64().context("a count is missing");
-    let time = |name: &str, quantile: &str| {
-        let time = report[name][quantile].as_f64();
-        time.with_context(|| format!("{name} is missing"))
-    };
+fn heard(report: &Report) -> anyhow::Result<Heard> {
     Ok(Heard {
-        answered: count("answered")?,
-        frames: count("echo_sent")?,
-        lost: count("echo_lost")?,
-        round_trip_p50_ms: time("round_trip_ms", "p50")?,
-        round_trip_p99_ms: time("round_trip_ms", "p99")?,
-        late_p99_ms: time("lateness_ms", "p99")?,
+        answered: report.count("answered")?,
+        frames: report.count("echo_sent")?,
+        lost: report.count("echo_lost")?,
+        round_trip_p50_ms: report.time("round_trip_ms", "p50")?,
+        round_trip_p99_ms: report.time("round_trip_ms", "p99")?,
+        late_p99_ms: report.time("lateness_ms", "p99")?,
     })
 }
 
@@ -132,10 +109,10 @@ mod tests {
     fn a_report_is_read_and_one_that_is_missing_is_no_silence() {
         let said = r#"listening
 {"answered":10,"echo_sent":900,"echo_lost":1,"round_trip_ms":{"p50":0.5,"p99":2.5},"lateness_ms":{"p99":1.5}}"#;
-        let heard = read(said).unwrap();
+        let heard = heard(&Report::find(said).unwrap()).unwrap();
         assert_eq!((heard.answered, heard.frames, heard.lost), (10, 900, 1));
         assert!((heard.round_trip_p99_ms - 2.5).abs() < 1e-9);
-        assert!(read("listening").is_err());
-        assert!(read(r#"{"answered":10}"#).is_err());
+        let silence = Report::find(r#"{"answered":10}"#).unwrap();
+        assert!(super::heard(&silence).is_err());
     }
 }
