@@ -163,18 +163,11 @@ impl CallAutomation {
         call: &CallConnectionId,
         deadline: Instant,
     ) -> Result<bool, AcsError> {
-        let operation = Operation {
-            method: Method::GET,
-            ..self.operation(&format!("/{call}"), None::<&()>)
+        let Some(answer) = self.look_at(call, deadline).await? else {
+            return Ok(false);
         };
-        match self.transport.ask(&operation, deadline).await {
-            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(false),
-            Err(error) => Err(error),
-            Ok(answer) => {
-                let state = properties(&answer)?.call_connection_state;
-                Ok(state.as_deref() != Some("disconnected"))
-            }
-        }
+        let state = properties(&answer)?.call_connection_state;
+        Ok(state.as_deref() != Some("disconnected"))
     }
 
     /// Ends a call for everybody in it, which is wanted `since` then. One that has ended already is
@@ -248,14 +241,22 @@ impl CallAutomation {
         call: &CallConnectionId,
         deadline: Instant,
     ) -> Result<bool, AcsError> {
+        Ok(self.look_at(call, deadline).await?.is_none())
+    }
+
+    /// Returns what ACS says of a call; nothing where it knows of none.
+    async fn look_at(
+        &self,
+        call: &CallConnectionId,
+        deadline: Instant,
+    ) -> Result<Option<Vec<u8>>, AcsError> {
         let operation = Operation {
             method: Method::GET,
             ..self.operation(&format!("/{call}"), None::<&()>)
         };
         match self.transport.ask(&operation, deadline).await {
-            Ok(_) => Ok(false),
-            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(true),
-            Err(error) => Err(error),
+            Err(error) if error.problem().is_some_and(Problem::is_gone) => Ok(None),
+            answer => answer.map(Some),
         }
     }
 
