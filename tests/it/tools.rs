@@ -18,6 +18,7 @@ use crate::{
     gateway::{Call, Replicas, TestGateway, eventually},
     pcm,
     tool_server::{Act, ToolServer},
+    twiml::Element,
 };
 
 const RECEPTION: &str = "+97223333333";
@@ -53,6 +54,21 @@ async fn uses(agent: &mut Session, id: &str, tool: &str, arguments: &str) {
     agent
         .say(json!({"type": "response.done", "response": response}))
         .await;
+}
+
+/// Has the agent hand its call over to the reception.
+async fn hands_over(agent: &mut Session) {
+    let reception = r#"{"destination":"reception"}"#;
+    uses(agent, "call_1", "transfer_call", reception).await;
+}
+
+/// Returns what Twilio is told that asks how a call to this number goes on.
+async fn goes_on(gateway: &TestGateway, call: &Call<'_>, called: &str) -> Element {
+    let mut fields = ringing(&call.sid);
+    fields.retain(|(name, _)| *name != "To");
+    fields.push(("To", called));
+    let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
+    reply.await.twiml()
 }
 
 /// Returns what the agent is told of a use, once it is asked to go on.
@@ -360,13 +376,7 @@ async fn any_replica_knows_where_a_call_that_was_handed_over_goes_on() {
     let replicas = Replicas::start(2, &settings).await;
     let call = replicas[0].ring().await.connected().await;
     let mut session = agent.session().await;
-    uses(
-        &mut session,
-        "call_1",
-        "transfer_call",
-        r#"{"destination":"reception"}"#,
-    )
-    .await;
+    hands_over(&mut session).await;
     assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
     call.line.closed().await;
     let noted = json!({"campaign": "default", "destination": "reception"});
@@ -391,13 +401,7 @@ async fn a_store_that_hangs_while_a_call_is_handed_over_is_told_later() {
     let call = replicas[0].ring().await.connected().await;
     let mut session = agent.session().await;
     let _ = replicas.redis.cli(&["CLIENT", "PAUSE", "1000"]).await;
-    uses(
-        &mut session,
-        "call_1",
-        "transfer_call",
-        r#"{"destination":"reception"}"#,
-    )
-    .await;
+    hands_over(&mut session).await;
     assert_eq!(replicas[0].ended(&call.sid).await, EndReason::Transferred);
     call.line.closed().await;
     let _ = replicas.redis.cli(&["CLIENT", "UNPAUSE"]).await;
@@ -505,13 +509,7 @@ async fn a_call_from_a_browser_is_not_handed_over_and_goes_on() {
     let mut session = agent.session().await;
     let greeting = session.hear_words().await.unwrap();
     assert_eq!(greeting["type"], "response.create");
-    uses(
-        &mut session,
-        "call_1",
-        "transfer_call",
-        r#"{"destination":"reception"}"#,
-    )
-    .await;
+    hands_over(&mut session).await;
     let told = result(&mut session, "call_1").await;
     assert!(told.contains("cannot be transferred"), "{told}");
     let impossible = ("transfer_call".to_owned(), ToolOutcome::Impossible);
@@ -542,21 +540,12 @@ async fn a_destination_that_is_gone_by_now_is_apologised_for() {
     let gateway = file.gateway(&[]).await;
     let call: Call<'_> = gateway.ring_number(SUPPORT).await.connected().await;
     let mut session = agent.session().await;
-    uses(
-        &mut session,
-        "call_1",
-        "transfer_call",
-        r#"{"destination":"reception"}"#,
-    )
-    .await;
+    hands_over(&mut session).await;
     assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
     file.write(&without);
     gateway.reload().await;
-    let mut fields = ringing(&call.sid);
-    fields.retain(|(name, _)| *name != "To");
-    fields.push(("To", SUPPORT));
-    let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
-    assert_eq!(reply.await.twiml().verbs(), ["Say", "Hangup"]);
+    let answer = goes_on(&gateway, &call, SUPPORT).await;
+    assert_eq!(answer.verbs(), ["Say", "Hangup"]);
     drop(call);
     gateway.finish().await;
 }
@@ -580,13 +569,7 @@ async fn a_call_is_never_handed_over_to_the_reception_of_another_campaign() {
     let gateway = file.gateway(&[]).await;
     let call: Call<'_> = gateway.ring_number(SUPPORT).await.connected().await;
     let mut session = agent.session().await;
-    uses(
-        &mut session,
-        "call_1",
-        "transfer_call",
-        r#"{"destination":"reception"}"#,
-    )
-    .await;
+    hands_over(&mut session).await;
     assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
     for (text, number, verbs) in [
         (&before, SUPPORT, &["Dial"][..]),
@@ -596,11 +579,7 @@ async fn a_call_is_never_handed_over_to_the_reception_of_another_campaign() {
     ] {
         file.write(text);
         gateway.reload().await;
-        let mut fields = ringing(&call.sid);
-        fields.retain(|(name, _)| *name != "To");
-        fields.push(("To", number));
-        let reply = gateway.carrier.webhook("/webhook/stream_ended", &fields);
-        let answer = reply.await.twiml();
+        let answer = goes_on(&gateway, &call, number).await;
         assert_eq!(answer.verbs(), verbs, "{text}");
         if verbs == ["Dial"] {
             assert_eq!(answer.child("Dial").text, RECEPTION, "{text}");
