@@ -79,7 +79,7 @@ def routes(root):
 
 
 def metrics(root):
-    told = set(re.findall(r"`([a-z_]+)`", (root / "CHANGELOG.md").read_text()))
+    told = set(re.findall(r"`([a-z_]+)`", (root / "docs/metrics.md").read_text()))
     named = set()
     collector = read.read_yaml(root / "deploy/ecs/collector.yaml")[0]
     scraped = collector["receivers"]["prometheus"]["config"]["scrape_configs"][0]
