@@ -15,9 +15,10 @@ use tokio_tungstenite::{
 
 use super::{unheard::ask_after_some, *};
 use crate::{
-    call::Farewell,
+    call::{EndReason, Farewell},
+    config::Config,
     loopback::{Loopback, Reply},
-    record::{Sql, unix_millis_i64},
+    record::{Sql, What, unix_millis_i64},
     webhook::twilio::signature::sign,
 };
 
