@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -122,7 +122,7 @@ impl Debt {
         }
     }
 
-    /// Returns a call whose end nobody has noted, now that the store has said what became of it.
+    /// Returns a call whose end is this replica's to note, now that the store has said what became of it.
     fn newly_told(self, released: Option<Released>) -> Option<(CarrierCallId, EndReason)> {
         let Self::End {
             call,
@@ -133,11 +133,7 @@ impl Debt {
         else {
             return None;
         };
-        match released? {
-            Released::Freed { waited, .. } => waited.then_some((call, ended.waiting)),
-            // Whoever freed it has noted it.
-            Released::Gone { .. } | Released::Stale => None,
-        }
+        released?.waited().then_some((call, ended.waiting))
     }
 }
 
@@ -182,8 +178,10 @@ impl Admission {
             state: state.map(|state| state.json()),
             untold: is_news && !waited_here,
         };
-        let waited = self.settle_or_owe(owed).await;
-        waited.unwrap_or(waited_here)
+        match self.settle_or_owe(owed).await {
+            Some(released) => is_news && released.waited(),
+            None => waited_here,
+        }
     }
 
     /// Tells whether a call is known here to be over.
@@ -282,17 +280,12 @@ impl Admission {
         self.settle_or_owe(Debt::Note(call.clone(), fields)).await;
     }
 
-    /// Tells the store what it must hear of, now or once it answers; returns whether the call was
-    /// still waiting for its media, if the store could say.
-    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<bool> {
+    /// Tells the store what it must hear of, now or once it answers; returns what became of the
+    /// slot, if that is what it was told and it could say.
+    pub(super) async fn settle_or_owe(&self, debt: Debt) -> Option<Released> {
         if self.book().outage.trouble() != Some(Trouble::Away) {
             match self.settle(&debt).await {
-                Ok(released) => {
-                    return Some(matches!(
-                        released,
-                        Some(Released::Freed { waited: true, .. })
-                    ));
-                }
+                Ok(released) => return released,
                 Err(error) => self.failed(&error),
             }
         }
@@ -347,10 +340,9 @@ impl Admission {
     }
 
     /// Tells the store what it was not there to hear, some at a time, until it is away again.
-    /// Returns the calls that were waiting for their media elsewhere when their end was told here,
-    /// and why they ended: nobody has noted that yet.
-    pub async fn settle_debts(&self) -> Vec<(CarrierCallId, EndReason)> {
-        let mut told = Vec::new();
+    /// Each call that was waiting for its media elsewhere when its end was told here, and why it
+    /// ended, is noted by `note` at once: nobody else will, and what comes after may be cut short.
+    pub async fn settle_debts(&self, note: impl AsyncFn(CarrierCallId, EndReason)) {
         while self.trouble() != Some(Trouble::Away) {
             let due: Vec<Debt> = {
                 let mut book = self.book();
@@ -360,19 +352,22 @@ impl Admission {
             if due.is_empty() {
                 break;
             }
-            let settling = due.iter().map(|debt| self.settle(debt));
-            let settled = join_all(settling).await;
-            for (debt, settled) in due.into_iter().zip(settled) {
-                match settled {
-                    Ok(released) => told.extend(debt.newly_told(released)),
+            let settling = due
+                .into_iter()
+                .map(async |debt| match self.settle(&debt).await {
+                    Ok(released) => {
+                        if let Some((call, reason)) = debt.newly_told(released) {
+                            note(call, reason).await;
+                        }
+                    }
                     Err(error) => {
                         self.failed(&error);
                         self.book().owed.push(debt);
                     }
-                }
-            }
+                });
+            let settling: FuturesUnordered<_> = settling.collect();
+            settling.collect::<()>().await;
         }
-        told
     }
 
     /// Tells the store; returns what became of the slot, if that is what it was told.

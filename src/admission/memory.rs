@@ -32,6 +32,8 @@ pub struct MemoryStore {
     epoch: u64,
     decisions: Recent<CarrierCallId, Kept>,
     ended: Recent<CarrierCallId, EndReason>,
+    /// Calls that their carriers have ended while they waited for their media.
+    freed: Recent<CarrierCallId, ()>,
     nonces: Recent<String, ()>,
     /// Whether each of the last calls brought its media.
     setups: VecDeque<bool>,
@@ -211,12 +213,29 @@ impl MemoryStore {
         if held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
-        self.end(now, &lease.call, ending)
+        self.give_back(now, &lease.call, ending)
     }
 
     /// Notes the carrier's word that a call is over: whoever held its slot holds it no longer.
     pub fn end(&mut self, now: Millis, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         self.reap(now);
+        let released = self.give_back(now, call, ending);
+        match released {
+            Released::Freed { waited, .. } => {
+                if waited && ending.forever {
+                    self.freed.put(now, END_KEPT, call.clone(), ());
+                }
+                released
+            }
+            Released::Gone { reason, .. } => Released::Gone {
+                reason,
+                waited: self.freed.get(now, call).is_some(),
+            },
+            Released::Stale => released,
+        }
+    }
+
+    fn give_back(&mut self, now: Millis, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         let held = self.forget(call);
         self.agents.give_back(call);
         let waited = held.as_ref().is_some_and(Held::waits);
@@ -234,7 +253,10 @@ impl MemoryStore {
             self.ended.put(now, END_KEPT, call.clone(), reason);
         }
         match held {
-            None => Released::Gone { reason },
+            None => Released::Gone {
+                reason,
+                waited: false,
+            },
             Some(_) => Released::Freed {
                 active: self.used(&Scope::Global),
                 reason,

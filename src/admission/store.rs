@@ -139,7 +139,12 @@ pub enum Released {
         waited: bool,
     },
     /// Nothing was held.
-    Gone { reason: EndReason },
+    Gone {
+        reason: EndReason,
+        /// Whether this replica has freed it before, by its carrier's word, while its media had not
+        /// come: the answer to that may be lost.
+        waited: bool,
+    },
     /// A later owner holds it.
     Stale,
 }
@@ -224,10 +229,18 @@ pub enum News {
 }
 
 impl Released {
+    /// Tells whether its media had not come, so that its end is for this replica to note.
+    pub fn waited(self) -> bool {
+        match self {
+            Self::Freed { waited, .. } | Self::Gone { waited, .. } => waited,
+            Self::Stale => false,
+        }
+    }
+
     /// Returns why the call ended, as far as it is known.
     pub fn reason(self) -> Option<EndReason> {
         match self {
-            Self::Freed { reason, .. } | Self::Gone { reason } => Some(reason),
+            Self::Freed { reason, .. } | Self::Gone { reason, .. } => Some(reason),
             Self::Stale => None,
         }
     }

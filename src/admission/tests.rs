@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
-    admission::redis_server::RedisServer,
+    admission::{redis_server::RedisServer, store::Ending},
     call::CallerId,
     campaign::{Budget, Campaigns},
     config::Config,
@@ -281,6 +281,58 @@ async fn an_end_that_is_owed_already_is_not_owed_twice() {
         admission.tell_again(&mut admission.book());
         assert_eq!(owed(&admission), 2);
     }
+}
+
+#[tokio::test]
+async fn an_end_whose_answer_was_lost_is_noted_once_by_whoever_told_it() {
+    let server = RedisServer::start();
+    let (rings, _freed) = over_redis(&server, "5").await;
+    let (told, _freed_there) = over_redis(&server, "5").await;
+    let (other, _freed_elsewhere) = over_redis(&server, "5").await;
+    renew(&rings).await;
+    server.ask::<()>("DEL calls:gen:recover");
+    for admission in [&rings, &told, &other] {
+        renew(admission).await;
+    }
+    for id in ["CA1", "CA2"] {
+        assert!(is_admitted(&rings, id).await);
+    }
+    let over = Ended {
+        live: EndReason::CarrierEnded,
+        waiting: EndReason::NoMedia,
+        unanswered: false,
+    };
+    for id in ["CA1", "CA2"] {
+        // The store hears of it, and its answer is lost.
+        let ending = Ending {
+            reason: over.live,
+            without_media: over.waiting,
+            state: None,
+            forever: true,
+            had_media: false,
+        };
+        told.store.end(0, &call(id), &ending).await.unwrap();
+    }
+    assert!(told.end(&call("CA1"), over).await, "it was sent once more");
+    assert!(!told.end(&call("CA1"), over).await, "and is noted once");
+    told.failed(&StoreError::TooSlow(TICK));
+    assert!(!told.end(&call("CA2"), over).await, "nobody can say");
+    assert!(!told.end(&call("CA2"), over).await, "nor now");
+    assert!(
+        !other.end(&call("CA2"), over).await,
+        "that one is another's"
+    );
+    let upkeep = renew(&rings).await;
+    assert_eq!(upkeep.gone_elsewhere, [call("CA1"), call("CA2")]);
+    while told.trouble() == Some(Trouble::Away) {
+        renew(&told).await;
+    }
+    let noted = Mutex::new(Vec::new());
+    let note = async |call: CarrierCallId, reason| lock(&noted).push((call, reason));
+    for admission in [&rings, &told, &other] {
+        admission.settle_debts(&note).await;
+    }
+    assert_eq!(*lock(&noted), [(call("CA2"), EndReason::NoMedia)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,19 +88,19 @@ pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) 
     let settle = async || {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
+        // What is being told is told to its end, which the store's deadlines see to: a debt that is
+        // dropped on the way would be nobody's.
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
             pay_debts(&gateway).await;
         }
     };
-    while let Some(None) = stop.run_until_cancelled(survives(settle())).await {}
+    while survives(settle()).await.is_none() {}
 }
 
 /// Tells the store what is owed, and notes the ends that only it could tell of.
 async fn pay_debts(gateway: &Gateway) {
-    for (call, reason) in gateway.admission.settle_debts().await {
-        gateway.ended_waiting(&call, reason).await;
-    }
+    let note = async |call: CarrierCallId, reason| gateway.ended_waiting(&call, reason).await;
+    gateway.admission.settle_debts(note).await;
 }
 
 /// Renews, and says so each time a tick passes without the store's answer.

@@ -145,7 +145,7 @@ impl RedisStore {
         let name = call.as_str();
         let mut script = SCRIPTS.release.prepare_invoke();
         script
-            .key(&[keys.owner(name), keys.ended(name)])
+            .key(&[keys.owner(name), keys.ended(name), keys.freed(name)])
             .key(&[keys.decision(name), keys.state(name)])
             .key(&[&keys.active, &keys.count, &keys.setups])
             .key(keys.scope(&Scope::Setup))
@@ -153,7 +153,7 @@ impl RedisStore {
         let others = scopes.iter();
         let others = others.filter(|scope| !matches!(scope, Scope::Global | Scope::Setup));
         let others: Vec<String> = others.map(|scope| keys.scope(scope)).collect();
-        let last = others.len() + 9;
+        let last = others.len() + 10;
         script.key(others).key(self.dials_in(scopes));
         script
             .arg(name)
@@ -178,7 +178,10 @@ impl RedisStore {
                 reason,
                 waited: waited == 1,
             },
-            _ => Released::Gone { reason },
+            _ => Released::Gone {
+                reason,
+                waited: waited == 1,
+            },
         })
     }
 

@@ -63,6 +63,11 @@ impl Keys {
         self.of("ended", call)
     }
 
+    /// Which replica has freed a call that waited for its media, by its carrier's word.
+    pub fn freed(&self, call: &str) -> String {
+        self.of("freed", call)
+    }
+
     pub fn ticket(&self, nonce: &str) -> String {
         self.of("ticket", nonce)
     }

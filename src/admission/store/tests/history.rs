@@ -86,7 +86,9 @@ pub enum Step {
         call: u32,
         forever: bool,
     },
+    /// Its carrier says that it is over, perhaps once more.
     End {
+        replica: usize,
         call: u32,
     },
     Rebind {
@@ -219,6 +221,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     });
     // A name that others use, or one that nobody does; a call counts in the same scopes by it.
     let rebind = (replica(), call(), any::<bool>());
+    let end = (replica(), call()).prop_map(|(replica, call)| Step::End { replica, call });
     let rebind = rebind.prop_map(|(replica, call, is_new)| Step::Rebind {
         replica,
         call,
@@ -242,7 +245,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         5 => adopt,
         6 => renew,
         3 => release,
-        1 => call().prop_map(|call| Step::End { call }),
+        2 => end,
         2 => rebind,
         4 => reserve,
         3 => pick_up,
@@ -413,7 +416,7 @@ impl Play<'_> {
                 call,
                 forever,
             } => self.release(*replica, *call, *forever).await,
-            Step::End { call } => self.end(*call).await,
+            Step::End { replica, call } => self.end(*replica, *call).await,
             Step::Rebind {
                 replica,
                 call,
@@ -718,7 +721,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    async fn end(&mut self, number: u32) -> Result<(), TestCaseError> {
+    async fn end(&mut self, replica: usize, number: u32) -> Result<(), TestCaseError> {
         let call = call(number);
         let ending = Ending {
             reason: EndReason::CarrierEnded,
@@ -727,9 +730,10 @@ impl Play<'_> {
             forever: true,
             had_media: false,
         };
-        let (store, now) = (self.house.store(0), self.house.now);
+        let (store, now) = (self.house.store(replica), self.house.now);
         let released = store.end(now, &call, &ending).await;
-        prop_assert_eq!(released.unwrap(), self.model.end(&call, &ending));
+        let name = self.name(replica);
+        prop_assert_eq!(released.unwrap(), self.model.end(&name, &call, &ending));
         let ended = store.ended(now, &call).await.unwrap();
         prop_assert_eq!(ended, self.model.reason(&call));
         Ok(())

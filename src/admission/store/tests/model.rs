@@ -43,6 +43,8 @@ pub struct Model {
     rows: Vec<Row>,
     decisions: Vec<(CarrierCallId, Millis, Kept)>,
     ended: Vec<(CarrierCallId, Millis, EndReason)>,
+    /// Which replica has ended a call by its carrier's word while it waited for its media.
+    freed: Vec<(CarrierCallId, Millis, String)>,
     nonces: Vec<(String, Millis)>,
     /// Whether each of the last set-ups brought media, and until when that is remembered.
     setups: Vec<bool>,
@@ -415,10 +417,30 @@ impl Model {
         if !is_own && held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
-        self.end(&lease.call, ending)
+        self.give_back(&lease.call, ending)
     }
 
-    pub fn end(&mut self, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
+    pub fn end(&mut self, replica: &str, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
+        // Memory has no more than one that could ask.
+        let by = if self.is_shared { replica } else { "" };
+        match self.give_back(call, ending) {
+            Released::Gone { reason, .. } => {
+                let is_same = |(freed, until, who): &(CarrierCallId, Millis, String)| {
+                    freed == call && self.now < *until && who == by
+                };
+                let waited = self.freed.iter().any(is_same);
+                Released::Gone { reason, waited }
+            }
+            released @ Released::Freed { waited: true, .. } => {
+                let until = self.now + HOUR;
+                self.freed.push((call.clone(), until, by.to_owned()));
+                released
+            }
+            released @ (Released::Freed { waited: false, .. } | Released::Stale) => released,
+        }
+    }
+
+    fn give_back(&mut self, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         let held = self.held(call).is_some();
         let rows = self.rows.iter().filter(|row| row.call == *call);
         let without_media = rows
@@ -449,7 +471,10 @@ impl Model {
                 waited,
             }
         } else {
-            Released::Gone { reason }
+            Released::Gone {
+                reason,
+                waited: false,
+            }
         }
     }
 

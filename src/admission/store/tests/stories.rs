@@ -150,8 +150,15 @@ impl House {
     }
 
     async fn end(&mut self, number: u32) -> Released {
+        self.end_at(0, number).await
+    }
+
+    async fn end_at(&mut self, replica: usize, number: u32) -> Released {
         self.pass(0);
-        let ended = self.store(0).end(self.now, &call(number), &ending()).await;
+        let ended = self
+            .store(replica)
+            .end(self.now, &call(number), &ending())
+            .await;
         ended.unwrap()
     }
 }
@@ -163,6 +170,13 @@ fn ending() -> Ending<'static> {
         state: None,
         forever: true,
         had_media: false,
+    }
+}
+
+fn gone(reason: EndReason) -> Released {
+    Released::Gone {
+        reason,
+        waited: false,
     }
 }
 
@@ -298,8 +312,7 @@ fn a_call_that_has_ended_is_never_admitted_again() {
     of_both(async |house| {
         let rooms = rooms(5, 5);
         let reason = EndReason::CallerHungUp;
-        let gone = Released::Gone { reason };
-        assert_eq!(house.end(1).await, gone, "the end may come first");
+        assert_eq!(house.end(1).await, gone(reason), "the end may come first");
         assert_eq!(house.acquire(1, &rooms).await, Acquired::Ended);
         house.acquire(2, &rooms).await;
         let lease = house.live(1, 2, &rooms, 1).await;
@@ -322,9 +335,43 @@ fn why_a_call_ended_is_what_was_said_first() {
         };
         assert_eq!(house.end(1).await, first);
         let reason = EndReason::NoMedia;
-        assert_eq!(house.end(1).await, Released::Gone { reason });
+        assert_eq!(house.end(1).await.reason(), Some(reason));
         let ended = house.store(0).ended(house.now, &call(1)).await;
         assert_eq!(ended.unwrap(), Some(reason));
+    });
+}
+
+#[test]
+fn who_has_ended_a_waiting_call_is_told_once_more_that_it_waited_and_nobody_else() {
+    of_both(async |house| {
+        let rooms = rooms(5, 5);
+        house.acquire(1, &rooms).await;
+        house.end(1).await;
+        let reason = EndReason::NoMedia;
+        let waited = Released::Gone {
+            reason,
+            waited: true,
+        };
+        assert_eq!(house.end(1).await, waited, "the answer may be lost");
+        assert_eq!(house.end(1).await, waited, "and that one, too");
+        // Memory has no more than one that could ask.
+        if house.is_shared() {
+            assert_eq!(house.end_at(1, 1).await, gone(reason));
+        }
+        house.acquire(2, &rooms).await;
+        house.live(1, 2, &rooms, 1).await;
+        house.end(2).await;
+        let again = house.end(2).await;
+        assert_eq!(again, gone(EndReason::CallerHungUp), "it had its media");
+        house.acquire(3, &rooms).await;
+        let lease = house.live(0, 3, &rooms, 2).await;
+        house.release(&lease).await;
+        let again = house.end(3).await;
+        assert_eq!(
+            again,
+            gone(EndReason::CallerHungUp),
+            "its owner gave it back"
+        );
     });
 }
 
@@ -341,8 +388,8 @@ fn a_slot_is_given_back_once_and_only_by_its_owner() {
         assert_eq!(house.renew(0, &[&first]).await.news, lost);
         assert_eq!(house.count(&Scope::Global), 1);
         assert_eq!(house.release(&second).await, freed(0));
-        let reason = EndReason::CallerHungUp;
-        assert_eq!(house.release(&second).await, Released::Gone { reason });
+        let again = house.release(&second).await;
+        assert_eq!(again, gone(EndReason::CallerHungUp));
     });
 }
 
