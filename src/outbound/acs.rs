@@ -26,7 +26,7 @@ use crate::{
     outbound::{
         Marker, Progress,
         place::{GRACE, marker, now},
-        progress::{DATABASE_WITHIN, fail, named, picked_up, progressed},
+        progress::{DATABASE_WITHIN, MAY_BE_PLACED, fail, named, picked_up, progressed},
         rows::{self, Move, Row, Stage},
     },
 };
@@ -106,8 +106,10 @@ pub async fn give_up(gateway: &web::Data<Gateway>, row: &Row) {
         }
         return;
     }
-    fail(gateway, row, EndReason::NoAnswer).await;
-    if let Some(name) = &row.carrier_call {
+    // Somebody may pick up at this moment.
+    if fail(gateway, row, &[Stage::Placed], EndReason::NoAnswer).await
+        && let Some(name) = &row.carrier_call
+    {
         know(gateway, name);
         gateway.hang_up_acs(name);
     }
@@ -126,7 +128,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
     if now() < asked_until(gateway, row) {
         let step = Move {
             rings_until: Some(now() + millis(row.terms.ring_for() + GRACE)),
-            ..Move::new(row.call, &[Stage::Dialing, Stage::Unknown], Stage::Unknown)
+            ..Move::new(row.call, MAY_BE_PLACED, Stage::Unknown)
         };
         let may_ask = rows::advance(&gateway.records.database, step).await;
         if !matches!(may_ask, Ok(true)) {
@@ -143,7 +145,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
     let is_over = row.rings_until.is_none_or(|until| until < now());
     if is_over {
         tracing::warn!("a call was not placed, as far as ACS says");
-        fail(gateway, row, EndReason::NotPlaced).await;
+        fail(gateway, row, MAY_BE_PLACED, EndReason::NotPlaced).await;
     }
     is_over
 }

@@ -21,12 +21,12 @@ use crate::{
     outbound::{
         Marker, PURPOSE, Placed, Refused, Request, acs,
         choice::carrier_of,
-        pace::{self, Turn},
+        pace::{self, TooMany, Turn},
         progress::{fail, named, reconcile},
         request::invalid,
         rows::{self, Limits, Move, NewRow, Noted, Queued, Row, Stage},
     },
-    record::{Numbers, What, unix_millis},
+    record::{DatabaseError, Numbers, What, unix_millis},
     trace::Phase,
 };
 
@@ -335,14 +335,19 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
     let window = outbound.settings.longest_wait + row.terms.ring_for();
     let until = Instant::now() + window;
     loop {
-        let Some(mine) = turn_of(&gateway, &row, turn.take(), window).await else {
-            return fail(&gateway, &row, EndReason::NotPlaced).await;
+        let mine = match turn.take() {
+            Some(mine) => mine,
+            None => match take_turn(&gateway, &row, window, until).await {
+                Some(Ok(mine)) => mine,
+                Some(Err(_)) => return give_up(&gateway, &row, &[Stage::Queued]).await,
+                None => return, // It stays queued: whoever looks after calls sees to it.
+            },
         };
         mine.comes().await;
         if Instant::now() > until {
-            return fail(&gateway, &row, EndReason::NotPlaced).await; // Its slot would lapse.
+            return give_up(&gateway, &row, &[Stage::Queued]).await; // Its slot would lapse.
         }
-        if !begin_dialing(&gateway, &row).await {
+        if !begin_dialing(&gateway, &row, until).await {
             return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
         }
         let asked = match row.pending.carrier() {
@@ -360,7 +365,7 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
             Err(fate) => fate,
         };
         let pause = match fate {
-            Fate::Refused => return fail(&gateway, &row, EndReason::NotPlaced).await,
+            Fate::Refused => return give_up(&gateway, &row, &[Stage::Dialing]).await,
             Fate::Unknown => {
                 let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
                 let _ = rows::advance(&gateway.records.database, step).await;
@@ -372,46 +377,71 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         };
         let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
         if Instant::now() + pause > until {
-            return fail(&gateway, &row, EndReason::NotPlaced).await;
+            return give_up(&gateway, &row, &[Stage::Dialing]).await;
         }
-        // If this replica dies now, the next one knows that the carrier has nothing.
+        // If this replica dies now, the next one knows that the carrier has nothing. Whether it was
+        // where it was believed to be is seen before the carrier is asked again.
         let step = Move::new(row.call, &[Stage::Dialing], Stage::Queued);
-        if !matches!(
-            rows::advance(&gateway.records.database, step).await,
-            Ok(true)
-        ) {
+        let database = &gateway.records.database;
+        let queued = answered(until, || rows::advance(database, step.clone()));
+        if queued.await.is_none() {
             return;
         }
         sleep(pause).await;
     }
 }
 
-/// Returns the turn that a call has, or takes one: before it is asked for again, or by another
-/// replica. It was promised a call: it waits for as long as it may.
-async fn turn_of(
+/// Has a call be over that this replica has not had placed.
+async fn give_up(gateway: &web::Data<Gateway>, row: &Row, at: &'static [Stage]) {
+    fail(gateway, row, at, EndReason::NotPlaced).await;
+}
+
+/// Takes a turn, before a call is asked for again or by another replica. It was promised a call: it
+/// waits for as long as it may. `None` where the database did not answer until then.
+async fn take_turn(
     gateway: &Gateway,
     row: &Row,
-    turn: Option<Turn>,
     window: Duration,
-) -> Option<Turn> {
-    if turn.is_some() {
-        return turn;
-    }
+    until: Instant,
+) -> Option<Result<Turn, TooMany>> {
     let (carrier, pace) = (row.pending.carrier(), gateway.outbound.pace.waiting(window));
-    let next = pace::next(&gateway.records.database, carrier, pace).await;
-    next.ok()?.ok()
+    let database = &gateway.records.database;
+    answered(until, || pace::next(database, carrier, pace)).await
+}
+
+/// Asks the database until it answers, but not beyond `until`.
+async fn answered<T, Asked>(until: Instant, ask: impl Fn() -> Asked) -> Option<T>
+where
+    Asked: Future<Output = Result<T, DatabaseError>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(error) if Instant::now() + AWAY_FOR < until => {
+                tracing::debug!(%error, "a call waits for the database");
+                sleep(AWAY_FOR).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a call has waited for the database in vain");
+                return None;
+            }
+        }
+    }
 }
 
 /// Commits that the carrier is about to be asked; tells whether it may be.
-async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row, until: Instant) -> bool {
     let rings = i64::try_from((row.terms.ring_for() + GRACE).as_millis()).unwrap_or(i64::MAX);
     let step = Move {
         dialed_at: Some(now()),
         rings_until: Some(now() + rings),
         ..Move::new(row.call, &[Stage::Queued], Stage::Dialing)
     };
-    let advanced = rows::advance(&gateway.records.database, step).await;
-    let may = matches!(advanced, Ok(true));
+    let database = &gateway.records.database;
+    // An answer that is lost may have been a yes; then the next one is a no, and the call is looked
+    // for as one that the carrier may have.
+    let advanced = answered(until, || rows::advance(database, step.clone()));
+    let may = advanced.await == Some(true);
     if may {
         gateway.timeline.step(&row.pending, What::Dialing);
     }

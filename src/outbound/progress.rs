@@ -15,7 +15,7 @@ use crate::{
     outbound::{
         Marker, Overrides, WhenMachine, acs,
         place::now,
-        rows::{self, Move, Row, Stage},
+        rows::{self, Belief, Move, Row, Stage},
     },
     record::{Arrival, Direction, What},
     trace::Phase,
@@ -32,6 +32,8 @@ const LOOKS: [Duration; 4] = [
 ];
 /// How long a carrier that cannot say what became of a call is asked, once it can ring no more.
 pub const UNTOLD_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Where a call is that the carrier may have placed.
+pub const MAY_BE_PLACED: &[Stage] = &[Stage::Dialing, Stage::Unknown];
 /// By how much the carrier's clock may be behind ours.
 const SKEW_MS: i64 = 5_000;
 
@@ -89,21 +91,43 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
     }
 }
 
-/// Has a call be over that is not placed, or not picked up.
-pub async fn fail(gateway: &web::Data<Gateway>, row: &Row, reason: EndReason) {
-    over(
-        gateway,
-        row.call,
-        &row.pending,
-        row.carrier_call.as_ref(),
-        reason,
-        None,
-    )
-    .await;
+/// Has a call be over that is not placed, or not picked up, as we judge and nobody has told us: only
+/// if this replica looks after it and it is still `at` one of these stages. Tells whether it is over
+/// by that. While the database is away nothing is judged: whoever looks after the call does so later.
+pub async fn fail(
+    gateway: &web::Data<Gateway>,
+    row: &Row,
+    at: &'static [Stage],
+    reason: EndReason,
+) -> bool {
+    let belief = Belief {
+        at,
+        holder: gateway.admission.replica().to_owned(),
+    };
+    let database = &gateway.records.database;
+    match rows::finish(database, row.call, Some(belief), 0, now()).await {
+        Ok(Some(_)) => {
+            let admission = &gateway.admission;
+            admission.unplaced(&row.pending, reason).await;
+            if let Some(name) = &row.carrier_call {
+                admission.unplaced(name, reason).await;
+            }
+            gateway.ended(row.carrier_call.as_ref().unwrap_or(&row.pending), reason);
+            true
+        }
+        Ok(None) => {
+            tracing::debug!("a call that was to fail has come along, or is another's");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the end of a call is not noted yet");
+            false
+        }
+    }
 }
 
-/// Has a call be over, and gives back whatever it held by either of its names. `talked` if somebody
-/// has picked it up.
+/// Has a call be over, as its carrier says or as somebody wants, wherever it stands; gives back
+/// whatever it held by either of its names. `talked` if somebody has picked it up.
 pub async fn over(
     gateway: &web::Data<Gateway>,
     call: CallId,
@@ -129,7 +153,13 @@ pub async fn over(
         }
     }
     let talked = talked.unwrap_or_default().as_millis();
-    let finished = rows::finish(database, call, i64::try_from(talked).unwrap_or(0), now());
+    let finished = rows::finish(
+        database,
+        call,
+        None,
+        i64::try_from(talked).unwrap_or(0),
+        now(),
+    );
     match finished.await {
         // Whoever carries a call that was picked up counts its end.
         Ok(None | Some(Stage::Answered | Stage::Over)) => {}
@@ -156,7 +186,7 @@ pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
 pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     // What the database says, for it is there that the time of dialing is noted.
     let row = match rows::find(&gateway.records.database, call).await {
-        Ok(Some(row)) if matches!(row.stage, Stage::Dialing | Stage::Unknown) => row,
+        Ok(Some(row)) if MAY_BE_PLACED.contains(&row.stage) => row,
         Ok(known) => {
             // It has told of itself, perhaps to another replica: its slot goes by that name.
             if let Some(row) = known
@@ -180,7 +210,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
         }
         Ok(None) if row.rings_until.is_none_or(|until| until < now()) => {
             tracing::warn!("a call was not placed, as far as the carrier says");
-            fail(gateway, &row, EndReason::NotPlaced).await;
+            fail(gateway, &row, MAY_BE_PLACED, EndReason::NotPlaced).await;
             true
         }
         Ok(None) => false,
@@ -190,7 +220,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
                 "a call's fate cannot be told: Twilio lists no calls. It counts as failed; Twilio's \
                  own log says whether it was placed"
             );
-            fail(gateway, &row, EndReason::Untold).await;
+            fail(gateway, &row, MAY_BE_PLACED, EndReason::Untold).await;
             true
         }
         Err(error) => {
@@ -413,7 +443,8 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
     let row = rows::find(database, call).await.ok().flatten();
     match row {
         Some(row) if row.stage != Stage::Answered && row.stage != Stage::Over => {
-            fail(gateway, &row, EndReason::Canceled).await;
+            let (pending, name) = (&row.pending, row.carrier_call.as_ref());
+            over(gateway, call, pending, name, EndReason::Canceled, None).await;
             // It may have got its name meanwhile. One that has none yet is ended when it gets one.
             let found = rows::find(database, call).await.ok().flatten();
             if let Some(name) = found.unwrap_or(row).carrier_call {

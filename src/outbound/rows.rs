@@ -18,7 +18,7 @@ use crate::{
 #[cfg(test)]
 pub use keeping::HELD_MS;
 pub use keeping::{keep, let_go, overdue};
-pub use moving::{Move, advance, finish};
+pub use moving::{Belief, Move, advance, finish};
 pub use noting::{Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
 pub use queueing::{Queued, queue};
 

@@ -106,12 +106,14 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
                 }
                 // Whoever looks next tries again, for as long as it may wait.
                 Some(Reservation::Elsewhere | Reservation::Unavailable) => {
-                    if let Err(error) = rows::let_go(&gateway.records.database, row.call).await {
+                    let me = gateway.admission.replica().to_owned();
+                    if let Err(error) = rows::let_go(&gateway.records.database, row.call, me).await
+                    {
                         tracing::debug!(%error, "a call is not let go of");
                     }
                 }
                 Some(Reservation::Refused(_) | Reservation::Ended) | None => {
-                    fail(gateway, &row, EndReason::NotPlaced).await;
+                    fail(gateway, &row, &[Stage::Queued], EndReason::NotPlaced).await;
                 }
             }
         }
@@ -188,7 +190,7 @@ async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
     match row.stage {
         Stage::Reserving => give_up_reserving(gateway, row).await,
         Stage::Queued if is_within_window(gateway, row) => {}
-        Stage::Queued => fail(gateway, row, EndReason::NotPlaced).await,
+        Stage::Queued => drop(fail(gateway, row, &[Stage::Queued], EndReason::NotPlaced).await),
         Stage::Dialing => {
             let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
             let _ = rows::advance(&gateway.records.database, step).await;
@@ -235,7 +237,8 @@ async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
     }
     let (Some(name), Some(twilio)) = (&row.carrier_call, &gateway.outbound.twilio) else {
         if is_untold(row, Duration::ZERO) {
-            fail(gateway, row, EndReason::Untold).await; // There is nobody to ask any more.
+            // There is nobody to ask any more.
+            fail(gateway, row, &[Stage::Placed], EndReason::Untold).await;
         }
         return;
     };
@@ -247,7 +250,7 @@ async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
             Progress::Unanswered(_) | Progress::Completed => apply(gateway, row, &found).await,
         },
         Err(error) if error.fate() == Fate::Refused => {
-            fail(gateway, row, EndReason::NotPlaced).await;
+            fail(gateway, row, &[Stage::Placed], EndReason::NotPlaced).await;
         }
         Err(error) if is_untold(row, Duration::ZERO) => {
             tracing::warn!(
@@ -256,7 +259,7 @@ async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
                 "a call's fate cannot be told: Twilio does not say how it stands. It counts as \
                  failed; Twilio's own log says what became of it"
             );
-            fail(gateway, row, EndReason::Untold).await;
+            fail(gateway, row, &[Stage::Placed], EndReason::Untold).await;
         }
         Err(error) => tracing::debug!(%error, "cannot ask after a call"),
     }

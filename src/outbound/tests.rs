@@ -500,3 +500,49 @@ async fn a_call_that_was_picked_up_and_never_told_of_again_is_over_once_none_las
         .await;
     house.close().await;
 }
+
+#[tokio::test]
+async fn a_call_that_takes_its_turn_waits_for_a_database_that_is_away() {
+    let house = House::open(&[]).await;
+    let away = "ALTER TABLE outbound_turns RENAME TO outbound_turns_away";
+    let back = "ALTER TABLE outbound_turns_away RENAME TO outbound_turns";
+    let row = leave(&house, Stage::Queued, "+972502345671").await;
+    house.database.ask(away).await;
+    let gateway = house.running.gateway().clone();
+    let holds = async |slots| gateway.admission.occupancy().active == slots;
+    house.until(async || holds(1).await).await;
+    // Written after its turn was asked for, and so refused later than that.
+    let other = house.place("other", &to("+972502345672")).await;
+    assert!(
+        matches!(other, Err(Refused::Unavailable { .. })),
+        "{other:?}"
+    );
+    assert!(holds(1).await, "it keeps its slot");
+    house.database.ask(back).await;
+    assert_eq!(house.over(&row.call.to_string()).await.0, "ended");
+    assert_eq!(house.twilio.calls().len(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_has_come_along_meanwhile_does_not_fail() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let queued = leave_as(&house, &me, Stage::Placed, "+972502345671", 0).await;
+    let gateway = house.running.gateway();
+    let row = rows::Row {
+        stage: Stage::Queued,
+        ..queued
+    };
+    let fails = async |at| {
+        let reason = crate::call::EndReason::NotPlaced;
+        progress::fail(gateway, &row, at, reason).await
+    };
+    assert!(!fails(&[Stage::Queued]).await);
+    assert_eq!(house.row(&row.call.to_string()).await.stage, Stage::Placed);
+    assert!(fails(&[Stage::Placed]).await);
+    assert!(!fails(&[Stage::Placed]).await, "and it fails once");
+    let ended = house.over(&row.call.to_string()).await;
+    assert_eq!(ended, ("failed".to_owned(), "not_placed".to_owned()));
+    house.close().await;
+}

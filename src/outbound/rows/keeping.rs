@@ -70,10 +70,17 @@ pub async fn keep(
         .await
 }
 
-/// Says that nobody looks after a call, so that whoever looks next does.
-pub async fn let_go(database: &Database, call: CallId) -> Result<(), DatabaseError> {
-    let mut sql = Sql::new("UPDATE outbound SET held_until = 0 WHERE call = ");
-    sql.bind(call.to_string());
+/// Says that the holder of a queued call does not look after it, so that whoever looks next does.
+/// What it does not hold, or what has come along, stays as it is.
+pub async fn let_go(
+    database: &Database,
+    call: CallId,
+    holder: String,
+) -> Result<(), DatabaseError> {
+    let mut sql = Sql::new("UPDATE outbound SET held_until = 0 WHERE state = 'queued' AND call = ");
+    sql.bind(call.to_string())
+        .push(" AND holder = ")
+        .bind(holder);
     let write = database.write(move |writing| Box::pin(async move { sql.execute(writing).await }));
     write.await.map(drop)
 }

@@ -18,6 +18,14 @@ pub struct Move {
     pub rings_until: Option<i64>,
 }
 
+/// Where a call is believed to be, and by whom.
+#[derive(Debug, Clone)]
+pub struct Belief {
+    pub at: &'static [Stage],
+    /// Who looks after it.
+    pub holder: String,
+}
+
 impl Move {
     pub fn new(call: CallId, from: &'static [Stage], to: Stage) -> Self {
         Self {
@@ -44,23 +52,30 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
                     sql.push(", rings_until = ").bind(until);
                 }
                 sql.push(" WHERE call = ").bind(step.call.to_string());
-                sql.push(" AND state IN (");
-                for (at, stage) in step.from.iter().enumerate() {
-                    sql.push(if at == 0 { "" } else { ", " });
-                    sql.bind(stage.as_str());
-                }
-                sql.push(")");
+                only_at(&mut sql, step.from);
                 Ok(sql.execute(writing).await? > 0)
             })
         })
         .await
 }
 
+/// Adds that a row is at one of these stages.
+fn only_at(sql: &mut Sql, stages: &[Stage]) {
+    sql.push(" AND state IN (");
+    for (at, stage) in stages.iter().enumerate() {
+        sql.push(if at == 0 { "" } else { ", " });
+        sql.bind(stage.as_str());
+    }
+    sql.push(")");
+}
+
 /// Notes that a call is over, and how long it has talked; returns where it was before, if that is
-/// news. Its numbers go: by then they are kept as records have them, and here by a code.
+/// news. A `belief` that does not hold changes nothing. The call's numbers go: by then they are kept
+/// as records have them, and here by a code.
 pub async fn finish(
     database: &Database,
     call: CallId,
+    belief: Option<Belief>,
     talked_ms: i64,
     now: i64,
 ) -> Result<Option<Stage>, DatabaseError> {
@@ -69,6 +84,10 @@ pub async fn finish(
         Box::pin(async move {
             let mut sql = Sql::new("SELECT tenant, state FROM outbound WHERE state <> 'over'");
             sql.push(" AND call = ").bind(call.to_string());
+            if let Some(belief) = belief {
+                sql.push(" AND holder = ").bind(belief.holder);
+                only_at(&mut sql, belief.at);
+            }
             if kind == DatabaseKind::Postgres {
                 sql.push(" FOR UPDATE");
             }

@@ -131,7 +131,7 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
             match note(replicas[at % 2], new, limits).await.unwrap() {
                 Noted::New => {
                     let now = unix_millis_i64();
-                    let finished = finish(replicas[at % 2], call, 0, now).await;
+                    let finished = finish(replicas[at % 2], call, None, 0, now).await;
                     assert_eq!(finished.unwrap(), Some(Stage::Reserving));
                     true
                 }
@@ -163,6 +163,37 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
         assert!(spent.unwrap().is_some());
         let spent = is_key_spent(replicas[0], "few", now + 61_000, limits).await;
         assert_eq!(spent.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_believed_to_be() {
+    on_both(async |[replica, _]| {
+        let new = new("+972502345671", "key");
+        let (call, now) = (new.row.call, unix_millis_i64());
+        note(replica, new, LIMITS).await.unwrap();
+        let believed = |holder: &str, at| {
+            let holder = holder.to_owned();
+            finish(replica, call, Some(Belief { at, holder }), 0, now)
+        };
+        let is_left = async || {
+            let left = keep(replica, "r3".to_owned(), unix_millis_i64()).await;
+            !left.unwrap().is_empty()
+        };
+        assert_eq!(believed("r1", &[Stage::Queued]).await.unwrap(), None);
+        let_go(replica, call, "r1".to_owned()).await.unwrap();
+        assert!(!is_left().await, "it is not queued");
+        let queued = Move::new(call, &[Stage::Reserving], Stage::Queued);
+        assert!(advance(replica, queued).await.unwrap());
+        let_go(replica, call, "r2".to_owned()).await.unwrap();
+        assert!(!is_left().await, "it is another's");
+        assert_eq!(believed("r2", &[Stage::Queued]).await.unwrap(), None);
+        let_go(replica, call, "r1".to_owned()).await.unwrap();
+        assert!(is_left().await, "who looks next has it");
+        assert_eq!(believed("r1", &[Stage::Queued]).await.unwrap(), None);
+        let over = believed("r3", &[Stage::Dialing, Stage::Queued]).await;
+        assert_eq!(over.unwrap(), Some(Stage::Queued));
     })
     .await;
 }
