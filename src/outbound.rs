@@ -6,13 +6,19 @@
 
 mod acs;
 mod choice;
+mod dial;
+mod ending;
 pub mod number;
 mod pace;
+mod pick_up;
 mod place;
 mod progress;
+mod reconcile;
 mod request;
+mod room;
 mod rows;
 mod supervise;
+mod twilio;
 
 use std::time::Duration;
 
@@ -25,12 +31,14 @@ use crate::{
     carrier::twilio::{Patience, TwilioApi},
     config::OutboundSettings,
     gateway::Gateway,
-    outbound::pace::Pace,
+    outbound::{pace::Pace, rows::Row},
 };
 
 pub use acs::{disconnected, picked_up_at_acs};
+pub use ending::hang_up;
+pub use pick_up::{overrides_of, picked_up};
 pub use place::{Asker, place};
-pub use progress::{Progress, hang_up, overrides_of, picked_up, progressed};
+pub use progress::{Progress, progressed};
 #[cfg(test)]
 pub use request::{AGENT_FIELDS, FIELDS};
 pub use request::{MachineDetection, Overrides, Request, WhenMachine};
@@ -124,6 +132,21 @@ pub fn span_of_placed(gateway: &Gateway, marker: &Marker, name: &CarrierCallId) 
         gateway.timeline.named(name, CallId::of(&pending));
     }
     gateway.span_of(name)
+}
+
+/// Returns what a call's URLs carry, so that whoever is told of it knows which one it is.
+fn marker(gateway: &Gateway, row: &Row) -> String {
+    let marker = Marker {
+        pending: row.pending.as_str().to_owned(),
+        campaign: row.campaign.clone(),
+        agent: row
+            .agent
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        when_machine: row.terms.when_machine,
+    };
+    gateway.seal.close(PURPOSE, &marker)
 }
 
 /// Reads what a URL of ours carries.

@@ -25,10 +25,15 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, Progress,
-        place::{GRACE, marker, now},
-        progress::{DATABASE_WITHIN, MAY_BE_PLACED, fail, named, picked_up, progressed},
+        dial::GRACE,
+        ending::fail,
+        marker,
+        pick_up::picked_up,
+        progress::{DATABASE_WITHIN, named, progressed},
+        reconcile::MAY_BE_PLACED,
         rows::{self, Move, Row, Stage},
     },
+    record::unix_millis_i64 as now,
 };
 
 /// How long ACS may take to answer once.

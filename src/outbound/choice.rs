@@ -1,12 +1,67 @@
-//! Who places a call.
+//! Whose a call is, who calls, and who places it.
+
+use std::sync::Arc;
 
 use crate::{
-    call::OutboundCarrier,
-    campaign::Campaign,
+    call::{CallerId, OutboundCarrier, PhoneNumber},
+    campaign::{Campaign, Name},
     config::{ApiSettings, Unset},
     gateway::Gateway,
     outbound::{MachineDetection, Refused, Request, request::invalid},
 };
+
+/// Returns whose call it is: the named campaign of the tenant's, or its own or only one.
+///
+/// # Errors
+/// If the tenant has none of that name, or has to name one.
+pub fn campaign_of(
+    gateway: &Gateway,
+    tenant: &Name,
+    request: &Request,
+) -> Result<Arc<Campaign>, Refused> {
+    let campaigns = gateway.campaigns.current();
+    let named = if let Some(name) = &request.campaign {
+        campaigns.named(name)
+    } else {
+        let default = campaigns.default_campaign();
+        let mut of_tenant = campaigns.all().filter(|it| it.tenant == *tenant);
+        let first = of_tenant.next();
+        let only = first.filter(|_| of_tenant.next().is_none());
+        let own = (default.tenant == *tenant).then_some(default);
+        own.or(only).cloned()
+    };
+    let own = named.filter(|campaign| campaign.tenant == *tenant);
+    own.ok_or_else(|| invalid("campaign", "one of the tenant's campaigns"))
+}
+
+/// Returns who calls: what the request says, as long as it is the campaign's or the operator's.
+///
+/// # Errors
+/// If it is neither, or there is none.
+pub fn caller_id(
+    gateway: &Gateway,
+    request: &Request,
+    campaign: &Campaign,
+) -> Result<PhoneNumber, Refused> {
+    let settings = &gateway.outbound.settings;
+    let Some(from) = &request.from else {
+        let missing = || invalid("from", "not given, and there is no OUTBOUND_FROM");
+        return settings.from.clone().ok_or_else(missing);
+    };
+    let from: PhoneNumber = from
+        .parse()
+        .map_err(|_| invalid("from", "a number in E.164, such as +972722234567"))?;
+    let answering = gateway.campaigns.current();
+    let answering = answering.answering(&CallerId::Number(from.clone()));
+    if settings.from.as_ref() == Some(&from) || answering.is_some_and(|it| it.id == campaign.id) {
+        Ok(from)
+    } else {
+        Err(invalid(
+            "from",
+            "one of the campaign's numbers, or OUTBOUND_FROM",
+        ))
+    }
+}
 
 /// Returns who places a campaign's call: whom the campaign names, else the environment, else the
 /// carrier that is open.

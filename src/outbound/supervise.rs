@@ -16,11 +16,14 @@ use crate::{
     gateway::Gateway,
     outbound::{
         acs,
-        place::{GRACE, forget, now, spawn_drive, take_slot},
-        progress::{Progress, apply, fail, is_untold, look_once, over, reconcile},
+        dial::{GRACE, spawn_drive},
+        ending::{fail, over},
+        progress::{Progress, apply},
+        reconcile::{is_untold, look_once, reconcile},
+        room::{forget, take_slot},
         rows::{self, Move, Row, Stage},
     },
-    record::DatabaseError,
+    record::{DatabaseError, unix_millis_i64 as now},
 };
 
 /// How often it is looked: several times before somebody else would think that we are gone.
