@@ -81,6 +81,8 @@ struct Service {
     secret: Option<SecretString>,
     callee: Mutex<Callee>,
     faults: CallFaults,
+    /// Of 100.
+    lost_callbacks: u8,
     plan: Mutex<VecDeque<Act>>,
     talk: Talk,
     calls: watch::Sender<Vec<Placed>>,
@@ -119,6 +121,7 @@ impl FakeTwilio {
             secret: customer.auth_token,
             callee: Mutex::new(options.callee),
             faults: options.call_faults,
+            lost_callbacks: options.lost_callbacks,
             plan: Mutex::default(),
             talk,
             calls: watch::Sender::default(),

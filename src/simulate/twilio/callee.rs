@@ -134,7 +134,8 @@ fn set_sequence(fields: &mut Vec<(String, String)>, sequence: u32) {
 
 /// Delivery is best effort: twilio.com/docs/voice/api/call-resource#statuscallback.
 async fn notify(service: &Service, call: &Placed, fields: &Vec<(String, String)>) {
-    if let Some(url) = &call.status_url {
+    let is_lost = rand::random_range(0..100) < service.lost_callbacks;
+    if let Some(url) = call.status_url.as_ref().filter(|_| !is_lost) {
         let _ = service.carrier.notify(url, fields).await;
     }
 }

@@ -19,6 +19,11 @@ pub struct FakeTwilioOptions {
     /// Of 100 requests for a call, how many are done and then cut off, throttled, or failed
     #[arg(long, value_name = "CUT:THROTTLED:FAILED", default_value = "0:0:0")]
     pub call_faults: CallFaults,
+
+    /// Of 100 callbacks that tell how such a call stands, how many are lost (Twilio's only)
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub lost_callbacks: u8,
 }
 
 /// What somebody does who is called.
@@ -68,6 +73,7 @@ impl Default for FakeTwilioOptions {
             listen: None,
             callee: Callee::Answers,
             call_faults: CallFaults::default(),
+            lost_callbacks: 0,
         }
     }
 }

@@ -79,7 +79,7 @@ async fn live(lab: &Lab, way: Way) -> anyhow::Result<(Verdict, BTreeSet<String>)
     let agent = Server::agent(&secrets.words, plays).await?;
     let tool = Server::tool(&secrets.words).await?;
     let sink = Sink::start_with(&secrets.events, 0, &mut random).await?;
-    let mut twilio = FakeTwilio::choose("0:0:0")?;
+    let mut twilio = FakeTwilio::choose("0:0:0", 0)?;
     let url = lab.postgres(&format!("canary_{}", way.name())).await?;
     // A campaign file holds secrets: it must not lie among what is looked through.
     let directory = TempDir::with_prefix("callgate-canary-")?;

@@ -1,5 +1,6 @@
-//! R20: people who are called twice, and calls that nobody looks after, while the carrier fails and
-//! replicas are killed between a reservation and its dial.
+//! R20 and F39: people who are called twice, and calls that nobody looks after, while the carrier
+//! fails, loses a fifth of its status callbacks, and replicas are killed between a reservation and its
+//! dial.
 //!
 //! Every key has a number of its own, so that the carrier's own list tells how often a key was
 //! dialed, whatever its askers were told. How a call has ended is what its record says.
@@ -29,6 +30,8 @@ const TWINS: u64 = 100;
 /// How fast all replicas ask the carrier: slower than they are asked for calls, so that a replica
 /// that is killed leaves calls with a slot and without a dial.
 const PER_SECOND: u32 = 15;
+/// Of 100 status callbacks, how many do not come.
+const LOST_CALLBACKS: u8 = 20;
 pub const RING_SECONDS: u64 = 5;
 /// The shortest lease there is.
 const LEASE_SECONDS: u64 = 15;
@@ -76,7 +79,7 @@ struct Seen {
 
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let measure_one = async |name: &str, url: String| {
-        let twilio = FakeTwilio::choose(faults(lab))?;
+        let twilio = FakeTwilio::choose(faults(lab), LOST_CALLBACKS)?;
         let options = Options::new(lab.gateway.clone(), REPLICAS)
             .set("DATABASE_URL", &url)
             .set("MAX_ACTIVE_CALLS", 400)
@@ -104,6 +107,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             "same_key_at_once": TWINS,
             "same_key_rounds": lab.or_short(5, 1),
             "cut_throttled_failed_percent": faults(lab),
+            "lost_callbacks_percent": LOST_CALLBACKS,
             "calls_per_second": PER_SECOND,
             "ring_seconds": RING_SECONDS,
             "lease_seconds": LEASE_SECONDS,

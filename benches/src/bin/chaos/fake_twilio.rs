@@ -17,16 +17,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct FakeTwilio {
     address: SocketAddr,
     faults: &'static str,
+    lost_callbacks: u8,
     http: Http,
     process: Option<Process>,
 }
 
 impl FakeTwilio {
     /// Chooses where it will be, which a cluster has to know before it is started.
-    pub fn choose(faults: &'static str) -> anyhow::Result<Self> {
+    /// What goes wrong there: of 100 requests for a call as `faults` says, and of 100 status callbacks
+    /// so many.
+    pub fn choose(faults: &'static str, lost_callbacks: u8) -> anyhow::Result<Self> {
         Ok(Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
             faults,
+            lost_callbacks,
             http: Http::default(),
             process: None,
         })
@@ -42,6 +46,7 @@ impl FakeTwilio {
             .arguments(["simulate", "--answer", &self.address.to_string()])
             .arguments(["--url", &format!("http://{}", cluster.door)])
             .arguments(["--call-faults", self.faults, "--talk-for", "1s"])
+            .arguments(["--lost-callbacks", &self.lost_callbacks.to_string()])
             .arguments(["--for", "2h"])
             .environment(vec![
                 ("TWILIO_AUTH_TOKEN".to_owned(), AUTH_TOKEN.to_owned()),
