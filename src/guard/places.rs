@@ -15,9 +15,12 @@ use crate::campaign;
 
 /// How long finding a name's addresses may take, with the wait for its turn.
 pub const LOOK_UP: Duration = Duration::from_secs(3);
-/// How many names are looked up at once by a client, and how many of them for one asker.
-const AT_ONCE: usize = 32;
+/// How many names are looked up at once for one asker: the first in a place of the asker's own, which
+/// nobody else can take, the rest where all share what there is.
 const EACH_AT_ONCE: usize = 4;
+/// How many places all share. There are as many more as askers, and those are tenants of the campaign
+/// file.
+const SHARED: usize = 32;
 
 /// Who has a request made: a tenant, or this process for itself.
 pub type Asker = Option<campaign::Name>;
@@ -25,15 +28,22 @@ pub type Asker = Option<campaign::Name>;
 /// The look-ups that may go on.
 #[derive(Debug)]
 pub struct Places {
-    all: Arc<Semaphore>,
+    shared: Arc<Semaphore>,
     /// Of those who look something up; never more than look-ups that go on or wait.
-    each: Mutex<HashMap<Asker, Arc<Semaphore>>>,
+    each: Mutex<HashMap<Asker, Arc<Own>>>,
+}
+
+/// What one asker may have.
+#[derive(Debug)]
+struct Own {
+    look_ups: Arc<Semaphore>,
+    place: Arc<Semaphore>,
 }
 
 impl Default for Places {
     fn default() -> Self {
         Self {
-            all: Arc::new(Semaphore::new(AT_ONCE)),
+            shared: Arc::new(Semaphore::new(SHARED)),
             each: Mutex::default(),
         }
     }
@@ -51,12 +61,17 @@ impl Places {
     ) -> io::Result<T> {
         let own = self.of(asker);
         let looked_up = timeout(LOOK_UP, async {
-            // First the asker's own: whoever waits for that takes none of everybody's.
-            let own = own.acquire_owned().await.map_err(io::Error::other)?;
-            let all = Arc::clone(&self.all).acquire_owned().await;
-            let all = all.map_err(io::Error::other)?;
+            // First whether the asker may: whoever waits for that takes nobody's place.
+            let one = Arc::clone(&own.look_ups).acquire_owned().await;
+            let one = one.map_err(io::Error::other)?;
+            let place = tokio::select! {
+                biased;
+                place = Arc::clone(&own.place).acquire_owned() => place,
+                place = Arc::clone(&self.shared).acquire_owned() => place,
+            };
+            let place = place.map_err(io::Error::other)?;
             let looking_up = spawn_blocking(move || {
-                let _places = (own, all);
+                let _held = (own, one, place);
                 look_up()
             });
             looking_up.await.map_err(io::Error::other)?
@@ -65,18 +80,25 @@ impl Places {
         looked_up.await.unwrap_or_else(late)
     }
 
-    fn of(&self, asker: &Asker) -> Arc<Semaphore> {
+    fn of(&self, asker: &Asker) -> Arc<Own> {
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
-        // A permit keeps its semaphore, so one that nobody else has is one that nobody uses.
+        // Who looks something up keeps it, so one that nobody else has is one that nobody uses.
         each.retain(|_, own| Arc::strong_count(own) > 1);
         let own = each.entry(asker.clone());
-        let own = own.or_insert_with(|| Arc::new(Semaphore::new(EACH_AT_ONCE)));
+        let own = own.or_insert_with(|| {
+            Arc::new(Own {
+                look_ups: Arc::new(Semaphore::new(EACH_AT_ONCE)),
+                place: Arc::new(Semaphore::new(1)),
+            })
+        });
         Arc::clone(own)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt, StreamExt};
+
     use super::*;
 
     #[tokio::test]
@@ -96,7 +118,8 @@ mod tests {
             assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
         let own = places.of(&asker);
-        assert_eq!(own.available_permits(), 0, "threads that still wait count");
+        let free = own.look_ups.available_permits();
+        assert_eq!(free, 0, "threads that still wait count");
         places.look_up(&None, || Ok(())).await.unwrap();
         drop(answer);
         drop(own);
@@ -104,5 +127,36 @@ mod tests {
         drop(places.of(&None));
         let left = places.each.lock().unwrap().len();
         assert!(left <= 2, "who looks nothing up takes no room: {left}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_have_slow_name_servers_everybody_else_is_answered_at_once() {
+        let places = Places::default();
+        let (answer, answers) = std::sync::mpsc::channel::<()>();
+        let answers = Arc::new(Mutex::new(answers));
+        let askers: Vec<Asker> = (0..SHARED)
+            .map(|asker| Some(format!("slow-{asker}").parse().unwrap()))
+            .collect();
+        let slow = askers.iter().flat_map(|asker| [asker; EACH_AT_ONCE]);
+        let slow = slow.map(|asker| {
+            let answers = Arc::clone(&answers);
+            places.look_up(asker, move || {
+                let _ = answers.lock().unwrap().recv();
+                Ok(())
+            })
+        });
+        let mut slow: futures_util::stream::FuturesUnordered<_> = slow.collect();
+        while places.shared.available_permits() > 0 {
+            assert!(slow.next().now_or_never().is_none(), "nobody is answered");
+            tokio::task::yield_now().await;
+        }
+        let other = Some("other".parse().unwrap());
+        let looked_up = tokio::select! {
+            biased;
+            looked_up = places.look_up(&other, || Ok(7)) => looked_up,
+            slow = slow.next() => panic!("{slow:?}"),
+        };
+        assert_eq!(looked_up.unwrap(), 7);
+        drop(answer);
     }
 }
