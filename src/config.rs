@@ -143,7 +143,7 @@ impl Config {
         let outbound = Box::new(OutboundSettings::load(&read, &api, &acs));
         let guard = guard::load(&read, production);
         let campaigns = read.text("CALLGATE_CONFIG").map(PathBuf::from);
-        let config = Self {
+        let mut config = Self {
             listen,
             public_url: public_url(&read, production),
             production,
@@ -177,6 +177,7 @@ impl Config {
             traces: TraceSettings::load(&read),
             warnings: Vec::new(),
         };
+        config.records.learn(config.ticket_secret.as_ref(), &read);
         if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {
             let rule = "not beside CALLGATE_CONFIG: put the numbers into that file";
             read.mistake("TWILIO_NUMBERS", None, rule);

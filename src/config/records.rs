@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::reader::{Environment, Reader};
+use crate::{
+    config::reader::{Environment, Reader},
+    seal::Seal,
+};
 
 /// Where records go while nothing else is set: a file beside the process.
 const DEFAULT_DATABASE: &str = "sqlite://callgate.db";
@@ -16,7 +19,8 @@ pub struct RecordSettings {
     pub url: SecretString,
     /// `RECORD_NUMBERS`: `whole`, `hashed` or `masked`. Default `whole`.
     pub numbers: KeptNumbers,
-    /// `RECORD_SECRET`: what numbers are hashed with; the same on all replicas.
+    /// `RECORD_SECRET`: what numbers are hashed with; the same on all replicas. Default with masked
+    /// numbers, which are only counted by it: one made of `TICKET_SECRET`.
     pub secret: Option<SecretString>,
     /// `RECORD_DAYS`: how long records are kept. Default 90.
     pub kept: Duration,
@@ -69,6 +73,23 @@ impl RecordSettings {
         if self.numbers == KeptNumbers::Hashed && self.secret.is_none() {
             let rule = "not set (with RECORD_NUMBERS=hashed all replicas must share one)";
             read.mistake("RECORD_SECRET", None, rule);
+        }
+    }
+
+    /// Learns from what replicas share by what masked numbers are counted, where nothing else says so.
+    pub(super) fn learn(&mut self, ticket: Option<&SecretString>, read: &Reader<impl Environment>) {
+        if self.numbers != KeptNumbers::Masked || self.secret.is_some() {
+            return;
+        }
+        let made = ticket.map(|ticket| Seal::new(Some(ticket)).mark("records", ticket));
+        self.secret = made.map(SecretString::from);
+        if self.secret.is_none() {
+            read.warning(
+                "RECORD_NUMBERS is masked, and neither RECORD_SECRET nor TICKET_SECRET is set: who \
+                 asks for a call again by the same key after a restart, or at another replica, is \
+                 refused, and calls to one number are counted anew"
+                    .to_owned(),
+            );
         }
     }
 

@@ -459,6 +459,28 @@ fn our_own_network_is_for_tests_alone() {
     assert!(error.contains("GUARD_ALLOW=\"localhost:9000,127.0.0.0/8\": not in production"));
 }
 
+#[test]
+fn masked_numbers_are_counted_by_what_replicas_share() {
+    let secret = |settings: &[(&str, &str)]| {
+        let settings = [&[("RECORD_NUMBERS", "masked")], settings].concat();
+        let config = load(&settings).unwrap();
+        let secret = config.records.secret;
+        let secret = secret.map(|secret| secret.expose_secret().to_owned());
+        (secret, config.warnings.len())
+    };
+    let (ticket, record) = ("0123456789abcdef", "fedcba9876543210");
+    let made = secret(&[("TICKET_SECRET", ticket)]);
+    assert_eq!(made, secret(&[("TICKET_SECRET", ticket)]));
+    let (made, warnings) = made;
+    assert_eq!(warnings, 0);
+    assert!(made.is_some_and(|made| made.len() >= 16 && made != ticket));
+    let own = [("TICKET_SECRET", ticket), ("RECORD_SECRET", record)];
+    assert_eq!(secret(&own), (Some(record.to_owned()), 0));
+    assert_eq!(secret(&[]), (None, 1));
+    let whole = load(&[("TICKET_SECRET", ticket)]).unwrap();
+    assert!(whole.records.secret.is_none() && whole.warnings.is_empty());
+}
+
 /// Is read where logging starts, not by [`Config`].
 const READ_ELSEWHERE: &str = "RUST_LOG";
 const EXAMPLE: &str = include_str!("../../.env.example");

@@ -31,7 +31,10 @@ impl Numbers {
     pub fn new(settings: &RecordSettings) -> Self {
         Self {
             kept: settings.numbers,
-            secret: settings.secret.clone().unwrap_or_default(),
+            secret: settings
+                .secret
+                .clone()
+                .unwrap_or_else(|| no_secret(settings.numbers)),
         }
     }
 
@@ -57,9 +60,26 @@ impl Numbers {
         let key = self.secret.expose_secret().as_bytes();
         let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
         let code = mac.chain_update(whole).finalize().into_bytes();
-        code.iter().fold("h:".to_owned(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // A string takes everything.
-            text
-        })
+        format!("h:{}", hex(&code))
     }
+}
+
+/// Returns what codes are made with where there is no secret. Where numbers are not to be known, it
+/// is one that goes with this process: numbers are too few for a code without one.
+fn no_secret(kept: KeptNumbers) -> SecretString {
+    match kept {
+        // They stand beside their codes; the settings have a secret where they are hashed.
+        KeptNumbers::Whole | KeptNumbers::Hashed => SecretString::default(),
+        KeptNumbers::Masked => {
+            let random: [u8; 32] = rand::random();
+            SecretString::from(hex(&random))
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // A string takes everything.
+        text
+    })
 }

@@ -286,6 +286,22 @@ async fn numbers_are_kept_as_the_settings_say() {
     assert_eq!(hashed.shown, "+9*******4567");
 }
 
+#[test]
+fn nobody_can_try_all_numbers_against_the_code_of_a_masked_one() {
+    let process = |numbers| {
+        Numbers::new(&RecordSettings {
+            numbers,
+            secret: None,
+            ..settings("sqlite:")
+        })
+    };
+    let code = |numbers: &Numbers| numbers.code("+972501234567");
+    let (masked, whole) = (process(KeptNumbers::Masked), process(KeptNumbers::Whole));
+    assert_eq!(code(&masked), code(&masked));
+    assert_ne!(code(&masked), code(&process(KeptNumbers::Masked)));
+    assert_eq!(code(&whole), code(&process(KeptNumbers::Whole)));
+}
+
 /// What can be noted of one call, with the time at which it happened.
 fn facts() -> impl Strategy<Value = Vec<(Millis, Fact)>> {
     let ended = |reason| Fact::Happened(What::Ended(reason));
