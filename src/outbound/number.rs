@@ -28,7 +28,7 @@ pub struct NoCountry(String);
 /// Why a number is not called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
-    #[error("it is not a number in E.164, such as +972501234567")]
+    #[error("it is not a number in E.164, such as +972502345678")]
     NotE164,
     #[error("no such number can exist")]
     Invalid,

@@ -31,7 +31,7 @@ const FULL_FOR: Duration = Duration::from_secs(5);
 )]
 pub struct NewCall {
     /// The number to call, in E.164 form.
-    #[schema(min_length = 1, max_length = 64, example = "+972501234567")]
+    #[schema(min_length = 1, max_length = 64, example = "+972502345678")]
     to: String,
     /// Who calls: a number of the campaign's, or `OUTBOUND_FROM`, which is the default.
     #[schema(min_length = 1, max_length = 64)]
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::{
         admission::Scope,
-        outbound::{AGENT_FIELDS, FIELDS, Request},
+        outbound::{AGENT_FIELDS, FIELDS, Request, number::Countries},
     };
 
     fn told(name: &str) -> Value {
@@ -292,6 +292,16 @@ mod tests {
             let body = json!({"to": "+1", "ring_timeout": seconds});
             assert!(Request::read(&body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn the_documents_example_of_a_number_may_be_called() {
+        let example = told("NewCall")["to"]["example"].clone();
+        let countries: Countries = "IL".parse().unwrap();
+        assert!(
+            countries.read(example.as_str().unwrap()).is_ok(),
+            "{example}"
+        );
     }
 
     #[test]

@@ -5,6 +5,13 @@ fn countries(names: &str) -> Countries {
 }
 
 #[test]
+fn the_number_that_a_refusal_shows_may_be_called() {
+    let refused = countries("IL").read("0502345678").unwrap_err().to_string();
+    let (_, example) = refused.rsplit_once(' ').unwrap();
+    assert!(countries("IL").read(example).is_ok(), "{refused}");
+}
+
+#[test]
 fn ordinary_numbers_of_allowed_countries_are_called() {
     let allowed = countries("IL, us,GB,DE,IT,FR");
     for number in [
