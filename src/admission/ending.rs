@@ -342,7 +342,10 @@ impl Admission {
     /// Tells the store what it was not there to hear, some at a time, until it is away again.
     /// Each call that was waiting for its media elsewhere when its end was told here, and why it
     /// ended, is noted by `note` at once: nobody else will, and what comes after may be cut short.
-    pub async fn settle_debts(&self, note: impl AsyncFn(CarrierCallId, EndReason)) {
+    pub async fn settle_debts<Noting: Future<Output = ()>>(
+        &self,
+        note: impl Fn(CarrierCallId, EndReason) -> Noting,
+    ) {
         while self.trouble() != Some(Trouble::Away) {
             let due: Vec<Debt> = {
                 let mut book = self.book();

@@ -98,8 +98,11 @@ pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) 
 }
 
 /// Tells the store what is owed, and notes the ends that only it could tell of.
-async fn pay_debts(gateway: &Gateway) {
-    let note = async |call: CarrierCallId, reason| gateway.ended_waiting(&call, reason).await;
+async fn pay_debts(gateway: &web::Data<Gateway>) {
+    let note = |call: CarrierCallId, reason| {
+        let gateway = gateway.clone();
+        async move { gateway.ended_waiting(&call, reason).await }
+    };
     gateway.admission.settle_debts(note).await;
 }
 
