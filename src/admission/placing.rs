@@ -188,14 +188,15 @@ impl Admission {
         }
     }
 
-    /// Gives back the slot of a placed call that will not be picked up.
-    pub async fn unplaced(&self, call: &CarrierCallId, reason: EndReason) {
+    /// Gives back the slot of a placed call that will not be picked up. Tells whether somebody has
+    /// done so at this moment, so that it waited for its media.
+    pub async fn unplaced(&self, call: &CarrierCallId, reason: EndReason) -> bool {
         let ended = Ended {
             live: reason,
             waiting: reason,
             unanswered: true,
         };
-        self.end(call, ended).await;
+        self.end(call, ended).await
     }
 
     /// Decides about a placed call that somebody has picked up: from here on it waits for its media

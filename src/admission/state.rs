@@ -76,10 +76,14 @@ pub struct Orphan {
 }
 
 impl Orphan {
+    /// Tells whether we have placed it.
+    pub fn is_outbound(&self) -> bool {
+        self.scopes.contains(&Scope::Outbound.to_string())
+    }
+
     /// Tells whether we are placing it: then another replica goes on with it.
     pub fn is_being_placed(&self) -> bool {
-        let outbound = Scope::Outbound.to_string();
-        self.state == Phase::Ringing && self.scopes.contains(&outbound)
+        self.state == Phase::Ringing && self.is_outbound()
     }
 
     /// Reads what the store keeps of a call; `None` if that is over.

@@ -191,7 +191,11 @@ impl Gateway {
 /// Returns what is known of a call whose replica is gone.
 fn arrival_of(orphan: &Orphan) -> Option<Arrival> {
     Some(Arrival {
-        direction: Direction::Inbound,
+        direction: if orphan.is_outbound() {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        },
         tenant: orphan.tenant.parse().ok()?,
         campaign: orphan.campaign.parse().ok()?,
         agent: orphan.agent.parse().ok(),
@@ -215,4 +219,27 @@ async fn survives(task: impl Future<Output = ()>) -> Option<()> {
         tracing::error!("looking after slots panicked and goes on: this is a bug");
     }
     survived.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_call_is_recorded_as_one_that_came_in_or_that_we_have_placed() {
+        for (scopes, direction) in [
+            (r#"["global","tenant:acme"]"#, Direction::Inbound),
+            (
+                r#"["global","outbound","tenant:acme"]"#,
+                Direction::Outbound,
+            ),
+        ] {
+            let state = format!(
+                r#"{{"tenant":"acme","campaign":"sales","agent":"default","state":"live",
+                "replica":"r1","scopes":{scopes}}}"#
+            );
+            let arrival = arrival_of(&Orphan::read(&state).unwrap()).unwrap();
+            assert_eq!(arrival.direction, direction, "{scopes}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use actix_web::web;
 use tokio::time::timeout;
 
 use crate::{
-    admission::Ended,
+    admission::{Ended, Phase},
     call::{CallId, Carrier, CarrierCallId, EndReason},
     gateway::Gateway,
     outbound::{
@@ -69,15 +69,14 @@ pub async fn over(
     }
     gateway.admission.unplaced(pending, reason).await;
     let database = &gateway.records.database;
-    let was_picked_up = {
-        let found = timeout(DATABASE_WITHIN, rows::find(database, call)).await;
-        matches!(found, Ok(Ok(Some(row))) if row.stage == Stage::Answered)
-    };
+    let was_picked_up = was_picked_up(gateway, call, name).await;
+    let mut is_counted = was_picked_up; // Whoever carries it counts its end.
     if let Some(name) = name {
         if was_picked_up {
             gateway.carrier_ended(name, false).await;
-        } else {
-            gateway.admission.unplaced(name, reason).await;
+        } else if gateway.admission.unplaced(name, reason).await {
+            gateway.ended(name, reason);
+            is_counted = true;
         }
     }
     let talked = talked.unwrap_or_default().as_millis();
@@ -89,10 +88,23 @@ pub async fn over(
         now(),
     );
     match finished.await {
-        // Whoever carries a call that was picked up counts its end.
         Ok(None | Some(Stage::Answered | Stage::Over)) => {}
+        Ok(Some(_)) if is_counted => {}
         Ok(Some(_)) => gateway.ended(name.unwrap_or(pending), reason),
         Err(error) => tracing::warn!(%error, "the end of a call is not noted yet"),
+    }
+}
+
+/// Tells whether somebody has picked a call up, also where the database was not there to hear of it:
+/// then its media is at some replica.
+async fn was_picked_up(gateway: &Gateway, call: CallId, name: Option<&CarrierCallId>) -> bool {
+    let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call)).await;
+    if matches!(found, Ok(Ok(Some(row))) if row.stage == Stage::Answered) {
+        return true;
+    }
+    match name {
+        Some(name) => gateway.admission.phase(name).await == Some(Phase::Live),
+        None => false,
     }
 }
 
@@ -132,6 +144,7 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
         }
     }
 }
+
 pub async fn end_at_carrier(gateway: &web::Data<Gateway>, name: &CarrierCallId) {
     match name.carrier() {
         Carrier::Twilio => {

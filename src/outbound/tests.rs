@@ -324,3 +324,27 @@ async fn a_call_that_has_come_along_meanwhile_does_not_fail() {
     assert_eq!(ended, ("failed".to_owned(), "not_placed".to_owned()));
     house.close().await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_call_that_talks_is_counted_once_though_its_row_has_not_heard_of_it() {
+    let house = House::open_to(&[], GUARD * 2).await;
+    let placed = house.place("one", &to("+972502345671")).await.unwrap();
+    let gateway = house.running.gateway();
+    let talks = "SELECT call FROM calls WHERE connected_at IS NOT NULL";
+    house
+        .until(async || house.database.ask(talks).await.len() == 1)
+        .await;
+    let row = house.row(&placed.id).await;
+    assert_eq!(row.stage, Stage::Answered);
+    let unheard = "UPDATE outbound SET state = 'placed'";
+    house.database.ask(unheard).await;
+    hang_up(gateway, row.call, &row.carrier_call.unwrap()).await;
+    house.over(&placed.id).await;
+    house.until(async || gateway.connections.count() == 0).await;
+    let metrics = gateway.metrics.text(|_| {});
+    let ended = metrics.lines();
+    let ended = ended.filter(|line| line.starts_with("calls_ended_total{"));
+    let counts = ended.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
+    assert_eq!(counts.sum::<u32>(), 1, "{metrics}");
+    house.close().await;
+}

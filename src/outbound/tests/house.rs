@@ -29,6 +29,11 @@ pub struct House {
 
 impl House {
     pub async fn open(settings: &[(&str, &str)]) -> Self {
+        Self::open_to(settings, Duration::from_millis(300)).await
+    }
+
+    /// Opens a house whose callees talk for so long.
+    pub async fn open_to(settings: &[(&str, &str)], talk_for: Duration) -> Self {
         let database = Database::new();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = free.local_addr().unwrap();
@@ -41,7 +46,7 @@ impl House {
         };
         let talk = Talk {
             script: Script::Talk,
-            talk_for: Duration::from_millis(300),
+            talk_for,
             voices: Arc::new(Voices::shipped(1)),
         };
         let options = FakeTwilioOptions::default();
