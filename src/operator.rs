@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod outlook;
 pub mod page;
 mod plot;
+mod question;
 mod snapshot;
 pub mod stats;
 pub mod summary;

@@ -28,8 +28,7 @@ use crate::{
     record::{Direction, State},
 };
 
-#[cfg(test)]
-pub use search::SEEN_AT_ONCE;
+pub use search::{SEEN_AT_ONCE, push_of_number};
 pub use stored::Cursor;
 #[cfg(any(test, feature = "bench"))]
 pub use stored::{list as page, plan};

@@ -4,6 +4,7 @@
 //! row in `audit`.
 
 mod asked;
+mod finding;
 mod stored;
 mod story;
 
@@ -23,6 +24,7 @@ use crate::{
     operator::{
         Denied, Operator,
         page::{self, Frame, Visitor, part},
+        question::Unanswered,
     },
     record::DatabaseError,
 };
@@ -30,6 +32,7 @@ use crate::{
 pub use stored::find;
 
 use asked::{Asked, Search};
+use finding::MOST_SEEN;
 use stored::Whole;
 
 /// How a call is to be shown.
@@ -45,6 +48,8 @@ pub struct Shown {
 pub enum NotShown {
     #[error("There is no such call, or it is kept no longer.")]
     NoCall,
+    #[error("The database is busy, or away: try again in a moment.")]
+    Busy,
     #[error("The database does not answer.")]
     NoDatabase(#[from] DatabaseError),
     #[error(transparent)]
@@ -57,28 +62,30 @@ pub async fn list(
     asked: web::Query<Asked>,
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
-    let search = Search::read(&asked);
-    let found = match &search {
-        Ok(search) => stored::list(&gateway, search, operator.may_change()).await,
-        Err(_) => Ok((Vec::new(), None)),
-    };
-    let (status, trouble, calls, next) = match (&search, found) {
-        (Err(mistake), _) => (
+    let (status, trouble, found) = match Search::read(&asked) {
+        Err(mistake) => (
             StatusCode::BAD_REQUEST,
-            Some((*mistake).to_owned()),
-            vec![],
-            None,
+            Some(mistake.to_owned()),
+            stored::Page::default(),
         ),
-        (Ok(_), Ok((calls, next))) => (StatusCode::OK, None, calls, next),
-        (Ok(_), Err(error)) => {
-            let trouble = NotShown::NoDatabase(error).to_string();
-            (StatusCode::SERVICE_UNAVAILABLE, Some(trouble), vec![], None)
-        }
+        Ok(search) => match stored::list(&gateway, search, operator.may_change()).await {
+            Ok(found) => (StatusCode::OK, None, found),
+            Err(error) => {
+                let error = NotShown::from(error);
+                (
+                    error.status(),
+                    Some(error.to_string()),
+                    stored::Page::default(),
+                )
+            }
+        },
     };
-    let next = next.map(|next| asked.page_after(&next));
-    let calls: Vec<_> = calls.into_iter().map(story::line).collect();
+    let next = found.next.map(|next| asked.page_after(&next));
+    let calls: Vec<_> = found.calls.into_iter().map(story::line).collect();
     let context = context! {
         asked => Value::from(Serde(&*asked)), calls => Value::from(Serde(calls)), next, trouble,
+        seen_to => found.seen_to,
+        most_seen => format!("{},{:03}", MOST_SEEN / 1_000, MOST_SEEN % 1_000),
     };
     let frame = Frame::of(&gateway, &operator, "calls", "Calls");
     page::page(status, &frame, &part("calls.html", context))
@@ -160,16 +167,25 @@ fn missing(gateway: &Gateway, operator: &Operator, error: &NotShown) -> HttpResp
     if let NotShown::Denied(denied) = error {
         return denied.error_response();
     }
-    let frame = Frame::of(gateway, operator, "calls", "No such call");
+    let frame = Frame::of(gateway, operator, "calls", "Not shown");
     let context = context! { trouble => error.to_string() };
     page::page(error.status(), &frame, &part("missing.html", context))
+}
+
+impl From<Unanswered> for NotShown {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::Busy => Self::Busy,
+            Unanswered::Failed(error) => Self::NoDatabase(error),
+        }
+    }
 }
 
 impl NotShown {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoCall => StatusCode::NOT_FOUND,
-            Self::NoDatabase(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NoDatabase(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(denied) => denied.status_code(),
         }
     }

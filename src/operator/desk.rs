@@ -27,18 +27,16 @@ use crate::{
     operator::{
         dashboard::Picture,
         history::{History, Sample},
+        question::Questions,
         snapshot::Snapshot,
         view::View,
     },
-    record::Database,
 };
 
 /// How often a dashboard shows something new.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many dashboards one replica keeps up to date.
 const MOST_WATCHERS: usize = 32;
-/// How many of operators' questions the database answers at once.
-const QUESTIONS: usize = 2;
 
 /// What operators' pages need beside the rest of the gateway.
 #[derive(Debug)]
@@ -52,7 +50,8 @@ pub struct Desk {
     history: Mutex<History>,
     picture: watch::Sender<Option<Arc<Picture>>>,
     seats: Arc<Semaphore>,
-    questions: Arc<Semaphore>,
+    /// What operators ask of the database.
+    pub questions: Questions,
 }
 
 /// A dashboard that is kept up to date, until it is dropped.
@@ -71,7 +70,7 @@ impl Desk {
             history: Mutex::default(),
             picture: watch::Sender::new(None),
             seats: Arc::new(Semaphore::new(MOST_WATCHERS)),
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            questions: Questions::new(),
         }
     }
 
@@ -95,12 +94,6 @@ impl Desk {
             picture: self.picture.subscribe(),
             _seat: seat,
         })
-    }
-
-    /// Returns the database for a question of an operator's, who waits for other operators only.
-    pub async fn asking(&self, database: &Database) -> Database {
-        let turn = Arc::clone(&self.questions).acquire_owned().await;
-        database.for_a_question(turn)
     }
 
     fn heed(&self, wishes: Wishes) {

@@ -100,17 +100,10 @@ impl Search {
                 sql.push(LATEST_FIRST).bind(SEEN_AT_ONCE);
             }
             Some(number) => {
-                sql.push("(SELECT * FROM (");
-                for (side, union) in [("caller", ""), ("called", " UNION ")] {
-                    sql.push(union).push("SELECT * FROM (SELECT tenant, ");
-                    sql.push(COLUMNS).push(" FROM calls WHERE ").push(side);
-                    sql.push(" = ").bind(number.clone());
+                sql.push("(");
+                push_of_number(sql, &format!("tenant, {COLUMNS}"), number, |sql| {
                     self.push_times(sql);
-                    sql.push(LATEST_FIRST).bind(SEEN_AT_ONCE);
-                    sql.push(") AS of_").push(side);
-                }
-                sql.push(") AS of_both").push(LATEST_FIRST);
-                sql.bind(SEEN_AT_ONCE);
+                });
             }
         }
         sql.push(") AS seen");
@@ -127,6 +120,21 @@ impl Search {
             after.narrow(sql);
         }
     }
+}
+
+/// Writes the latest calls from or to a number, whosever they are, of those that `narrow` leaves.
+pub fn push_of_number(sql: &mut Sql, columns: &str, number: &str, narrow: impl Fn(&mut Sql)) {
+    sql.push("SELECT * FROM (");
+    for (side, union) in [("caller", ""), ("called", " UNION ")] {
+        sql.push(union).push("SELECT * FROM (SELECT ").push(columns);
+        sql.push(" FROM calls WHERE ").push(side);
+        sql.push(" = ").bind(number.to_owned());
+        narrow(sql);
+        sql.push(LATEST_FIRST).bind(SEEN_AT_ONCE);
+        sql.push(") AS of_").push(side);
+    }
+    sql.push(") AS of_both").push(LATEST_FIRST);
+    sql.bind(SEEN_AT_ONCE);
 }
 
 const LATEST_FIRST: &str = " ORDER BY rang_at DESC, call DESC LIMIT ";

@@ -21,7 +21,7 @@ use crate::{
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
-async fn open(url: &str) -> Database {
+pub async fn open(url: &str) -> Database {
     let settings = RecordSettings {
         url: SecretString::from(url),
         numbers: KeptNumbers::Whole,
@@ -35,7 +35,7 @@ async fn open(url: &str) -> Database {
 }
 
 /// Runs a story on both databases.
-async fn on_both(story: impl AsyncFn(&Database)) {
+pub async fn on_both(story: impl AsyncFn(&Database)) {
     let server = PostgresServer::start();
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}/records.db", folder.path().display());
@@ -221,7 +221,7 @@ async fn calls_go_by_number_or_age_within_one_tenant_and_leave_one_row() {
 
 /// Writes many calls of `acme`'s from one number, a second apart, of which the first has failed; one
 /// in ten is of `sales`.
-async fn put_many(database: &Database, calls: i64) {
+pub async fn put_many(database: &Database, calls: i64) {
     let write = database.write(move |writing| {
         let mut sql = Sql::new(
             "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, caller, \

@@ -44,6 +44,8 @@ pub enum By {
     CarrierCall(CarrierCallId),
     /// The last digits of who called or was called.
     Digits(String),
+    /// All digits of who called or was called.
+    Number(String),
 }
 
 impl Search {
@@ -75,14 +77,19 @@ impl By {
         let digits: String = text.chars().filter(|it| !spacing(*it)).collect();
         let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
         if is_number && (2..=MOST_DIGITS).contains(&digits.len()) {
-            return Ok(Self::Digits(digits));
+            let is_whole = text.starts_with('+') && !text.contains(['*', '…']);
+            return Ok(if is_whole {
+                Self::Number(digits)
+            } else {
+                Self::Digits(digits)
+            });
         }
         if let Ok(call) = text.parse() {
             return Ok(Self::Call(call));
         }
         let name = CarrierCallId::try_from(text.to_owned());
         name.map(Self::CarrierCall)
-            .map_err(|_| "Give the last digits of a number (2 at least), or a call's id.")
+            .map_err(|_| "Give a number, its last digits (2 at least), or a call's id.")
     }
 }
 
@@ -116,6 +123,10 @@ mod tests {
             ("4567", Some(By::Digits("4567".to_owned()))),
             (
                 "+972 50-123 4567",
+                Some(By::Number("972501234567".to_owned())),
+            ),
+            (
+                "972 50-123 4567",
                 Some(By::Digits("972501234567".to_owned())),
             ),
             ("******4567", Some(By::Digits("4567".to_owned()))),

@@ -6,21 +6,29 @@ use sqlx::{AnyPool, Row, any::AnyRow};
 use crate::{
     api::calls::{
         Call, Moment, Words,
-        stored::{self as of_calls, COLUMNS, Cursor},
+        stored::{self as of_calls, COLUMNS},
     },
     call::CallId,
     gateway::Gateway,
-    operator::calls::asked::{By, Search},
-    record::{DatabaseError, Numbers, OVER, Sql, State, date, unix_millis_i64},
+    operator::{
+        calls::{asked::Search, finding::Finding},
+        question::Unanswered,
+    },
+    record::{DatabaseError, OVER, Sql, State, date},
 };
 
-/// How many calls a page has.
-const PAGE: usize = 50;
-/// How many digits of a number everybody sees.
-const SHOWN_DIGITS: usize = 4;
 /// How many rows of each other kind a call's page has.
 const MOST_ROWS: i64 = 200;
-const DAY_MS: i64 = 86_400_000;
+
+/// A page of calls.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub calls: Vec<Call>,
+    /// Where the next one begins.
+    pub next: Option<String>,
+    /// How far back was looked, where there was more than is looked at at once.
+    pub seen_to: Option<String>,
+}
 
 /// All that is kept of a call.
 #[derive(Debug, Serialize)]
@@ -82,76 +90,31 @@ impl Whole {
     }
 }
 
-/// Returns a page of calls, the latest first, and where the next begins. Whoever `may_change` finds
-/// numbers by more than the digits that everybody sees.
+/// Returns a page of calls, the latest first. Whoever `may_change` finds numbers by more than the
+/// digits that everybody sees.
 ///
 /// # Errors
-/// If the database does not answer.
-pub async fn list(
-    gateway: &Gateway,
-    search: &Search,
-    may_change: bool,
-) -> Result<(Vec<Call>, Option<String>), DatabaseError> {
-    let database = gateway.desk.asking(&gateway.records.database).await;
-    let sql = question(search, &gateway.records.numbers, may_change);
-    let rows = database.read(|pool| async move { sql.read(&pool).await });
-    let rows = rows.await?;
-    let calls = rows.iter().take(PAGE).map(|row| of_calls::read(row, false));
-    let calls = calls.collect::<Result<_, sqlx::Error>>()?;
-    let last = rows.get(PAGE - 1).filter(|_| rows.len() > PAGE);
-    let next = last.map(Cursor::of).transpose()?;
-    Ok((calls, next.map(|next| next.to_string())))
-}
-
-fn question(search: &Search, numbers: &Numbers, may_change: bool) -> Sql {
-    let mut sql = Sql::new("SELECT ");
-    sql.push(COLUMNS).push(" FROM calls WHERE ");
-    match &search.by {
-        Some(By::Call(call)) => {
-            sql.push("call = ").bind(call.to_string());
-        }
-        Some(By::CarrierCall(call)) => {
-            sql.push("carrier_call = ").bind(call.as_str().to_owned());
-        }
-        Some(By::Digits(_)) | None => {
-            let day = unix_millis_i64() / DAY_MS - i64::from(search.days) + 1;
-            sql.push("(rang_at / 86400000) >= ").bind(day);
-        }
-    }
-    if let Some(By::Digits(digits)) = &search.by {
-        let is_shown = digits.len() <= SHOWN_DIGITS;
-        let column = if is_shown { "_shown" } else { "" };
-        if is_shown || may_change {
-            let end = format!("%{digits}");
-            sql.push(" AND (caller")
-                .push(column)
-                .push(" LIKE ")
-                .bind(end.clone());
-            sql.push(" OR called").push(column).push(" LIKE ").bind(end);
-            if let Some(found_by) = numbers
-                .found_by(&format!("+{digits}"))
-                .filter(|_| !is_shown)
-            {
-                sql.push(" OR caller = ").bind(found_by.clone());
-                sql.push(" OR called = ").bind(found_by);
-            }
-            sql.push(")");
-        } else {
-            sql.push(" AND 1 = 0");
-        }
-    }
-    if let Some(campaign) = &search.campaign {
-        sql.push(" AND campaign = ").bind(campaign.to_string());
-    }
-    if let Some(reason) = &search.reason {
-        sql.push(" AND reason = ").bind(reason.as_str().to_owned());
-    }
-    if let Some(after) = &search.after {
-        after.narrow(&mut sql);
-    }
-    sql.push(" ORDER BY rang_at DESC, call DESC LIMIT ");
-    sql.bind(i64::try_from(PAGE + 1).unwrap_or(i64::MAX));
-    sql
+/// If the database does not answer in time.
+pub async fn list(gateway: &Gateway, search: Search, may_change: bool) -> Result<Page, Unanswered> {
+    let records = &gateway.records;
+    let Some(finding) = Finding::new(search, &records.numbers, may_change) else {
+        return Ok(Page::default());
+    };
+    let questions = &gateway.desk.questions;
+    let found = questions.search(&records.database, |pool| async move {
+        let found = finding.find(&pool).await?;
+        let calls = found.rows.iter().map(|row| of_calls::read(row, false));
+        Ok(Page {
+            calls: calls.collect::<Result<_, sqlx::Error>>()?,
+            seen_to: found
+                .next
+                .as_ref()
+                .filter(|_| found.is_cut)
+                .map(|it| date(it.rang_at)),
+            next: found.next.map(|next| next.to_string()),
+        })
+    });
+    found.await
 }
 
 /// Returns a call, with numbers as `whole` as they are kept, or masked.
@@ -177,14 +140,14 @@ pub async fn find(
 /// Returns all that is kept of a call.
 ///
 /// # Errors
-/// If the database does not answer.
+/// If the database does not answer in time.
 pub async fn whole(
     gateway: &Gateway,
     call: CallId,
     with_numbers: bool,
-) -> Result<Option<Whole>, DatabaseError> {
-    let database = gateway.desk.asking(&gateway.records.database).await;
-    let found = database.read(move |pool| async move {
+) -> Result<Option<Whole>, Unanswered> {
+    let questions = &gateway.desk.questions;
+    let found = questions.read_call(&gateway.records.database, move |pool| async move {
         let row = of_call(
             &format!("{COLUMNS}, tenant, offered, replica"),
             "calls",

@@ -536,7 +536,7 @@ mod tests {
         let context = context! {
             asked => MiniValue::from(Serde(Asked::default())),
             calls => MiniValue::from(Serde(vec![line(call())])),
-            next => "/calls?after=x", trouble => (),
+            next => "/calls?after=x", trouble => (), seen_to => (), most_seen => "100,000",
         };
         let shown = part("calls.html", context);
         assert!(
