@@ -4,6 +4,8 @@ pub mod action;
 pub mod calls;
 pub mod dashboard;
 mod desk;
+mod ended;
+pub mod following;
 pub mod health;
 mod history;
 pub mod login;

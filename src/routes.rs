@@ -25,7 +25,7 @@ use crate::{
     bridge::call,
     gateway::{Gateway, make_token},
     operator::{
-        action, calls as operators_calls, dashboard, health, login, metrics,
+        action, calls as operators_calls, dashboard, following, health, login, metrics,
         page as operators_page, stats, summary,
     },
     web::{css, js, page},
@@ -90,7 +90,7 @@ pub fn all() -> Vec<Entry> {
         post("/login", Public, to(login::log_in)),
         post("/logout", Operator, to(login::log_out)),
         get("/dashboard", Operator, to(dashboard::show)),
-        get("/dashboard/events", Operator, to(dashboard::events)),
+        get("/dashboard/events", Operator, to(following::events)),
         get("/actions/{action}", Operator, to(action::ask)),
         post("/actions/{action}", Operator, to(action::act)),
         get("/calls", Operator, to(operators_calls::list)),

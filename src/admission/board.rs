@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// What operators want of this replica.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// Whether no replica is to let new calls in.
     pub stops_intake: bool,
@@ -15,6 +15,8 @@ pub struct Wishes {
     pub drains: bool,
     /// Whether somebody watches, at whichever replica.
     pub watched: bool,
+    /// Which logins have ended before their time, as [`Admission::tell_ended_logins`] was told.
+    pub ended_logins: Option<String>,
 }
 
 impl Admission {
@@ -49,6 +51,17 @@ impl Admission {
         match &self.store {
             Store::Memory(_) => Ok(()),
             Store::Redis(store) => store.ask_to_drain(replica).await,
+        }
+    }
+
+    /// Tells all replicas which logins have ended before their time.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn tell_ended_logins(&self, ended: String) -> Result<(), StoreError> {
+        match &self.store {
+            Store::Memory(_) => Ok(()),
+            Store::Redis(store) => store.tell_ended_logins(ended).await,
         }
     }
 

@@ -1,37 +1,22 @@
 //! `/dashboard`: whether the phones work, and if not, why. Rendered here, and kept up to date by
-//! server-sent events.
+//! [`crate::operator::following`].
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
-use actix_web::{
-    HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpResponse, http::StatusCode, web};
 use bytes::Bytes;
-use futures_util::{Stream, stream};
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
 
 use crate::{
     gateway::Gateway,
     operator::{
-        Operator,
-        desk::Watcher,
         page::{self, Frame, Visitor, part},
         plot::Plot,
         snapshot::{Cap, Snapshot},
         warning::warnings,
     },
 };
-
-/// How long a dashboard hears nothing at most: a proxy cuts what is quiet for longer.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long one is kept up to date before its login is looked at again.
-const LONGEST_WATCH: Duration = Duration::from_secs(1_800);
-/// How soon a browser asks again whose events have ended.
-const AGAIN_MS: u32 = 2_000;
 
 /// The parts of a dashboard, and what each is made of.
 const PARTS: [(&str, &str); 9] = [
@@ -110,7 +95,7 @@ impl Picture {
     }
 
     /// Returns the parts that are not as in the picture `before`, as one event.
-    fn news(&self, before: Option<&Self>) -> Option<Bytes> {
+    pub fn news(&self, before: Option<&Self>) -> Option<Bytes> {
         let is_new = |part: &&(&'static str, String)| before.is_none_or(|it| !it.0.contains(part));
         let news: BTreeMap<_, _> = self
             .0
@@ -146,81 +131,6 @@ pub async fn show(
     );
     let frame = Frame::of(&gateway, &operator, "dashboard", "Dashboard");
     page::page(StatusCode::OK, &frame, &main)
-}
-
-/// `GET /dashboard/events`: what has changed, every second, for as many as there are seats.
-pub async fn events(_: Operator, gateway: web::Data<Gateway>) -> HttpResponse {
-    let Some(watcher) = gateway.desk.watch() else {
-        return HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, "10"))
-            .body("too many dashboards are open on this replica");
-    };
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        // nginx would wait until there is more.
-        .insert_header(("x-accel-buffering", "no"))
-        .streaming(changes(gateway, watcher))
-}
-
-/// One dashboard's way through its pictures.
-struct Following {
-    gateway: web::Data<Gateway>,
-    watcher: Watcher,
-    last: Option<Arc<Picture>>,
-    until: Instant,
-    /// Whether this replica drained already: then there is no better one to ask.
-    drained: bool,
-    greeted: bool,
-}
-
-/// Ends when this replica begins to drain, so that the browser asks another; when it stops; and
-/// after a while in any case.
-fn changes(
-    gateway: web::Data<Gateway>,
-    watcher: Watcher,
-) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
-    let following = Following {
-        drained: gateway.is_draining(),
-        gateway,
-        watcher,
-        last: None,
-        until: Instant::now() + LONGEST_WATCH,
-        greeted: false,
-    };
-    stream::unfold(following, |mut following| async move {
-        let next = following.next().await?;
-        Some((Ok(next), following))
-    })
-}
-
-impl Following {
-    async fn next(&mut self) -> Option<Bytes> {
-        if !self.greeted {
-            self.greeted = true;
-            return Some(Bytes::from(format!("retry: {AGAIN_MS}\n\n")));
-        }
-        let is_over = self.until <= Instant::now();
-        if is_over || self.gateway.is_draining() != self.drained {
-            return None;
-        }
-        let stopping = self.gateway.stopping.clone();
-        let changed = timeout(HEARTBEAT, self.watcher.picture.changed());
-        let changed = stopping.run_until_cancelled(changed).await?;
-        let picture = match changed {
-            Ok(Ok(())) => self.watcher.picture.borrow_and_update().clone(),
-            Ok(Err(_)) => return None,
-            Err(_) => None,
-        };
-        let news = picture
-            .as_ref()
-            .and_then(|it| it.news(self.last.as_deref()));
-        if picture.is_some() {
-            self.last = picture;
-        }
-        // A browser keeps comments from the page, which would take a quiet hour for a lost connection.
-        Some(news.unwrap_or_else(|| Bytes::from_static(b"data: {}\n\n")))
-    }
 }
 
 fn percent(used: u32, cap: u32) -> u32 {

@@ -14,6 +14,7 @@ use std::{
 
 use actix_web::web;
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval},
@@ -26,7 +27,9 @@ use crate::{
     gateway::Gateway,
     operator::{
         dashboard::Picture,
+        ended::EndedLogins,
         history::{History, Sample},
+        login::LoginId,
         question::Questions,
         snapshot::Snapshot,
         view::View,
@@ -43,6 +46,8 @@ const MOST_WATCHERS: usize = 32;
 pub struct Desk {
     /// Wrong tokens in the login form.
     pub failures: Failures,
+    /// Logins that are good no longer.
+    pub ended: EndedLogins,
     /// Is cancelled when an operator wants this replica to drain.
     pub drains: CancellationToken,
     stops_intake: AtomicBool,
@@ -64,6 +69,7 @@ impl Desk {
     pub fn new() -> Self {
         Self {
             failures: Failures::new(),
+            ended: EndedLogins::default(),
             drains: CancellationToken::new(),
             stops_intake: AtomicBool::new(false),
             started: Instant::now(),
@@ -96,7 +102,7 @@ impl Desk {
         })
     }
 
-    fn heed(&self, wishes: Wishes) {
+    fn heed(&self, wishes: &Wishes) {
         let before = self
             .stops_intake
             .swap(wishes.stops_intake, Ordering::Relaxed);
@@ -143,7 +149,8 @@ impl Gateway {
         self.desk.note(self.admission.occupancy().active, refused);
         let watched = match self.admission.wishes().await {
             Ok(Some(wishes)) => {
-                self.desk.heed(wishes);
+                self.desk.heed(&wishes);
+                self.share_ended(&wishes).await;
                 wishes.watched
             }
             Ok(None) => false,
@@ -193,13 +200,36 @@ impl Gateway {
         }
     }
 
+    /// Has a login be good no longer: here at once, and on the other replicas once they hear of it.
+    pub(crate) async fn end_login(&self, login: LoginId, until: i64) {
+        self.desk.ended.add(login, until);
+        match self.admission.wishes().await {
+            Ok(Some(wishes)) => self.share_ended(&wishes).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
+                %error,
+                "the other replicas cannot be told yet that an operator has logged out"
+            ),
+        }
+    }
+
+    /// Learns which logins have ended elsewhere, and tells what the store lacks.
+    async fn share_ended(&self, wishes: &Wishes) {
+        let now = Timestamp::now().as_second();
+        let lacking = self.desk.ended.learn(wishes.ended_logins.as_deref(), now);
+        let Some(ended) = lacking else { return };
+        if let Err(error) = self.admission.tell_ended_logins(ended).await {
+            tracing::debug!(%error, "the store does not know yet which logins have ended");
+        }
+    }
+
     /// Lets new calls in, or none, on all replicas.
     ///
     /// # Errors
     /// If the others could not be told: then nothing has changed.
     pub(crate) async fn set_intake(&self, stops: bool) -> Result<(), StoreError> {
         self.admission.set_intake(stops).await?;
-        self.desk.heed(Wishes {
+        self.desk.heed(&Wishes {
             stops_intake: stops,
             ..Wishes::default()
         });
@@ -214,10 +244,10 @@ impl Gateway {
         if replica != self.admission.replica() {
             return self.admission.ask_to_drain(replica).await;
         }
-        self.desk.heed(Wishes {
+        self.desk.heed(&Wishes {
             stops_intake: self.desk.stops_intake(),
             drains: true,
-            watched: false,
+            ..Wishes::default()
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Logins: a token is shown once, in a form, and a sealed cookie stands for it from there on.
 //!
 //! Invariant: a login says what its token did, for 12 hours at most, on every replica that has the
-//! same `TICKET_SECRET`, and ends when the token is another one.
+//! same `TICKET_SECRET` and store, and ends when the token is another one, or its operator logs out.
 //! Invariant: what changes something is asked for by a page of ours, by whoever looks at it.
 
 use std::{fmt, time::Duration};
@@ -32,7 +32,7 @@ const TOKEN: &str = "operator token";
 const LONGEST_WAY: usize = 512;
 
 /// One login's name, for `audit`; it opens nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(String);
 
@@ -85,7 +85,8 @@ impl Login {
         let login: Self = gateway.seal.open(LOGIN, kept(request, name(gateway))?)?;
         let lasts = Timestamp::now().as_second() <= login.until;
         let token = Self::token(gateway, login.may_change);
-        (lasts && token.is_some_and(|token| token == login.token)).then_some(login)
+        let is_good = lasts && !gateway.desk.ended.has(&login.id);
+        (is_good && token.is_some_and(|token| token == login.token)).then_some(login)
     }
 
     fn new(gateway: &Gateway, may_change: bool) -> Option<Self> {
@@ -106,7 +107,13 @@ impl Login {
             &tokens.read_token
         };
         let token = token.as_ref()?;
-        Some(gateway.seal.mark(TOKEN, token))
+        // Where nobody else remembers which logins have ended, they end with the process.
+        let purpose = if gateway.admission.is_shared() {
+            TOKEN.to_owned()
+        } else {
+            format!("{TOKEN} {}", gateway.admission.replica())
+        };
+        Some(gateway.seal.mark(&purpose, token))
     }
 }
 
@@ -194,7 +201,7 @@ pub async fn log_in(
     response
 }
 
-/// `POST /logout`: the browser forgets its login.
+/// `POST /logout`: the browser forgets its login, which is good no longer, whoever has a copy.
 pub async fn log_out(
     Visitor(operator): Visitor,
     request: HttpRequest,
@@ -205,6 +212,10 @@ pub async fn log_out(
         // Whoever may only look may leave, too.
         Ok(()) | Err(NotOurForm::ReadOnly) => {}
         Err(error) => return error.error_response(),
+    }
+    match operator.by() {
+        By::Login(login) => gateway.end_login(login.clone(), until()).await,
+        By::Bearer | By::Loopback => {}
     }
     let mut response = go_to("/login");
     keep(&gateway, &mut response, "", Duration::ZERO);

@@ -3,10 +3,13 @@
 
 use reqwest::{Client, RequestBuilder, Response, redirect::Policy};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::{
     carrier::{CALLER, Carrier},
     gateway::{Replicas, TestGateway, eventually},
+    line::GUARD,
+    redis::Redis,
 };
 
 pub const OPS_TOKEN: &str = "an-operators-token";
@@ -165,7 +168,70 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
     assert_eq!(left.status(), 303);
     let forgets = left.headers()["set-cookie"].to_str().unwrap();
     assert!(forgets.contains("Max-Age=0"), "{forgets}");
+    // Whoever has a copy of the cookie is out, too, and others are not.
+    let copied = operator.get("/dashboard").send().await.unwrap();
+    assert_eq!(copied.status(), 401);
+    reader.page("/dashboard").await;
     leave(gateway).await;
+}
+
+#[tokio::test]
+async fn a_process_that_shares_nothing_takes_no_login_of_an_earlier_one() {
+    let settings = [
+        &TOKENS[..],
+        &[("TICKET_SECRET", "the same before and after")],
+    ]
+    .concat();
+    let earlier = TestGateway::with(&settings).await;
+    let operator = Desk::with(&earlier.carrier, OPS_TOKEN).await;
+    leave(earlier).await;
+    let gateway = TestGateway::with(&settings).await;
+    let mut copied = Desk::before(&gateway.carrier);
+    copied.cookie.clone_from(&operator.cookie);
+    assert_eq!(copied.get("/dashboard").send().await.unwrap().status(), 401);
+    leave(gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_ends_a_login_on_every_replica_and_what_it_watches() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let shared = [
+        ("REDIS_URL", url.as_str()),
+        ("TICKET_SECRET", "the same on both"),
+    ];
+    let settings = [&TOKENS[..], &shared].concat();
+    let here = TestGateway::with(&settings).await;
+    let there = TestGateway::with(&settings).await;
+    let operator = Desk::with(&here.carrier, OPS_TOKEN).await;
+    let mut copied = Desk::before(&there.carrier);
+    copied.cookie.clone_from(&operator.cookie);
+    let mut watched = Vec::new();
+    for desk in [&operator, &copied] {
+        let mut events = desk.get("/dashboard/events").send().await.unwrap();
+        assert!(events.chunk().await.unwrap().is_some());
+        watched.push(events);
+    }
+    let form = [("key", operator.key().await)];
+    let left = operator.post("/logout").header("origin", &operator.base);
+    assert_eq!(left.form(&form).send().await.unwrap().status(), 303);
+    let is_out = async |desk: &Desk| {
+        let asked = desk.get("/dashboard").send().await.unwrap();
+        asked.status() == 401
+    };
+    assert!(is_out(&operator).await);
+    eventually(async || is_out(&copied).await).await;
+    for mut events in watched {
+        let ended = async { while events.chunk().await.unwrap().is_some() {} };
+        timeout(GUARD, ended)
+            .await
+            .expect("events end with their login");
+    }
+    // A store that has lost it is told again.
+    redis.cli(&["FLUSHALL"]).await;
+    eventually(async || redis.cli(&["EXISTS", "calls:ended_logins"]).await == "1").await;
+    leave(here).await;
+    leave(there).await;
 }
 
 #[tokio::test]

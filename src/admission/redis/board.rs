@@ -20,6 +20,8 @@ const WATCHED_MS: u64 = 10_000;
 const SHOWN_MS: u64 = 5_000;
 /// How long a replica has to hear that it is to drain.
 const DRAIN_MS: u64 = 60_000;
+/// How long ended logins are known, of which none would last longer.
+const ENDED_MS: u64 = 12 * 3_600_000;
 /// How many replicas are looked at.
 const MOST_REPLICAS: isize = 256;
 
@@ -33,13 +35,16 @@ impl RedisStore {
             .arg("MGET")
             .arg(&keys.intake)
             .arg(&keys.watched)
-            .arg(drain);
-        let found: Vec<Option<String>> = self.plain(command, "wishes").await?;
+            .arg(drain)
+            .arg(&keys.ended_logins);
+        let mut found: Vec<Option<String>> = self.plain(command, "wishes").await?;
+        let ended_logins = found.pop().flatten();
         let is_set = |at: usize| found.get(at).is_some_and(Option::is_some);
         Ok(Wishes {
             stops_intake: is_set(0),
             watched: is_set(1),
             drains: is_set(2),
+            ended_logins,
         })
     }
 
@@ -58,6 +63,12 @@ impl RedisStore {
         let mut command = Cmd::set(self.inner.keys.drain(replica), "1");
         command.arg("PX").arg(DRAIN_MS);
         self.plain::<Value>(command, "drain").await.map(drop)
+    }
+
+    pub async fn tell_ended_logins(&self, ended: String) -> Result<(), StoreError> {
+        let mut command = Cmd::set(&self.inner.keys.ended_logins, ended);
+        command.arg("PX").arg(ENDED_MS);
+        self.plain::<Value>(command, "ended logins").await.map(drop)
     }
 
     pub async fn show_view(&self, view: String) -> Result<(), StoreError> {

@@ -19,6 +19,8 @@ pub struct Keys {
     pub intake: String,
     /// Is there while somebody watches a dashboard.
     pub watched: String,
+    /// Which operators' logins have ended before their time.
+    pub ended_logins: String,
 }
 
 /// What a call's state says of where it counts.
@@ -42,6 +44,7 @@ impl Keys {
             places: key("places"),
             intake: key("intake"),
             watched: key("watched"),
+            ended_logins: key("ended_logins"),
             prefix,
         }
     }
