@@ -148,6 +148,14 @@ impl ConnectionManager {
         inner.entries.values().any(|entry| entry.call == *call)
     }
 
+    /// Returns its carrier's name for a call that is carried here.
+    pub fn name_of(&self, call: CallId) -> Option<CarrierCallId> {
+        let inner = self.lock();
+        let mut entries = inner.entries.values();
+        let entry = entries.find(|entry| entry.call_id == call);
+        entry.map(|entry| entry.call.clone())
+    }
+
     /// Ends the call whose slot was lost to a later owner, or to a word that it is over.
     pub fn end_lost(&self, slot: SlotId, reason: EndReason) {
         let mut inner = self.lock();

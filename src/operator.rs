@@ -10,6 +10,7 @@ pub mod health;
 mod history;
 pub mod login;
 pub mod metrics;
+mod noting;
 pub mod outlook;
 pub mod page;
 mod plot;

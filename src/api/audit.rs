@@ -2,6 +2,8 @@
 //!
 //! Invariant: a change and its row are written together or not at all, where both are rows.
 
+use std::fmt;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -31,9 +33,11 @@ pub enum Action {
 }
 
 /// One change, and who makes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     entry: Uuid,
+    /// When it is made, in Unix milliseconds.
+    at: i64,
     actor: String,
     tenant: Option<String>,
     action: Action,
@@ -60,6 +64,14 @@ impl Action {
     }
 }
 
+/// As the log has it.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (actor, action, target) = (&self.actor, self.action.as_str(), &self.target);
+        write!(f, "{actor} {action} {target}")
+    }
+}
+
 impl Change {
     /// By a program that has shown its key. `target` names no person: a number in it is masked.
     pub fn by_key(key: &ApiKey, request: &RequestId, action: Action, target: &str) -> Self {
@@ -75,6 +87,7 @@ impl Change {
     pub fn by_operator(action: Action, target: &str) -> Self {
         Self {
             entry: Uuid::now_v7(),
+            at: unix_millis_i64(),
             actor: "operator".to_owned(),
             tenant: None,
             action,
@@ -122,6 +135,11 @@ impl Change {
         self
     }
 
+    /// Tells whether it is the same change, whatever has become of it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.entry == other.entry
+    }
+
     /// Writes the row. Written again, with what has become of it since, it is the same row.
     ///
     /// # Errors
@@ -135,7 +153,7 @@ impl Change {
         sql.rows(&[self], |fields, change| {
             fields
                 .push(change.entry.to_string())
-                .push(unix_millis_i64())
+                .push(change.at)
                 .push(change.actor.clone())
                 .push(change.tenant.clone())
                 .push(change.action.as_str())
@@ -144,7 +162,10 @@ impl Change {
                 .push(json(&change.was))
                 .push(json(&change.became));
         });
-        sql.push(" ON CONFLICT (entry) DO UPDATE SET became = excluded.became");
+        sql.push(
+            " ON CONFLICT (entry) DO UPDATE \
+             SET became = COALESCE(excluded.became, audit.became)",
+        );
         sql.execute(writing).await?;
         Ok(())
     }

@@ -1,29 +1,33 @@
-//! What operators do: each is shown first, then done, and leaves a row in `audit`.
+//! What operators do: each is shown first, then noted, and then done.
 //!
 //! Invariant: nothing is done but by a form of ours, sent by whoever may act; see
 //! [`crate::operator::login`].
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
 use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::{
     api::{Action as Audited, Change},
-    call::{CallId, CarrierCallId},
+    call::{CallId, CarrierCallId, EndReason},
     gateway::Gateway,
     operator::{
         Denied, Operator, calls,
         login::{check_form, go_to},
+        noting::{TooManyOwed, note},
         page::{self, Frame, Visitor, part},
     },
     outbound,
     record::{OVER, State},
 };
 
+/// How long it is looked in the database whose a call is.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest name of a replica.
 const LONGEST_NAME: usize = 64;
 
@@ -57,10 +61,15 @@ enum NotDone {
     #[error("Redis does not answer, so the other replicas cannot be told: nothing has changed.")]
     NoStore,
     #[error(
-        "The database does not answer, so it could not be noted who wants this: nothing has \
-             changed."
+        "The database does not answer, and this replica does not have the call: hang up at the \
+             page of the replica that has it."
     )]
     NoDatabase,
+    #[error(
+        "The database has been away for so long that no more can be noted of who wants what: \
+             nothing has changed."
+    )]
+    NotNoted,
 }
 
 impl Act {
@@ -204,7 +213,8 @@ async fn perform(
             note(gateway, change.clone().was(intake(before))).await?;
             let set = gateway.set_intake(after).await;
             set.map_err(|_| NotDone::NoStore)?;
-            note(gateway, change.was(intake(before)).became(intake(after))).await
+            note(gateway, change.was(intake(before)).became(intake(after))).await?;
+            Ok(())
         }
         Act::Drain => {
             let known = gateway.snapshot().await.replicas;
@@ -218,7 +228,8 @@ async fn perform(
             note(gateway, change.clone()).await?;
             let told = gateway.ask_to_drain(&replica.name).await;
             told.map_err(|_| NotDone::NoStore)?;
-            note(gateway, change.became(state(true))).await
+            note(gateway, change.became(state(true))).await?;
+            Ok(())
         }
     }
 }
@@ -229,7 +240,25 @@ async fn hang_up(
     to: &str,
 ) -> Result<(), NotDone> {
     let call: CallId = to.parse().map_err(|_| NotDone::NoCall)?;
-    let found = calls::find(gateway, call, false).await;
+    let (name, state) = match gateway.connections.name_of(call) {
+        Some(name) => (name, State::Connected.as_str().to_owned()),
+        None => stored(gateway, call).await?,
+    };
+    let change = Change::by_actor(operator.by().actor(), Audited::HangUp, &call.to_string());
+    let was = json!({"state": state});
+    note(gateway, change.was(was).became(json!({"hung_up": true}))).await?;
+    // What is here waits for nobody; the rest asks the database what it knows of the call.
+    gateway.connections.end(&name, EndReason::Requested);
+    let (ending, tasks) = (gateway.clone(), gateway.calls().clone());
+    let ending = async move { outbound::hang_up(&ending, call, &name).await };
+    tasks.spawn(ending.in_current_span());
+    Ok(())
+}
+
+/// Returns the carrier's name and the state of a call that goes on, as the database has them.
+async fn stored(gateway: &Gateway, call: CallId) -> Result<(CarrierCallId, String), NotDone> {
+    let found = timeout(PATIENCE, calls::find(gateway, call, false)).await;
+    let found = found.map_err(|_| NotDone::NoDatabase)?;
     let found = found.map_err(|_| NotDone::NoDatabase)?;
     let found = found.ok_or(NotDone::NoCall)?;
     let state: Option<State> = found.state.parse().ok();
@@ -237,22 +266,13 @@ async fn hang_up(
         return Err(NotDone::Over);
     }
     let name = CarrierCallId::try_from(found.carrier_call_id).map_err(|_| NotDone::NoCall)?;
-    let change = Change::by_actor(operator.by().actor(), Audited::HangUp, &call.to_string());
-    let was = json!({"state": found.state});
-    note(gateway, change.was(was).became(json!({"hung_up": true}))).await?;
-    let (ending, tasks) = (gateway.clone(), gateway.calls().clone());
-    let ending = async move { outbound::hang_up(&ending, call, &name).await };
-    tasks.spawn(ending.in_current_span());
-    Ok(())
+    Ok((name, found.state))
 }
 
-async fn note(gateway: &Gateway, change: Change) -> Result<(), NotDone> {
-    let database = &gateway.records.database;
-    let noting = database.write(move |writing| Box::pin(async move { change.note(writing).await }));
-    noting.await.map_err(|error| {
-        tracing::warn!(%error, "an operator's action could not be noted");
-        NotDone::NoDatabase
-    })
+impl From<TooManyOwed> for NotDone {
+    fn from(_: TooManyOwed) -> Self {
+        Self::NotNoted
+    }
 }
 
 impl NotDone {
@@ -260,7 +280,7 @@ impl NotDone {
         match self {
             Self::NoCall | Self::NoReplica => StatusCode::NOT_FOUND,
             Self::Over => StatusCode::CONFLICT,
-            Self::NoStore | Self::NoDatabase => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoStore | Self::NoDatabase | Self::NotNoted => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

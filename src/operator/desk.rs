@@ -30,6 +30,7 @@ use crate::{
         ended::EndedLogins,
         history::{History, Sample},
         login::LoginId,
+        noting::Owed,
         question::Questions,
         snapshot::Snapshot,
         view::View,
@@ -48,6 +49,8 @@ pub struct Desk {
     pub failures: Failures,
     /// Logins that are good no longer.
     pub ended: EndedLogins,
+    /// Rows of `audit` that wait for the database.
+    pub owed: Owed,
     /// Is cancelled when an operator wants this replica to drain.
     pub drains: CancellationToken,
     stops_intake: AtomicBool,
@@ -70,6 +73,7 @@ impl Desk {
         Self {
             failures: Failures::new(),
             ended: EndedLogins::default(),
+            owed: Owed::default(),
             drains: CancellationToken::new(),
             stops_intake: AtomicBool::new(false),
             started: Instant::now(),

@@ -46,7 +46,7 @@ pub async fn stats(
         if !operator.may_change() {
             return Err(Denied::ReadOnly);
         }
-        if let Err(error) = unmask(&gateway, &mut connections).await {
+        if let Err(error) = unmask(&gateway, &operator, &mut connections).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "no whole number is shown without a row that says so");
             let away = "the database takes no row that says who has had numbers shown";
@@ -75,10 +75,14 @@ pub async fn stats(
 }
 
 /// Shows callers as they are, once it is written down that somebody wanted to see them.
-async fn unmask(gateway: &Gateway, connections: &mut [Listed]) -> Result<(), DatabaseError> {
+async fn unmask(
+    gateway: &Gateway,
+    operator: &Operator,
+    connections: &mut [Listed],
+) -> Result<(), DatabaseError> {
     let mut whole = gateway.connections.whole_callers();
     let shown = format!("{} live callers", connections.len());
-    let change = Change::by_operator(Action::ShowNumbers, &shown);
+    let change = Change::by_actor(operator.by().actor(), Action::ShowNumbers, &shown);
     let note = gateway
         .records
         .database

@@ -7,8 +7,11 @@ use tokio::time::timeout;
 
 use crate::{
     carrier::{CALLER, Carrier},
+    cut::Proxy,
+    database::ask,
     gateway::{Replicas, TestGateway, eventually},
     line::GUARD,
+    postgres_server::PostgresServer,
     redis::Redis,
 };
 
@@ -234,6 +237,52 @@ async fn a_logout_ends_a_login_on_every_replica_and_what_it_watches() {
     leave(there).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_act_while_the_database_hangs_and_the_rows_follow() {
+    let server = PostgresServer::start();
+    let url = server.database("records");
+    let proxy = Proxy::before(&url).await;
+    let settings = [&TOKENS[..], &[("DATABASE_URL", proxy.url.as_str())]].concat();
+    let gateway = TestGateway::with(&settings).await;
+    let call = gateway.ring().await.connected().await;
+    call.agent_speaks().await;
+    let operator = Desk::with(&gateway.carrier, OPS_TOKEN).await;
+    let list = async || operator.get("/calls").send().await.unwrap();
+    eventually(async || list().await.text().await.unwrap().contains("connected")).await;
+    let shown = shown_call(&operator).await.unwrap();
+
+    proxy.stall();
+    let busy = list().await;
+    assert_eq!(busy.status(), 503);
+    let busy = busy.text().await.unwrap();
+    assert!(
+        busy.contains("The database is busy, or away: try again"),
+        "{busy}"
+    );
+    assert_eq!(operator.act("stop-intake", "").await, 303);
+    gateway.ring().await.refused_as_busy();
+    assert_eq!(operator.act("hang-up", &shown).await, 303);
+    call.line.closed().await;
+    let elsewhere = "0b1c2d3e-1111-4222-8333-444455556666";
+    assert_eq!(operator.act("hang-up", elsewhere).await, 503);
+    let numbers = operator.get("/stats?numbers=whole").send();
+    assert_eq!(
+        numbers.await.unwrap().status(),
+        503,
+        "none is shown without its row"
+    );
+
+    proxy.flow();
+    let noted =
+        "SELECT action, became FROM audit WHERE action <> 'numbers.show' ORDER BY at, entry";
+    let expected = [
+        r#"intake.stop {"intake":"stopped"}"#,
+        r#"calls.hang_up {"hung_up":true}"#,
+    ];
+    eventually(async || ask(&url, noted).await == expected).await;
+    leave(gateway).await;
+}
+
 #[tokio::test]
 async fn wrong_tokens_are_put_up_with_now_and_then_and_a_good_one_always() {
     let gateway = TestGateway::with(&TOKENS).await;
@@ -392,6 +441,8 @@ async fn what_operators_do_is_done_and_noted() {
     assert!(!reader.page("/calls?q=972501234567").await.contains(&shown));
     assert!(reader.page("/calls?q=4567").await.contains(&shown));
 
+    // Nobody is on the line any more; it is noted all the same, and whose login it was.
+    operator.page("/stats?numbers=whole").await;
     let noted = "SELECT action, target, was, became FROM audit ORDER BY at, entry";
     let noted = gateway.database.ask(noted).await;
     let open = r#"{"intake":"open"}"#;
@@ -403,6 +454,7 @@ async fn what_operators_do_is_done_and_noted() {
             format!("intake.resume intake {stopped} {open}"),
             format!(r#"calls.hang_up {shown} {{"state":"connected"}} {{"hung_up":true}}"#),
             format!(r#"numbers.show {shown} - {{"as":"json","numbers":"whole"}}"#),
+            "numbers.show 0 live callers - -".to_owned(),
         ]
     );
     let actors = gateway

@@ -51,17 +51,22 @@ impl Database {
 
     /// Returns the rows of a question, with the texts and numbers of each joined by blanks.
     pub async fn ask(&self, question: &'static str) -> Vec<String> {
-        sqlx::any::install_default_drivers();
-        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
-        let rows = sqlx::query(question).fetch_all(&mut connection).await;
-        let rows = rows.unwrap();
-        let shown = rows.iter().map(|row| {
-            let columns = (0..row.len()).map(|at| match row.try_get::<Option<String>, _>(at) {
-                Ok(text) => text.unwrap_or_else(|| "-".to_owned()),
-                Err(_) => row.get::<i64, _>(at).to_string(),
-            });
-            columns.collect::<Vec<_>>().join(" ")
-        });
-        shown.collect()
+        ask(&self.url, question).await
     }
+}
+
+/// The same of a database that somebody else has made.
+pub async fn ask(url: &str, question: &'static str) -> Vec<String> {
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(url).await.unwrap();
+    let rows = sqlx::query(question).fetch_all(&mut connection).await;
+    let rows = rows.unwrap();
+    let shown = rows.iter().map(|row| {
+        let columns = (0..row.len()).map(|at| match row.try_get::<Option<String>, _>(at) {
+            Ok(text) => text.unwrap_or_else(|| "-".to_owned()),
+            Err(_) => row.get::<i64, _>(at).to_string(),
+        });
+        columns.collect::<Vec<_>>().join(" ")
+    });
+    shown.collect()
 }
