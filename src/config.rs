@@ -27,6 +27,7 @@ use crate::{
     config::reader::{Environment, Reader},
     guard::GuardRules,
     language::Language,
+    spending::Currency,
 };
 
 pub use acs::{
@@ -113,6 +114,8 @@ pub struct OperatorSettings {
     pub token: Option<SecretString>,
     /// `OPS_READ_TOKEN`: sees, but changes nothing.
     pub read_token: Option<SecretString>,
+    /// `PRICES_CURRENCY`: what all prices are in, such as EUR. Default: it is not said.
+    pub currency: Option<Currency>,
     /// Whether browsers keep a login for https only: in production.
     pub https_only: bool,
 }
@@ -216,6 +219,7 @@ impl OperatorSettings {
         let settings = Self {
             token: long_secret(read, "OPS_TOKEN"),
             read_token: long_secret(read, "OPS_READ_TOKEN"),
+            currency: read.parsed("PRICES_CURRENCY", "three letters of ISO 4217, such as EUR"),
             https_only: production,
         };
         if production && settings.token.is_none() {

@@ -2,6 +2,7 @@
 
 use std::{ops::AddAssign, str::FromStr, time::Duration};
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// The most tokens of a kind that one answer is believed to have used up.
@@ -65,6 +66,45 @@ impl AddAssign for Tokens {
         self.cached_audio += other.cached_audio;
         self.text_out += other.text_out;
         self.audio_out += other.audio_out;
+    }
+}
+
+/// What all prices are in: a name of ISO 4217, such as EUR.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Currency(String); // Invariant: three of A-Z.
+
+impl FromStr for Currency {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_name = text.len() == 3 && text.bytes().all(|it| it.is_ascii_uppercase());
+        is_name.then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+/// Returns millionths of the currency's unit as people read them: to the hundredth, and less than a
+/// unit by two digits that count.
+pub fn amount(micros: i64, currency: Option<&Currency>) -> String {
+    let micros = u64::try_from(micros).unwrap_or(0);
+    let decimals = match micros.checked_ilog10() {
+        None => 0,
+        Some(digits @ 1..6) => 7 - digits,
+        Some(0) => 6,
+        Some(_) => 2,
+    };
+    let step = 10_u64.pow(6 - decimals);
+    let shown = micros.saturating_add(step / 2) / step;
+    let unit = 10_u64.pow(decimals);
+    let number = if decimals == 0 {
+        "0".to_owned()
+    } else {
+        let width = decimals as usize;
+        format!("{}.{:0width$}", shown / unit, shown % unit)
+    };
+    match currency {
+        Some(Currency(name)) => format!("{number} {name}"),
+        None => number,
     }
 }
 
@@ -181,6 +221,28 @@ mod tests {
         assert!(cost.abs_diff(expected) <= 1, "{cost}");
         let free = Prices::default();
         assert_eq!(free.cost_micros(&tokens, Duration::from_secs(3_600)), 0);
+    }
+
+    #[test]
+    fn amounts_are_written_for_people() {
+        let euro: Currency = "EUR".parse().unwrap();
+        for (micros, expected) in [
+            (0, "0"),
+            (7, "0.000007"),
+            (90, "0.000090"),
+            (12_345, "0.012"),
+            (308_000, "0.31"),
+            (999_999, "1.00"),
+            (1_234_567, "1.23"),
+            (1_999_999, "2.00"),
+            (12_000_000_000, "12000.00"),
+        ] {
+            assert_eq!(amount(micros, None), expected);
+            assert_eq!(amount(micros, Some(&euro)), format!("{expected} EUR"));
+        }
+        for bad in ["", "eur", "EURO", "€€€"] {
+            assert_eq!(bad.parse::<Currency>(), Err(()), "{bad}");
+        }
     }
 
     #[test]

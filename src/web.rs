@@ -6,7 +6,10 @@
 use actix_web::{HttpResponse, http::header};
 
 const PAGE: &str = include_str!("../templates/web/index.html");
-const CSS: &str = include_str!("../templates/web/web.css");
+const CSS: &str = concat!(
+    include_str!("../templates/shared.css"),
+    include_str!("../templates/web/web.css")
+);
 const JS: &str = include_str!("../templates/web/web.js");
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \

@@ -104,7 +104,7 @@ pub async fn show(
     };
     let is_live = !whole.is_over();
     let context = context! {
-        c => Value::from(Serde(story::page(&whole))),
+        c => Value::from(Serde(story::page(&whole, gateway.operator.currency.as_ref()))),
         is_live, may_change => operator.may_change(), has_numbers => shown.numbers == "whole",
     };
     let frame = Frame::of(&gateway, &operator, "calls", "A call");

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     gateway::Gateway,
     operator::{
+        outlook::{Costs, Outcome, Spent},
         page::{self, Frame, Visitor, part},
         plot::Plot,
         snapshot::{Cap, Snapshot},
         warning::warnings,
     },
+    spending::{Currency, amount},
 };
 
 /// The parts of a dashboard, and what each is made of.
@@ -24,10 +26,10 @@ const PARTS: [(&str, &str); 9] = [
     ("warnings", "warnings.html"),
     ("hour", "hour.html"),
     ("caps", "caps.html"),
-    ("costs", "costs.html"),
     ("live", "live.html"),
     ("agents", "agents.html"),
     ("replicas", "replicas.html"),
+    ("costs", "costs.html"),
     ("events", "events.html"),
 ];
 
@@ -50,10 +52,29 @@ struct Bar {
     cap: u32,
     percent: u32,
     is_full: bool,
-    /// When it is full if calls go on getting more as they do, in minutes.
-    full_in_min: Option<u64>,
-    /// The smallest cap that refuses one call in a hundred, of those of the last hour.
-    cap_needed: Option<u32>,
+    /// What is to come, in sentences.
+    ahead: Vec<String>,
+}
+
+/// What the calls of a day, or of a campaign, cost, as a page has it.
+#[derive(Serialize)]
+struct Row {
+    of: String,
+    calls: i64,
+    minutes: String,
+    cost: String,
+    per_call: String,
+}
+
+/// What calls cost, as a page has it.
+#[derive(Serialize)]
+struct Bill {
+    currency: Option<Currency>,
+    /// The latest day first.
+    days: Vec<Row>,
+    /// Today's.
+    campaigns: Vec<Row>,
+    has_costs: bool,
 }
 
 /// What has just been done, in the page's address.
@@ -71,7 +92,7 @@ impl Picture {
             text: warning.to_string(),
         });
         let told: Vec<Told> = told.collect();
-        let ahead = |cap: &Cap| snapshot.forecast.iter().find(|it| it.scope == cap.scope);
+        let outcome = |cap: &Cap| snapshot.forecast.iter().find(|it| it.scope == cap.scope);
         let caps = snapshot.caps.iter().filter(|cap| cap.most > 0);
         let caps = caps.map(|cap| Bar {
             name: cap.scope.replace(':', " "),
@@ -79,8 +100,7 @@ impl Picture {
             cap: cap.most,
             percent: percent(cap.used, cap.most),
             is_full: cap.used >= cap.most,
-            full_in_min: ahead(cap).and_then(|it| Some(it.full_in_s?.div_ceil(60))),
-            cap_needed: ahead(cap).and_then(|it| Some(it.need.as_ref()?.cap_needed)),
+            ahead: outcome(cap).map(ahead).unwrap_or_default(),
         });
         let caps: Vec<Bar> = caps.collect();
         let plot = Plot::of(&snapshot.history, snapshot.cap);
@@ -89,6 +109,7 @@ impl Picture {
             told => Value::from(Serde(told)),
             caps => Value::from(Serde(caps)),
             plot => Value::from(Serde(plot)),
+            bill => Value::from(Serde(snapshot.costs.as_ref().map(Bill::of))),
         };
         let drawn = |(id, name)| (id, part(name, all.clone()));
         Self(PARTS.into_iter().map(drawn).collect())
@@ -133,6 +154,48 @@ pub async fn show(
     page::page(StatusCode::OK, &frame, &main)
 }
 
+/// Says what is to come in a scope.
+fn ahead(outcome: &Outcome) -> Vec<String> {
+    let full = outcome.full_in_s.filter(|_| outcome.used < outcome.cap);
+    let full = full.map(|left| {
+        let minutes = left.div_ceil(60);
+        format!("Full in about {minutes} min if calls go on getting more.")
+    });
+    let need = outcome.need.as_ref().map(|need| {
+        let needed = need.cap_needed;
+        if needed > outcome.cap {
+            let share = (need.refused_share * 100.0).round().max(1.0);
+            format!(
+                "Too small for the last hour's average: {share} % of calls would be refused. With \
+                 a cap of {needed}, 1 % would."
+            )
+        } else {
+            format!("On the last hour's average, 1 % would be refused with a cap of {needed}.")
+        }
+    });
+    full.into_iter().chain(need).collect()
+}
+
+impl Bill {
+    fn of(costs: &Costs) -> Self {
+        let row = |spent: &Spent| Row {
+            of: spent.of.clone(),
+            calls: spent.calls,
+            minutes: format!("{:.1}", spent.minutes),
+            cost: amount(spent.cost_micros, None),
+            per_call: spent
+                .per_call_micros
+                .map_or_else(|| "–".to_owned(), |micros| amount(micros, None)),
+        };
+        Self {
+            currency: costs.currency.clone(),
+            days: costs.days.iter().rev().map(row).collect(),
+            campaigns: costs.campaigns.iter().map(row).collect(),
+            has_costs: costs.days.iter().any(|day| day.cost_micros > 0),
+        }
+    }
+}
+
 fn percent(used: u32, cap: u32) -> u32 {
     let percent = u64::from(used) * 100 / u64::from(cap.max(1));
     u32::try_from(percent).unwrap_or(100).min(100)
@@ -143,7 +206,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::operator::outlook::{Costs, Outcome, ShownNeed, Spent};
+    use crate::operator::outlook::ShownNeed;
 
     #[test]
     fn caps_say_what_is_to_come_and_days_what_they_cost() {
@@ -178,16 +241,28 @@ mod tests {
             }],
             costs: Some(Costs {
                 measured_at: Timestamp::UNIX_EPOCH,
+                currency: "EUR".parse().ok(),
                 days: vec![spent("2026-01-31", 4, Some(308_000))],
                 campaigns: vec![spent("support", 0, None)],
             }),
             ..Snapshot::default()
         });
         let text = |id| &picture.0.iter().find(|(part, _)| *part == id).unwrap().1;
-        for said in ["18 would refuse one call in a hundred", "full in 7 min"] {
+        for said in [
+            "Full in about 7 min if calls",
+            "4 % of calls would be refused. With a cap of 18, 1 % would.",
+        ] {
             assert!(text("caps").contains(said), "{}", text("caps"));
         }
-        for said in ["2026-01-31", "support, today", "1.23", "0.308", "–"] {
+        for said in [
+            "cost, in EUR",
+            "2026-01-31",
+            "support",
+            ">1.23<",
+            ">0.31<",
+            "–",
+            r#"aria-label="Costs by day""#,
+        ] {
             assert!(text("costs").contains(said), "{}", text("costs"));
         }
     }

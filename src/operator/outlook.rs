@@ -27,9 +27,7 @@ use crate::{
     record::{CampaignTraffic, DatabaseError, traffic},
 };
 
-pub use costs::Costs;
-#[cfg(test)]
-pub use costs::Spent;
+pub use costs::{Costs, Spent};
 
 /// How often it is looked how many slots are held, and over which time their slope is told.
 const LOOK: Duration = Duration::from_secs(10);
@@ -164,7 +162,8 @@ impl Gateway {
                 let now = Timestamp::now();
                 let mut seen = self.outlook.lock();
                 seen.traffic = Some((now, traffic));
-                seen.costs = Some(Costs::of(now, used));
+                let currency = self.operator.currency.clone();
+                seen.costs = Some(Costs::of(now, used, currency));
             }
             Ok(Err(error)) => {
                 let error = &error as &dyn std::error::Error;

@@ -18,7 +18,10 @@ use serde::Serialize;
 
 use crate::operator::{Denied, Operator};
 
-const CSS: &str = include_str!("../../templates/operator/operator.css");
+const CSS: &str = concat!(
+    include_str!("../../templates/shared.css"),
+    include_str!("../../templates/operator/operator.css")
+);
 const JS: &str = include_str!("../../templates/operator/operator.js");
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \

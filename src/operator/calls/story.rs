@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     api::calls::{Call, Moment, Words},
     operator::calls::stored::{Event, Recording, Usage, Whole},
+    spending::{Currency, amount},
 };
 
 /// A call as a line of a list.
@@ -93,8 +94,8 @@ pub fn line(call: Call) -> Line {
     }
 }
 
-/// Returns a call as a page.
-pub fn page(whole: &Whole) -> Page<'_> {
+/// Returns a call as a page, with what it has cost in `currency`.
+pub fn page<'a>(whole: &'a Whole, currency: Option<&Currency>) -> Page<'a> {
     let call = &whole.call;
     let began = millis(&call.rang_at);
     let costs: i64 = whole.usage.iter().map(|usage| usage.cost_micros).sum();
@@ -119,7 +120,7 @@ pub fn page(whole: &Whole) -> Page<'_> {
             .collect(),
         is_cut: whole.is_cut,
         usage: &whole.usage,
-        cost: (!whole.usage.is_empty()).then(|| money(costs)),
+        cost: (!whole.usage.is_empty()).then(|| amount(costs, currency)),
         events: &whole.events,
         recordings: &whole.recordings,
     }
@@ -354,11 +355,6 @@ fn talked(ms: Option<i64>) -> String {
     }
 }
 
-/// Returns millionths of the prices' currency as people read them.
-fn money(micros: i64) -> String {
-    format!("{}.{:04}", micros / 1_000_000, micros % 1_000_000 / 100)
-}
-
 /// Returns a word of ours as people write it.
 fn plain(word: &str) -> String {
     word.replace('_', " ")
@@ -522,7 +518,7 @@ mod tests {
             recordings: Vec::new(),
         };
         let context = context! {
-            c => MiniValue::from(Serde(page(&whole))),
+            c => MiniValue::from(Serde(page(&whole, None))),
             is_live => false, may_change => true, has_numbers => false,
         };
         let shown = part("call.html", context);
@@ -546,11 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn costs_and_times_are_written_for_people() {
-        assert_eq!(
-            [money(0), money(1_234_567), money(90)],
-            ["0.0000", "1.2345", "0.0000"]
-        );
+    fn times_are_written_for_people() {
         assert_eq!(
             [talked(None), talked(Some(59_999)), talked(Some(61_000))],
             ["–", "59 s", "1 min 01 s"]

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{api::usage::Used, operator::outlook::shown};
+use crate::{api::usage::Used, operator::outlook::shown, spending::Currency};
 
 /// What calls cost, in millionths of the currency that prices are in.
 #[derive(Debug, Clone, Serialize)]
 pub struct Costs {
     pub measured_at: Timestamp,
+    /// What prices are in, if that is set.
+    pub currency: Option<Currency>,
     /// Today's and the days before, the first one first.
     pub days: Vec<Spent>,
     /// Today's, by campaign.
@@ -32,7 +34,7 @@ pub struct Spent {
 
 impl Costs {
     /// Sums up what was used until `now`.
-    pub fn of(now: Timestamp, used: Vec<Used>) -> Self {
+    pub fn of(now: Timestamp, used: Vec<Used>, currency: Option<Currency>) -> Self {
         let today = now.strftime("%F").to_string();
         let mut days: BTreeMap<String, Spent> = BTreeMap::new();
         let mut campaigns = Vec::new();
@@ -57,6 +59,7 @@ impl Costs {
         }
         Self {
             measured_at: now,
+            currency,
             days: days.into_values().collect(),
             campaigns,
         }
@@ -96,7 +99,7 @@ mod tests {
             used("2026-03-01", "sales", 1, 0, 7),
         ];
         let now = "2026-03-02T12:00:00Z".parse().unwrap();
-        let costs = Costs::of(now, rows);
+        let costs = Costs::of(now, rows, None);
         let shown = |of: &Spent| (of.of.clone(), of.calls, of.cost_micros, of.per_call_micros);
         let days: Vec<_> = costs.days.iter().map(shown).collect();
         let campaigns: Vec<_> = costs.campaigns.iter().map(shown).collect();
