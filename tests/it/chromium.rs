@@ -51,6 +51,9 @@ const FLAGS: [&str; 14] = [
     "--remote-debugging-port=0",
 ];
 
+/// How often Tab is pressed until something counts as out of reach.
+const MOST_TABS: usize = 60;
+
 /// Keeps what the page receives, from before its own script runs.
 const EAVESDROP: &str = r#"
     const ears = { samples: [], turn: null, stops: [] };
@@ -158,6 +161,52 @@ impl Chromium {
             json!(selector)
         );
         self.evaluate(&press).await;
+        self.arrive(path).await;
+    }
+
+    /// Presses the key Enter on whatever has the focus, and waits for the page that it leads to.
+    pub async fn enter(&mut self, path: &str) {
+        self.evaluate("window.isLeft = true").await;
+        self.key("Enter", 13, "\r").await;
+        self.arrive(path).await;
+    }
+
+    /// Presses Tab until what has the focus is what `selector` finds.
+    pub async fn tab_to(&mut self, selector: &str) {
+        let there = format!("document.activeElement.matches({})", json!(selector));
+        for _ in 0..MOST_TABS {
+            self.key("Tab", 9, "").await;
+            if self.evaluate(&there).await == true {
+                return;
+            }
+        }
+        panic!("{selector} cannot be reached by keyboard");
+    }
+
+    async fn key(&mut self, key: &str, code: u32, text: &str) {
+        for phase in ["keyDown", "keyUp"] {
+            let event = json!({
+                "type": phase, "key": key, "code": key, "windowsVirtualKeyCode": code,
+                "text": if phase == "keyDown" { text } else { "" },
+            });
+            self.ask("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// Returns what a screen reader finds on the page, each as its role and its name.
+    pub async fn read_out(&mut self) -> Vec<(String, String)> {
+        let mut tree = self.ask("Accessibility.getFullAXTree", json!({})).await;
+        let nodes = tree["nodes"].take();
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        let nodes = nodes.as_array().unwrap().iter();
+        let nodes = nodes.filter(|node| node["ignored"] == false);
+        nodes
+            .map(|node| (text(&node["role"]), text(&node["name"])))
+            .collect()
+    }
+
+    /// Waits for a page that the last one leads to.
+    async fn arrive(&mut self, path: &str) {
         let there = format!(
             "!window.isLeft && !!window.callgate && location.pathname === {}",
             json!(path)
@@ -171,7 +220,7 @@ impl Chromium {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        assert!(timeout(GUARD, arrived).await.is_ok(), "{selector}: {path}");
+        assert!(timeout(GUARD, arrived).await.is_ok(), "{path}");
     }
 
     /// Forgets what was said of answers that were meant to be errors.

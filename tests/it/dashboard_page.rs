@@ -12,14 +12,17 @@ use crate::{
     dashboard::{OPS_TOKEN, READ_TOKEN},
     line::{Line, stop},
     process::Program,
+    redis::Redis,
 };
 
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("OPS_TOKEN", OPS_TOKEN),
     ("OPS_READ_TOKEN", READ_TOKEN),
     ("MAX_ACTIVE_CALLS", "4"),
     ("DEFAULT_LANGUAGE", "en-US"),
     ("AGENT_VAD_SILENCE_MS", "200"),
+    ("AGENT_PRICES", "minute=0.09"),
+    ("PRICES_CURRENCY", "EUR"),
 ];
 /// The narrowest phone that the pages are made for.
 const PHONE: u32 = 360;
@@ -173,6 +176,105 @@ async fn the_intake_is_stopped_and_the_replica_drained_by_the_page() {
     // The page notices that nobody answers any more.
     browser.forgive("Failed to load resource");
     browser.close().await;
+}
+
+#[tokio::test]
+async fn a_caller_is_hung_up_by_keyboard_alone_and_everything_has_a_name() {
+    let gateway = Program::start(&SETTINGS).await;
+    let mut browser = Chromium::start(&[0; 480], &[]).await;
+    log_in(&mut browser, &gateway, OPS_TOKEN).await;
+    let line = gateway.call(&call_sid()).await;
+    line.until_played(9_600).await;
+    browser
+        .until("document.querySelectorAll('#live tbody tr').length === 1")
+        .await;
+    let found = browser.read_out().await;
+    for (role, name) in [
+        ("main", ""),
+        ("navigation", "Pages"),
+        ("heading", "Dashboard"),
+        ("region", "Now"),
+        ("region", "Warnings"),
+        ("region", "The last hour"),
+        ("region", "Caps"),
+        ("region", "Live connections"),
+        ("table", "Live connections"),
+        ("columnheader", "last words"),
+        ("columnheader", "what to do"),
+        ("link", "Hang up +9*******4567"),
+        ("link", "Stop the intake"),
+        ("region", "Agents"),
+        ("region", "Replicas"),
+        ("region", "Records and events"),
+    ] {
+        let is_there = found.iter().any(|it| it.0 == role && it.1 == name);
+        assert!(is_there, "{role} {name:?} in {found:?}");
+    }
+    let plot = found.iter().find(|(role, _)| role == "image").unwrap();
+    assert!(
+        plot.1
+            .starts_with("Live calls and refusals of the last hour: 1 of 4"),
+        "{plot:?}"
+    );
+    for (role, name) in &found {
+        let must_have = [
+            "link", "button", "image", "table", "region", "textbox", "heading",
+        ];
+        assert!(
+            !must_have.contains(&role.as_str()) || !name.is_empty(),
+            "a {role} without a name"
+        );
+    }
+    let live = "document.getElementById('warnings').getAttribute('aria-live')";
+    assert_eq!(browser.evaluate(live).await, "polite");
+
+    browser.tab_to("a[href^='/actions/hang-up']").await;
+    browser.enter("/actions/hang-up").await;
+    browser.tab_to("form .danger").await;
+    browser.enter("/dashboard").await;
+    assert_eq!(
+        browser.text("[role=status]").await,
+        "The call is being hung up."
+    );
+    line.closed().await;
+    browser
+        .until("document.querySelectorAll('#live tbody tr').length === 0")
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn another_replica_is_drained_by_the_page_of_this_one() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let shared = [
+        ("REDIS_URL", url.as_str()),
+        ("REDIS_TIMEOUT_MS", "1000"),
+        ("TICKET_SECRET", "the same on both replicas"),
+        ("EXPECTED_REPLICAS", "2"),
+    ];
+    let settings = [&SETTINGS[..], &shared].concat();
+    let here = Program::start(&settings).await;
+    let mut there = Program::start(&settings).await;
+    let mut browser = Chromium::start(&[0; 480], &[]).await;
+    log_in(&mut browser, &here, OPS_TOKEN).await;
+    let other = "#replicas li:not(:has(.name .hint)) a.act";
+    browser
+        .until(&format!("document.querySelector({})", json!(other)))
+        .await;
+    browser.submit(other, "/actions/drain").await;
+    browser.submit("form .danger", "/dashboard").await;
+    assert_eq!(
+        browser.text(".notice.good").await,
+        "The replica was told to drain."
+    );
+    assert_eq!(there.ended().await.code(), Some(0));
+    browser
+        .until("document.querySelectorAll('#replicas li').length === 1")
+        .await;
+    assert_eq!(browser.text("#replicas .state").await, "takes calls");
+    browser.close().await;
+    here.terminate();
 }
 
 fn base(gateway: &Program) -> String {
