@@ -156,7 +156,8 @@ pub async fn show(
 
 /// Says what is to come in a scope.
 fn ahead(outcome: &Outcome) -> Vec<String> {
-    let full = outcome.full_in_s.filter(|_| outcome.used < outcome.cap);
+    let is_ahead = |left: &u64| *left > 0 && outcome.used < outcome.cap;
+    let full = outcome.full_in_s.filter(is_ahead);
     let full = full.map(|left| {
         let minutes = left.div_ceil(60);
         format!("Full in about {minutes} min if calls go on getting more.")
