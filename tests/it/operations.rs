@@ -105,7 +105,7 @@ async fn whole_numbers_are_shown_to_who_may_act_and_leave_a_row() {
     let stats: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!(stats["connections"][0]["caller_id"], CALLER);
     let rows = gateway.database.ask(audit).await;
-    assert_eq!(rows, ["operator numbers.show 1 live callers"]);
+    assert_eq!(rows, ["operator:bearer numbers.show 1 live callers"]);
     call.hang_up().await;
     gateway.drain(std::future::pending()).await;
     gateway.is_gone().await;

@@ -44,7 +44,7 @@ async fn callers_call_again_until_the_time_is_up() {
     let report = run(options(&gateway, arguments), stop).await.unwrap();
     let line: Value = serde_json::from_str(&report.json()).unwrap();
     assert!(line["calls"].as_u64().unwrap() > 2, "{line}");
-    assert_eq!(line["failed"], 0);
+    assert_eq!(line["failed"], 0, "{line}");
 }
 
 #[tokio::test]
