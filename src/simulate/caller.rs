@@ -212,12 +212,14 @@ impl<'a> Call<'a> {
         };
         self.outcome.faults.extend(twiml.faults);
         for verb in twiml.verbs {
-            if self.stop.is_cancelled() {
-                return Then::HangUp;
-            }
             match self.follow(verb, &document.url).await {
                 Then::NextVerb => {}
                 then @ (Then::Obey(_) | Then::HangUp | Then::Vanish) => return then,
+            }
+            // Not before the first one: a caller who is stopped while it rings would count as one
+            // whom the gateway has told nothing.
+            if self.stop.is_cancelled() {
+                return Then::HangUp;
             }
         }
         Then::HangUp

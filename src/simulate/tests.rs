@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use audio_codec_algorithms::decode_ulaw;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use self::gateway::{Answers, Gateway, Reply};
 use super::{
@@ -58,6 +59,17 @@ fn echoes(message: &Value, _: usize) -> Vec<Reply> {
 
 fn is_mute(_: &Value, _: usize) -> Vec<Reply> {
     Vec::new()
+}
+
+#[tokio::test]
+async fn a_caller_who_is_stopped_while_it_rings_has_not_been_failed() {
+    let gateway = Gateway::start(connects, echoes).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let (outcome, _) = gateway.call_until(plan(Script::Talk), &stop).await;
+    assert_eq!(outcome.result, CallResult::Answered);
+    assert_eq!(outcome.streams[0].ended, StreamEnd::CallerHungUp);
+    assert_eq!(outcome.faults, [""; 0]);
 }
 
 #[tokio::test]

@@ -110,10 +110,18 @@ impl Gateway {
     }
 
     pub async fn call_as(&self, plan: CallPlan) -> (CallOutcome, Vec<CallEvent>) {
+        self.call_until(plan, &CancellationToken::new()).await
+    }
+
+    /// Makes a call whose caller is stopped by `stop`.
+    pub async fn call_until(
+        &self,
+        plan: CallPlan,
+        stop: &CancellationToken,
+    ) -> (CallOutcome, Vec<CallEvent>) {
         let mut events = Vec::new();
-        let stop = CancellationToken::new();
         let mut watch = |event| events.push(event);
-        let outcome = call(&self.carrier(), plan, &mut watch, &stop).await;
+        let outcome = call(&self.carrier(), plan, &mut watch, stop).await;
         (outcome, events)
     }
 
