@@ -142,6 +142,8 @@ async fn a_call_by_acs_begins_with_its_event() {
     house.until(&call.call, |deed| *deed == Deed::HungUp).await;
     drop(call);
     let calls = "SELECT call FROM calls";
+    let database = &house.gateway.database;
+    eventually(async || !database.ask(calls).await.is_empty()).await;
     let id = house.gateway.database.ask(calls).await.remove(0);
     house.finish().await;
     let spans = spans(&collector);
