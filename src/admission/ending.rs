@@ -124,16 +124,21 @@ impl Debt {
 
     /// Returns a call whose end is this replica's to note, now that the store has said what became of it.
     fn newly_told(self, released: Option<Released>) -> Option<(CarrierCallId, EndReason)> {
-        let Self::End {
-            call,
-            ended,
-            untold: true,
-            ..
-        } = self
-        else {
-            return None;
-        };
-        released?.waited().then_some((call, ended.waiting))
+        let released = released?;
+        match self {
+            Self::End {
+                call,
+                ended,
+                untold: true,
+                ..
+            } => released.waited().then_some((call, ended.waiting)),
+            // It waited here, and its carrier has told others before the store knew of it.
+            Self::Release { lease, reason, .. } => {
+                matches!(released, Released::Gone { waited: true, .. })
+                    .then_some((lease.call, reason))
+            }
+            Self::End { untold: false, .. } | Self::Refusal { .. } | Self::Note(..) => None,
+        }
     }
 }
 

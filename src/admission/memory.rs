@@ -32,14 +32,23 @@ pub struct MemoryStore {
     epoch: u64,
     decisions: Recent<CarrierCallId, Kept>,
     ended: Recent<CarrierCallId, EndReason>,
-    /// Calls that their carriers have ended while they waited for their media.
-    freed: Recent<CarrierCallId, ()>,
+    /// Who notes the end that a carrier has told of a call that waited for its media, or that nobody
+    /// had here yet.
+    freed: Recent<CarrierCallId, Notes>,
     nonces: Recent<String, ()>,
     /// Whether each of the last calls brought its media.
     setups: VecDeque<bool>,
     /// Whose leases have lapsed since the last heartbeat.
     lapsed: Vec<CarrierCallId>,
     agents: AgentLog,
+}
+
+/// Who notes that a call is over.
+#[derive(Debug, PartialEq, Eq)]
+enum Notes {
+    WhoeverFreesIt,
+    /// It may have been admitted without the store, which will be told of it.
+    WhoeverHasIt,
 }
 
 #[derive(Debug)]
@@ -213,25 +222,41 @@ impl MemoryStore {
         if held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
-        self.give_back(now, &lease.call, ending)
+        let released = self.give_back(now, &lease.call, ending);
+        let Released::Gone { reason, .. } = released else {
+            return released;
+        };
+        let waited = match self.freed.get(now, &lease.call) {
+            Some(Notes::WhoeverHasIt) if ending.had_media => {
+                self.freed.forget(&lease.call);
+                false
+            }
+            Some(Notes::WhoeverHasIt) => ending.forever,
+            Some(Notes::WhoeverFreesIt) | None => false,
+        };
+        Released::Gone { reason, waited }
     }
 
     /// Notes the carrier's word that a call is over: whoever held its slot holds it no longer.
     pub fn end(&mut self, now: Millis, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
         self.reap(now);
+        let is_news = self.ended.get(now, call).is_none() && ending.forever;
         let released = self.give_back(now, call, ending);
+        let notes = match released {
+            Released::Freed { waited: true, .. } => Some(Notes::WhoeverFreesIt),
+            Released::Gone { .. } => Some(Notes::WhoeverHasIt),
+            Released::Freed { waited: false, .. } | Released::Stale => None,
+        };
+        if is_news && let Some(notes) = notes {
+            self.freed.put(now, END_KEPT, call.clone(), notes);
+        }
         match released {
-            Released::Freed { waited, .. } => {
-                if waited && ending.forever {
-                    self.freed.put(now, END_KEPT, call.clone(), ());
-                }
-                released
+            Released::Gone { reason, .. } => {
+                let notes = self.freed.get(now, call);
+                let waited = notes == Some(&Notes::WhoeverFreesIt);
+                Released::Gone { reason, waited }
             }
-            Released::Gone { reason, .. } => Released::Gone {
-                reason,
-                waited: self.freed.get(now, call).is_some(),
-            },
-            Released::Stale => released,
+            Released::Freed { .. } | Released::Stale => released,
         }
     }
 

@@ -141,8 +141,9 @@ pub enum Released {
     /// Nothing was held.
     Gone {
         reason: EndReason,
-        /// Whether this replica has freed it before, by its carrier's word, while its media had not
-        /// come: the answer to that may be lost.
+        /// Whether its end is for this replica to note: it has freed the call before by its carrier's
+        /// word, while its media had not come, and the answer to that may be lost; or it had the call
+        /// waiting here, and the carrier's word came before the store knew of it.
         waited: bool,
     },
     /// A later owner holds it.

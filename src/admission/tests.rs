@@ -336,6 +336,34 @@ async fn an_end_whose_answer_was_lost_is_noted_once_by_whoever_told_it() {
     assert_eq!(*lock(&noted), [(call("CA2"), EndReason::NoMedia)]);
 }
 
+#[tokio::test]
+async fn an_end_that_comes_before_its_call_is_known_is_noted_once_by_who_has_the_call() {
+    let server = RedisServer::start();
+    let (rings, _freed) = over_redis(&server, "5").await;
+    let (told, _freed_there) = over_redis(&server, "5").await;
+    renew(&rings).await;
+    server.ask::<()>("DEL calls:gen:recover");
+    for admission in [&rings, &told] {
+        renew(admission).await;
+    }
+    assert!(is_admitted(&rings, "CA1").await);
+    // As if it had been admitted while the store was away.
+    server.ask::<()>("FLUSHALL");
+    let over = Ended {
+        live: EndReason::CarrierEnded,
+        waiting: EndReason::CarrierEnded,
+        unanswered: true,
+    };
+    assert!(!told.end(&call("CA1"), over).await, "nobody has it");
+    assert_eq!(renew(&rings).await.gone_elsewhere, [call("CA1")]);
+    let noted = Mutex::new(Vec::new());
+    let note = async |call: CarrierCallId, reason| lock(&noted).push((call, reason));
+    for admission in [&told, &rings, &told, &rings] {
+        admission.settle_debts(&note).await;
+    }
+    assert_eq!(*lock(&noted), [(call("CA1"), EndReason::CarrierEnded)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_replica_dials_its_even_part_of_what_an_agent_allows() {
     let (admission, _freed) = without_store("100");

@@ -66,7 +66,8 @@ impl Keys {
         self.of("ended", call)
     }
 
-    /// Which replica has freed a call that waited for its media, by its carrier's word.
+    /// Which replica notes the end of a call that waited for its media when its carrier told of it:
+    /// who has freed it, or `?` and then who had it, where the store did not know it yet.
     pub fn freed(&self, call: &str) -> String {
         self.of("freed", call)
     }

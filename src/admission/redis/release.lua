@@ -48,7 +48,10 @@ if not reason then
   reason = waited and ARGV[4] or ARGV[3]
   if ARGV[6] == '1' then
     call('SET', KEYS[2], reason, 'PX', 3600000)
-    if waited and ARGV[2] == 'any' then call('SET', KEYS[3], ARGV[7], 'PX', 3600000) end
+    -- Whoever frees a call that waits notes its end. If nobody has it, a replica may have admitted it
+    -- without the store and will tell of it: that one notes it.
+    local notes = waited and ARGV[7] or not owner and '?'
+    if ARGV[2] == 'any' and notes then call('SET', KEYS[3], notes, 'PX', 3600000) end
   end
   if ARGV[2] ~= 'any' and ARGV[5] ~= '' then
     -- Where it goes on, or what is due to it, may have been noted before, by a store that was slow
@@ -69,5 +72,13 @@ elseif ARGV[5] ~= '' and call('EXISTS', KEYS[5]) == 0 then
 end
 if owner then return {'FREED', used, waited and 1 or 0, reason} end
 -- Whoever has freed it before, and asks again, may not have heard that it waited.
-local unheard = ARGV[2] == 'any' and known[3] == ARGV[7]
-return {'GONE', used, unheard and 1 or 0, reason}
+if ARGV[2] == 'any' then return {'GONE', used, known[3] == ARGV[7] and 1 or 0, reason} end
+local holder = '?' .. ARGV[7]
+if known[3] == '?' and ARGV[8] == '1' then
+  call('DEL', KEYS[3]) -- Whoever has its media notes its end.
+elseif known[3] == '?' and ARGV[6] == '1' then
+  call('SET', KEYS[3], holder, 'KEEPTTL')
+  known[3] = holder
+end
+local notes = known[3] == holder and ARGV[6] == '1' and ARGV[8] == '0'
+return {'GONE', used, notes and 1 or 0, reason}

@@ -43,7 +43,8 @@ pub struct Model {
     rows: Vec<Row>,
     decisions: Vec<(CarrierCallId, Millis, Kept)>,
     ended: Vec<(CarrierCallId, Millis, EndReason)>,
-    /// Which replica has ended a call by its carrier's word while it waited for its media.
+    /// Which replica notes the end that a carrier has told of a call that waited for its media, or
+    /// that nobody had: `?` and who has it then, blank until that is known.
     freed: Vec<(CarrierCallId, Millis, String)>,
     nonces: Vec<(String, Millis)>,
     /// Whether each of the last set-ups brought media, and until when that is remembered.
@@ -417,26 +418,59 @@ impl Model {
         if !is_own && held.is_some_and(|held| held.epoch > lease.epoch) {
             return Released::Stale;
         }
-        self.give_back(&lease.call, ending)
+        let released = self.give_back(&lease.call, ending);
+        let Released::Gone { reason, .. } = released else {
+            return released;
+        };
+        let holder = format!("?{}", self.asker(replica));
+        let waited = match self.freed(&lease.call) {
+            Some("?") if ending.had_media => {
+                self.freed.retain(|(call, ..)| *call != lease.call);
+                false
+            }
+            Some("?") if ending.forever => {
+                let noted = self.freed.iter_mut().filter(|(it, ..)| *it == lease.call);
+                noted.for_each(|(.., who)| who.clone_from(&holder));
+                true
+            }
+            who => who == Some(holder.as_str()) && ending.forever && !ending.had_media,
+        };
+        Released::Gone { reason, waited }
+    }
+
+    /// Returns who asks, as far as that is told apart: memory has no more than one.
+    fn asker<'a>(&self, replica: &'a str) -> &'a str {
+        if self.is_shared { replica } else { "" }
+    }
+
+    /// Returns who notes the end of a call.
+    fn freed(&self, call: &CarrierCallId) -> Option<&str> {
+        let is_it =
+            |(it, until, _): &&(CarrierCallId, Millis, String)| it == call && self.now < *until;
+        self.freed.iter().find(is_it).map(|(.., who)| who.as_str())
     }
 
     pub fn end(&mut self, replica: &str, call: &CarrierCallId, ending: &Ending<'_>) -> Released {
-        // Memory has no more than one that could ask.
-        let by = if self.is_shared { replica } else { "" };
-        match self.give_back(call, ending) {
+        let is_news = self.reason(call).is_none() && ending.forever;
+        let by = self.asker(replica).to_owned();
+        let released = self.give_back(call, ending);
+        let notes = match released {
+            Released::Freed { waited: true, .. } => Some(by.clone()),
+            Released::Gone { .. } => Some("?".to_owned()),
+            Released::Freed { waited: false, .. } | Released::Stale => None,
+        };
+        if is_news {
+            self.freed.retain(|(freed, ..)| freed != call);
+            let until = self.now + HOUR;
+            self.freed
+                .extend(notes.map(|who| (call.clone(), until, who)));
+        }
+        match released {
             Released::Gone { reason, .. } => {
-                let is_same = |(freed, until, who): &(CarrierCallId, Millis, String)| {
-                    freed == call && self.now < *until && who == by
-                };
-                let waited = self.freed.iter().any(is_same);
+                let waited = self.freed(call) == Some(by.as_str());
                 Released::Gone { reason, waited }
             }
-            released @ Released::Freed { waited: true, .. } => {
-                let until = self.now + HOUR;
-                self.freed.push((call.clone(), until, by.to_owned()));
-                released
-            }
-            released @ (Released::Freed { waited: false, .. } | Released::Stale) => released,
+            Released::Freed { .. } | Released::Stale => released,
         }
     }
 
