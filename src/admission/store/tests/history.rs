@@ -265,9 +265,10 @@ pub struct Play<'a> {
     tickets: u32,
     /// Which of its choices each call was last given.
     given: HashMap<CarrierCallId, usize>,
-    /// Those that some replica has let in without the store: nobody picks them up, because a call
-    /// that we place has a name that no carrier gives.
-    came_in: HashSet<u32>,
+    /// Names that a carrier has given: of calls that some replica has let in without the store, and
+    /// those that a call was bound to. Nobody picks them up, because a call that we place has a name
+    /// that no carrier gives.
+    carriers_own: HashSet<u32>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -302,7 +303,7 @@ pub async fn play(
         last,
         tickets: 0,
         given: HashMap::new(),
-        came_in: HashSet::new(),
+        carriers_own: HashSet::new(),
     };
     let first = Step::Renew {
         replica: 0,
@@ -396,7 +397,7 @@ impl Play<'_> {
                     self.acquire(*replica, *call, true, false).await?;
                 }
                 let rooms = self.rooms_with_agent(*call);
-                self.came_in.insert(*call);
+                self.carriers_own.insert(*call);
                 self.believe(*replica, &super::call(*call), 0, &rooms, *has_media);
                 Ok(())
             }
@@ -756,6 +757,7 @@ impl Play<'_> {
         let rebound = rebound.await.unwrap();
         prop_assert_eq!(rebound, self.model.rebind(&lease, &named));
         if rebound == Rebound::Named {
+            self.carriers_own.insert(name);
             let Replica { calls, had, .. } = &mut self.replicas[replica];
             calls.retain(|it| it.claim.lease.call != named);
             for believed in calls.iter_mut() {
@@ -778,7 +780,7 @@ impl Play<'_> {
         name: u32,
         dials: bool,
     ) -> Result<(), TestCaseError> {
-        if self.came_in.contains(&number) {
+        if self.carriers_own.contains(&number) {
             return Ok(());
         }
         let (pending, named) = (call(number), call(name));
