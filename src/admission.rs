@@ -75,7 +75,7 @@ pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
 pub use state::{Orphan, Phase};
-pub use store::{AgentReport, Released, Rest};
+pub use store::{AgentReport, END_KNOWN, Released, Rest};
 pub use ticket::TicketError;
 pub use upkeep::Upkeep;
 

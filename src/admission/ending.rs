@@ -13,7 +13,7 @@ use crate::{
         scope::Scope,
         slot::{Freed, Lease},
         state::Orphan,
-        store::{END_KEPT, Ending, Released},
+        store::{END_KNOWN, Ending, Released},
     },
     call::{CallId, CarrierCallId, EndReason},
     recent::Millis,
@@ -167,7 +167,7 @@ impl Admission {
             if is_news {
                 let call = carrier_call.clone();
                 book.lately.note(now, call.clone(), ending.live);
-                book.ended.put(now, END_KEPT, call, ending.live);
+                book.ended.put(now, END_KNOWN, call, ending.live);
             }
             let waiting = book.ledger.remove_waiting(carrier_call);
             if let Some(entry) = waiting.as_ref().filter(|_| !ending.unanswered) {
@@ -256,7 +256,7 @@ impl Admission {
             if entry.is_some() && book.ended.get(now, &freed.call).is_none() {
                 book.lately.note(now, freed.call.clone(), freed.reason);
                 book.ended
-                    .put(now, END_KEPT, freed.call.clone(), freed.reason);
+                    .put(now, END_KNOWN, freed.call.clone(), freed.reason);
             }
             entry
         };

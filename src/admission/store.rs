@@ -24,6 +24,8 @@ pub use agents::{AgentReport, AgentUse, Choice, Choices, MINUTE, REST, Rest, TRI
 pub const DECISION_KEPT: Millis = 60_000;
 /// How long a call that has ended is remembered, so that it is never admitted again.
 pub const END_KEPT: Millis = 3_600_000;
+/// How long a replica knows of it by itself; whoever asks later is answered by the store.
+pub const END_KNOWN: Millis = 600_000;
 /// How long a used ticket is remembered: longer than it could be used.
 pub const NONCE_KEPT: Millis = 60_000;
 /// How many set-ups tell whether calls bring their media.

@@ -1,19 +1,15 @@
-//! How calls ended that their carrier may still ask about.
+//! How calls ended that their carrier may still ask about. Whoever asks later is answered by what the
+//! store remembers.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::{
+    admission::END_KNOWN,
     call::{CarrierCallId, EndReason, Farewell},
-    recent::Recent,
+    recent::{Millis, Recent},
 };
-
-/// How long the end of a call is remembered, for the carrier that asks what to do next.
-const FAREWELL_KEPT: Duration = Duration::from_secs(3_600);
 
 /// How calls ended that their carrier may still ask about.
 #[derive(Debug)]
@@ -31,13 +27,12 @@ impl Farewells {
     }
 
     pub(super) fn note(&self, call: &CarrierCallId, reason: EndReason) {
-        let kept = u64::try_from(FAREWELL_KEPT.as_millis()).unwrap_or(u64::MAX);
         let mut ends = self.lock();
         // The first reason is the one: what comes later is its consequence.
         // But a call that brought no media may still be rung for again.
         let first = ends.get(self.now(), call);
         if first.is_none_or(|first| *first == EndReason::NoMedia) {
-            ends.put(self.now(), kept, call.clone(), reason);
+            ends.put(self.now(), END_KNOWN, call.clone(), reason);
         }
     }
 
@@ -48,7 +43,7 @@ impl Farewells {
             .map(|reason| reason.farewell())
     }
 
-    fn now(&self) -> u64 {
+    fn now(&self) -> Millis {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

@@ -8,7 +8,7 @@ use crate::callers::Told;
 use crate::sampling::{Phase, Sample, Taken};
 use crate::slope::Slope;
 
-/// The most that memory may grow, by the upper bound, in MB an hour.
+/// The most that anonymous memory may grow, by the upper bound, in MB an hour.
 const MOST_GROWTH: f64 = 0.5;
 /// How much there has to be of measured time: of less, chance is more than growth.
 pub const SHORTEST_HOURS: f64 = 0.4;
@@ -27,6 +27,7 @@ const KIB_PER_MB: f64 = 1e6 / 1_024.0;
 #[derive(Debug, Serialize)]
 pub struct Grown {
     pub rss_mb_per_hour: Option<Slope>,
+    pub anonymous_mb_per_hour: Option<Slope>,
     pub baseline: Taken,
     pub warmed_up: Taken,
     pub drained: Taken,
@@ -57,13 +58,17 @@ pub fn judge(samples: &[Sample], told: Told, measured_hours: f64) -> Option<Outc
         .or(of(Phase::Measured).next())?;
     let growth_judged = SHORTEST_HOURS <= measured_hours;
     let replicas = (0..drained.replicas.len()).map(|index| {
-        let rss = of(Phase::Measured).map(|sample| {
-            #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 KiB")]
-            let megabytes = sample.replicas[index].rss_kib as f64 / KIB_PER_MB;
-            (sample.at_seconds / HOUR, megabytes)
-        });
+        let slope = |kib: fn(&Taken) -> u64| {
+            let memory = of(Phase::Measured).map(|sample| {
+                #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 KiB")]
+                let megabytes = kib(&sample.replicas[index]) as f64 / KIB_PER_MB;
+                (sample.at_seconds / HOUR, megabytes)
+            });
+            Slope::of(&memory.collect::<Vec<_>>())
+        };
         Grown {
-            rss_mb_per_hour: Slope::of(&rss.collect::<Vec<_>>()),
+            rss_mb_per_hour: slope(|taken| taken.rss_kib),
+            anonymous_mb_per_hour: slope(|taken| taken.anonymous_kib),
             baseline: baseline.replicas[index].clone(),
             warmed_up: warmed_up.replicas[index].clone(),
             drained: drained.replicas[index].clone(),
@@ -72,7 +77,7 @@ pub fn judge(samples: &[Sample], told: Told, measured_hours: f64) -> Option<Outc
     let replicas: Vec<Grown> = replicas.collect();
     let all = |holds: fn(&Grown) -> bool| replicas.iter().all(holds);
     let is_flat = |grown: &Grown| {
-        let slope = grown.rss_mb_per_hour;
+        let slope = grown.anonymous_mb_per_hour;
         slope.is_some_and(|slope| slope.high <= MOST_GROWTH)
     };
     let checks = BTreeMap::from([
@@ -118,12 +123,13 @@ pub fn judge(samples: &[Sample], told: Told, measured_hours: f64) -> Option<Outc
 mod tests {
     use super::*;
 
-    fn sample(at_minutes: f64, phase: Phase, rss_kib: u64, descriptors: usize) -> Sample {
+    fn sample(at_minutes: f64, phase: Phase, memory_kib: u64, descriptors: usize) -> Sample {
         Sample {
             at_seconds: at_minutes * 60.0,
             phase,
             replicas: vec![Taken {
-                rss_kib,
+                rss_kib: memory_kib + 30_000,
+                anonymous_kib: memory_kib,
                 tasks: 4,
                 descriptors,
                 connections: 0,

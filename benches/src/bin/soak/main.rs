@@ -29,6 +29,7 @@ use self::callers::Callers;
 use self::judging::{Outcome, judge};
 use self::postgres_server::PostgresServer;
 use self::sampling::{Looker, Phase, Sample};
+use self::slope::Slope;
 
 const EVERY: Duration = Duration::from_secs(10);
 /// How much of a run is not measured: memory fills its pools. Half of a short one.
@@ -206,12 +207,14 @@ fn table(outcome: &Outcome) -> Table {
         "MB an hour (95 %)",
     ]);
     for (index, replica) in outcome.replicas.iter().enumerate() {
-        let slope = replica.rss_mb_per_hour.map_or_else(String::new, |slope| {
-            format!(
-                "{:.2} ({:.2} to {:.2})",
-                slope.median, slope.low, slope.high
-            )
-        });
+        let told = |slope: Option<Slope>| {
+            slope.map_or_else(String::new, |slope| {
+                format!(
+                    "{:.2} ({:.2} to {:.2})",
+                    slope.median, slope.low, slope.high
+                )
+            })
+        };
         let (before, warm, after) = (&replica.baseline, &replica.warmed_up, &replica.drained);
         let mut row = |what: &str, values: [String; 3], slope: &str| {
             let [before, warm, after] = values;
@@ -219,7 +222,14 @@ fn table(outcome: &Outcome) -> Table {
             table.add_row([number.as_str(), what, &before, &warm, &after, slope]);
         };
         let each = [before, warm, after];
-        row("RSS, KiB", each.map(|it| it.rss_kib.to_string()), &slope);
+        let rss = told(replica.rss_mb_per_hour);
+        row("RSS, KiB", each.map(|it| it.rss_kib.to_string()), &rss);
+        let anonymous = each.map(|it| it.anonymous_kib.to_string());
+        row(
+            "anonymous, KiB",
+            anonymous,
+            &told(replica.anonymous_mb_per_hour),
+        );
         row("tasks", each.map(|it| it.tasks.to_string()), "");
         row("descriptors", each.map(|it| it.descriptors.to_string()), "");
         row("connections", each.map(|it| it.connections.to_string()), "");

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Serialize)]
 pub struct Taken {
     pub rss_kib: u64,
+    /// What of it is not mapped from files, as the program's text is, which the kernel brings in and
+    /// drops as it sees fit.
+    pub anonymous_kib: u64,
     /// The kernel's: a thread of the process each.
     pub tasks: usize,
     pub descriptors: usize,
@@ -102,7 +105,10 @@ impl Looker {
         let pid = replica.pid().context("a replica does not run")?;
         let process = Path::new("/proc").join(pid.to_string());
         let status = fs::read_to_string(process.join("status")).context("a replica has died")?;
-        let rss = field(&status, "VmRSS:").and_then(|rss| rss.split(' ').next());
+        let kib = |name| {
+            let value = field(&status, name).and_then(|value| value.split(' ').next());
+            value.context("the kernel says nothing of memory")
+        };
         let metrics = self.http.get(replica.address, "/metrics", PATIENCE).await?;
         ensure!(
             metrics.status == 200,
@@ -111,7 +117,8 @@ impl Looker {
         );
         let stats = replica.page("/stats").await?;
         Ok(Taken {
-            rss_kib: rss.context("the kernel says nothing of memory")?.parse()?,
+            rss_kib: kib("VmRSS:")?.parse()?,
+            anonymous_kib: kib("RssAnon:")?.parse()?,
             tasks: fs::read_dir(process.join("task"))?.count(),
             descriptors: fs::read_dir(process.join("fd"))?.count(),
             connections: stats["active_connections"]
