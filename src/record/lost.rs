@@ -220,7 +220,9 @@ async fn close_some(
     // What a person talks in, or is still to be placed, ends without us.
     sql.push(" AND rank >= 40 AND rank < 60 LIMIT ")
         .bind(AT_ONCE);
-    sql.push(") RETURNING ").push(columns());
+    // Postgres asks again of a row that it has waited for, and then only what is outside: the end that
+    // its replica was about to commit stands.
+    sql.push(") AND rank < 60 RETURNING ").push(columns());
     let closed = sql.fetch_all(writing).await?;
     for row in &closed {
         let facts = CallFacts::read(row)?;
