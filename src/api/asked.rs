@@ -165,8 +165,11 @@ impl Input for Json {
 
 impl<I: Input> Input for Once<I> {
     async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, ApiError> {
-        let name = request.headers().get("idempotency-key");
-        let name = name.and_then(|name| name.to_str().ok());
+        let mut names = request.headers().get_all("idempotency-key");
+        let name = names.next().and_then(|name| name.to_str().ok());
+        if names.next().is_some() {
+            return Err(ApiError::field("Idempotency-Key", "it is given twice"));
+        }
         let name = name.unwrap_or_default().to_owned();
         Ok(Self(name, I::read(request, payload).await?))
     }

@@ -292,6 +292,12 @@ async fn a_wrong_request_is_told_its_field_and_calls_nobody() {
     let nameless = house.gateway.carrier.post("/v1/calls").json(&good);
     let nameless = Answer::to(nameless.bearer_auth(&key)).await;
     nameless.refused_because_of("Idempotency-Key");
+    let twice = house.gateway.carrier.post("/v1/calls").json(&good);
+    let twice = twice.header("Idempotency-Key", "1");
+    let twice = twice.header("Idempotency-Key", "2").bearer_auth(&key);
+    Answer::to(twice)
+        .await
+        .refused_because_of("Idempotency-Key");
     for (name, body, field) in [
         ("a b", good, "Idempotency-Key"),
         ("1", json!({}), "to"),
