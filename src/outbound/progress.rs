@@ -56,10 +56,7 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
     let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
     let is_wanted = match bound {
-        Ok(true) => {
-            let found = rows::find(&gateway.records.database, row.call).await;
-            !matches!(found, Ok(Some(row)) if row.stage == Stage::Over)
-        }
+        Ok(true) => !is_over(gateway, row.call).await,
         Ok(false) => {
             tracing::error!(carrier_call.id = %name, "a call has two names: one is ended");
             false
@@ -74,7 +71,14 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
     }
 }
 
-/// Takes in what the carrier tells of a call.
+/// Tells whether a call is known to be over here; not where the database does not say.
+async fn is_over(gateway: &web::Data<Gateway>, call: CallId) -> bool {
+    let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
+    matches!(found.await, Ok(Ok(Some(row))) if row.stage == Stage::Over)
+}
+
+/// Takes in what the carrier tells of a call. One that was ended before anybody knew its name is ended
+/// at the carrier.
 pub async fn progressed(
     gateway: &web::Data<Gateway>,
     marker: &Marker,
@@ -93,6 +97,10 @@ pub async fn progressed(
         return;
     }
     gateway.admission.named(&pending, name).await;
+    if matches!(progress, Progress::Waiting | Progress::Rings) && is_over(gateway, call).await {
+        end_at_carrier(gateway, name).await;
+        return;
+    }
     match progress {
         Progress::Waiting | Progress::Answered => {}
         Progress::Rings => gateway.timeline.step(name, What::Rings),

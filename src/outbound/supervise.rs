@@ -12,7 +12,6 @@ use tracing::Instrument;
 use crate::{
     admission::{Outgoing, Reservation},
     call::{CallerId, Carrier, EndReason},
-    carrier::Fate,
     gateway::Gateway,
     outbound::{
         acs,
@@ -182,7 +181,7 @@ async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
         },
         Err(error) => {
             tracing::debug!(%error, "cannot ask after a call");
-            error.fate() == Fate::Refused || is_untold(row, gateway.longest_call)
+            error.knows_no_call() || is_untold(row, gateway.longest_call)
         }
     }
 }
@@ -252,7 +251,7 @@ async fn settle_placed(gateway: &web::Data<Gateway>, row: &Row) {
             Progress::Answered => {} // Its webhook is lost, and its fallback speaks.
             Progress::Unanswered(_) | Progress::Completed => apply(gateway, row, &found).await,
         },
-        Err(error) if error.fate() == Fate::Refused => {
+        Err(error) if error.knows_no_call() => {
             fail(gateway, row, &[Stage::Placed], EndReason::NotPlaced).await;
         }
         Err(error) if is_untold(row, Duration::ZERO) => {

@@ -159,6 +159,35 @@ async fn a_call_that_rings_can_be_ended() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_ended_before_its_name_was_known_is_ended_when_its_carrier_tells_of_it() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    let placed = house.place("one", &to("+972502345671")).await.unwrap();
+    let rings = house
+        .twilio
+        .until(|calls| calls.iter().any(|it| it.status == "ringing"));
+    let call = timeout(GUARD, rings).await.unwrap().remove(0);
+    house
+        .until(async || house.row(&placed.id).await.carrier_call.is_some())
+        .await;
+    // As if the answer to the request had been lost, and nothing had come yet.
+    let unnamed = "UPDATE outbound SET state = 'over', carrier_call = NULL, to_number = ''";
+    house.database.ask(unnamed).await;
+    let marker = Marker {
+        pending: house.row(&placed.id).await.pending.as_str().to_owned(),
+        campaign: "default".to_owned(),
+        agent: "default".to_owned(),
+        when_machine: WhenMachine::default(),
+    };
+    let name = crate::call::CarrierCallId::try_from(call.sid).unwrap();
+    let gateway = house.running.gateway();
+    progressed(gateway, &marker, &name, Progress::Waiting, None).await;
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    timeout(GUARD, over).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_call_of_which_the_carrier_cannot_tell_fails_after_a_while_and_frees_its_number() {
     let house = House::open(&[("TWILIO_API_BASE", "http://127.0.0.1:1")]).await;
     let unknown = leave(&house, Stage::Unknown, "+972502345671").await;

@@ -164,6 +164,8 @@ impl Reply {
                 wait: wait.and_then(|wait| wait.0),
             },
             (401 | 403, _) => CallError::Unauthorized { code },
+            // A proxy's words on the way, as a rule: Twilio may have heard us all the same.
+            (408 | 409 | 425, _) => CallError::Failed { status, code },
             (400..500, _) => CallError::Refused { status, code },
             _ => CallError::Failed { status, code },
         })
@@ -181,6 +183,12 @@ impl From<Lost> for CallError {
 }
 
 impl CallError {
+    /// Tells whether Twilio says that there is no such call. That it does not know us says nothing of
+    /// the call.
+    pub fn knows_no_call(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
     pub fn fate(&self) -> Fate {
         match self {
             Self::Unreachable(_) => Fate::NotDone { wait: None },

@@ -68,6 +68,8 @@ async fn only_what_cannot_have_been_done_may_be_asked_for_again() {
         (answer(400, "", r#"{"code":21211}"#), Some(Fate::Refused)),
         (answer(400, "", r#"{"code":10004}"#), not_done(None)),
         (answer(401, "", r#"{"code":20003}"#), Some(Fate::Refused)),
+        (answer(408, "", "<html>"), Some(Fate::Unknown)),
+        (answer(409, "", ""), Some(Fate::Unknown)),
         (answer(429, "", r#"{"code":20429}"#), not_done(None)),
         (answer(429, "Retry-After: 10\r\n", ""), not_done(Some(ten))),
         (answer(500, "", ""), Some(Fate::Unknown)),
@@ -129,4 +131,20 @@ async fn listed_calls_are_read_with_the_time_at_which_they_were_asked_for() {
         .collect();
     let first = (SID, "in-progress", Some(1_791_879_302_000));
     assert_eq!(seen, [first, ("CA2", "queued", None)]);
+}
+
+#[tokio::test]
+async fn only_who_knows_us_can_say_that_there_is_no_such_call() {
+    let call = CarrierCallId::try_from(SID.to_owned()).unwrap();
+    for (status, body, gone) in [
+        (404, r#"{"code":20404}"#, true),
+        (401, r#"{"code":20003}"#, false),
+        (403, "", false),
+        (400, r#"{"code":21205}"#, false),
+        (500, "", false),
+    ] {
+        let api = api(server(answer(status, "", body)).await);
+        let error = api.fetch(&call).await.unwrap_err();
+        assert_eq!(error.knows_no_call(), gone, "{status}");
+    }
 }
