@@ -81,6 +81,7 @@ pub enum Refused {
     TooMany {
         cap: &'static str,
         value: u32,
+        used: u32,
         again_in: Duration,
     },
     /// The day's calls or minutes are spent: `usage_cap_exceeded`.

@@ -16,7 +16,7 @@ use crate::{
         choice::{caller_id, campaign_of, carrier_of},
         request::invalid,
         room::{AWAY_FOR, begin},
-        rows::{self, Limits, NewRow, Noted, Row, Stage},
+        rows::{self, Lately, Limits, NewRow, Noted, Row, Stage},
     },
     record::{Numbers, unix_millis_i64 as now},
 };
@@ -123,10 +123,10 @@ async fn note(
     };
     // Whoever asks too often costs no write; what was placed by the same key is told it anyway.
     let spent = rows::is_key_spent(&records.database, &new.api_key, row.created_at, limits);
-    if let Some(first_at) = spent.await.map_err(away)? {
+    if let Some(all) = spent.await.map_err(away)? {
         let known = rows::by_key(&records.database, &row.tenant, &new.key);
         if known.await.map_err(away)?.is_none() {
-            return Err(too_many_of_key(limits, first_at));
+            return Err(too_many_of_key(limits, all));
         }
     }
     loop {
@@ -153,14 +153,16 @@ async fn note(
             Noted::Engaged => Err(Refused::TooMany {
                 cap: "calls_to_one_number_at_a_time",
                 value: 1,
+                used: 1,
                 again_in: row.terms.ring_for(),
             }),
-            Noted::TooOften { first_at } => Err(Refused::TooMany {
+            Noted::TooOften(all) => Err(Refused::TooMany {
                 cap: "calls_to_one_number_within_an_hour",
                 value: limits.per_destination,
-                again_in: left(first_at + 3_600_000),
+                used: counted(all.count),
+                again_in: left(all.first_at + 3_600_000),
             }),
-            Noted::TooManyOfKey { first_at } => Err(too_many_of_key(limits, first_at)),
+            Noted::TooManyOfKey(all) => Err(too_many_of_key(limits, all)),
             Noted::CallsSpent { used } => Err(day_spent(
                 "calls_of_the_day",
                 limits.daily_calls,
@@ -189,11 +191,12 @@ pub fn placed(row: &Row) -> Placed {
     }
 }
 
-fn too_many_of_key(limits: Limits, first_at: i64) -> Refused {
+fn too_many_of_key(limits: Limits, all: Lately) -> Refused {
     Refused::TooMany {
         cap: "calls_of_one_key_within_a_minute",
         value: limits.per_key,
-        again_in: left(first_at + 60_000),
+        used: counted(all.count),
+        again_in: left(all.first_at + 60_000),
     }
 }
 
@@ -206,9 +209,13 @@ fn day_spent(cap: &'static str, value: u32, used: i64, at: i64) -> Refused {
     Refused::Spent {
         cap,
         value,
-        used: u32::try_from(used).unwrap_or(u32::MAX),
+        used: counted(used),
         again_in: rows::until_tomorrow(at),
     }
+}
+
+fn counted(calls: i64) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX)
 }
 
 /// Returns what tells one body from another: `serde_json` keeps names in order. A code, for the body

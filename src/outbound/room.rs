@@ -94,6 +94,8 @@ async fn queue(
         Ok(Queued::TooMany(too_many)) => Refused::TooMany {
             cap: "calls_per_second",
             value: outbound.settings.per_second,
+            // All of them have a turn before it.
+            used: outbound.settings.per_second,
             again_in: too_many.again_in,
         },
         Ok(Queued::Gone) | Err(_) => Refused::Unavailable { again_in: AWAY_FOR },

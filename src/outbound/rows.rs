@@ -19,7 +19,7 @@ use crate::{
 pub use keeping::HELD_MS;
 pub use keeping::{keep, let_go, overdue};
 pub use moving::{Belief, Move, advance, finish};
-pub use noting::{Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
+pub use noting::{Lately, Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
 pub use queueing::{Queued, queue};
 
 const COLUMNS: &str = "call, tenant, body_hash, pending, carrier_call, campaign, agent, to_number, \

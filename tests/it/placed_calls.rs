@@ -152,7 +152,7 @@ impl Answer {
     }
 
     /// Asserts that a request was refused for this cap, and that it says when to ask again.
-    fn refused_for(&self, code: &str, cap: &str, value: u32, used: Option<u32>) {
+    fn refused_for(&self, code: &str, cap: &str, value: u32, used: u32) {
         let error = &self.body["error"];
         assert_eq!(
             (self.status, &error["code"]),
@@ -262,9 +262,9 @@ async fn caps_are_told_with_their_names_and_when_to_ask_again() {
     let first = house.place(&key, "1", &to("+972502345671")).await.call();
     let at_once = house.place(&key, "2", &to("+972502345671")).await;
     let code = "rate_limit_exceeded";
-    at_once.refused_for(code, "calls_to_one_number_at_a_time", 1, None);
+    at_once.refused_for(code, "calls_to_one_number_at_a_time", 1, 1);
     let full = house.place(&key, "2", &to("+972502345672")).await;
-    full.refused_for(code, "outbound", 1, Some(1));
+    full.refused_for(code, "outbound", 1, 1);
     house.until(&key, &first, "ringing").await;
     assert_eq!(house.hang_up(&key, &first).await.status, 202);
     house.until(&key, &first, "failed").await;
@@ -276,7 +276,7 @@ async fn caps_are_told_with_their_names_and_when_to_ask_again() {
     house.hang_up(&key, &second).await;
     house.until(&key, &second, "failed").await;
     let spent = house.place(&key, "3", &to("+972502345673")).await;
-    spent.refused_for("usage_cap_exceeded", "calls_of_the_day", 2, Some(2));
+    spent.refused_for("usage_cap_exceeded", "calls_of_the_day", 2, 2);
     let audit = "SELECT action, COUNT(*) FROM audit WHERE action LIKE 'calls.%' GROUP BY action \
                  ORDER BY action";
     let expected = ["calls.create 2", "calls.hang_up 2"];

@@ -190,10 +190,12 @@ impl From<Refused> for ApiError {
             Refused::TooMany {
                 cap,
                 value,
+                used,
                 again_in,
             } => Self::new(Code::RateLimitExceeded, sentence(cap, value))
                 .with("cap", cap)
                 .with("value", value)
+                .with("used", used)
                 .retry_after(again_in),
             Refused::Spent {
                 cap,
@@ -366,11 +368,15 @@ mod tests {
                 Refused::TooMany {
                     cap: "calls_per_second",
                     value: 1,
+                    used: 1,
                     again_in,
                 },
                 429,
                 Some("2"),
-                json!({"code": "rate_limit_exceeded", "cap": "calls_per_second", "value": 1}),
+                json!({
+                    "code": "rate_limit_exceeded",
+                    "cap": "calls_per_second", "value": 1, "used": 1,
+                }),
             ),
             (
                 Refused::Spent {

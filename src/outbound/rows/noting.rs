@@ -44,14 +44,10 @@ pub enum Noted {
     Known(Box<Row>),
     /// The number is being called.
     Engaged,
-    /// The number was called as often as it may be; when the first of them was.
-    TooOften {
-        first_at: i64,
-    },
-    /// As many calls were placed by the API key as may be; when the first of them was.
-    TooManyOfKey {
-        first_at: i64,
-    },
+    /// The number was called as often as it may be.
+    TooOften(Lately),
+    /// As many calls were placed by the API key as may be.
+    TooManyOfKey(Lately),
     CallsSpent {
         used: i64,
     },
@@ -60,17 +56,25 @@ pub enum Noted {
     },
 }
 
-/// Tells whether as many calls were placed by an API key within a minute as may be; returns when
-/// the first of them was. It costs no write.
+/// Calls of some while, as many as there may be or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lately {
+    pub count: i64,
+    /// When the first of them was.
+    pub first_at: i64,
+}
+
+/// Returns the calls that were placed by an API key within a minute, if there are as many as may be.
+/// It costs no write.
 pub async fn is_key_spent(
     database: &Database,
     api_key: &str,
     now: i64,
     limits: Limits,
-) -> Result<Option<i64>, DatabaseError> {
+) -> Result<Option<Lately>, DatabaseError> {
     let sql = lately("api_key", api_key, now - MINUTE_MS);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
-    Ok(first_of(&read.await?, limits.per_key)?)
+    Ok(too_many(&read.await?, limits.per_key)?)
 }
 
 /// Notes a call that a program asks for, unless its key was used, or there are too many.
@@ -136,13 +140,14 @@ fn lately(column: &str, value: &str, since: i64) -> Sql {
     sql
 }
 
-/// Returns when the first was, if there are as many as there may be.
-fn first_of(found: &[AnyRow], most: u32) -> Result<Option<i64>, sqlx::Error> {
+/// Returns how many there are and when the first was, if there are as many as there may be.
+fn too_many(found: &[AnyRow], most: u32) -> Result<Option<Lately>, sqlx::Error> {
     let Some(row) = found.first() else {
         return Ok(None);
     };
     let (count, first_at): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(first_at.filter(|_| count >= i64::from(most)))
+    let all = first_at.map(|first_at| Lately { count, first_at });
+    Ok(all.filter(|all| all.count >= i64::from(most)))
 }
 
 /// Counts a call among those of its number, its API key and its tenant's day, or says what there is
@@ -161,13 +166,13 @@ async fn count(
     }
     let of_number = lately("to_code", &new.to_code, now - HOUR_MS);
     let of_number = of_number.fetch_all(writing).await?;
-    if let Some(first_at) = first_of(&of_number, limits.per_destination)? {
-        return Ok(Some(Noted::TooOften { first_at }));
+    if let Some(all) = too_many(&of_number, limits.per_destination)? {
+        return Ok(Some(Noted::TooOften(all)));
     }
     let of_key = lately("api_key", &new.api_key, now - MINUTE_MS);
     let of_key = of_key.fetch_all(writing).await?;
-    if let Some(first_at) = first_of(&of_key, limits.per_key)? {
-        return Ok(Some(Noted::TooManyOfKey { first_at }));
+    if let Some(all) = too_many(&of_key, limits.per_key)? {
+        return Ok(Some(Noted::TooManyOfKey(all)));
     }
     let of_day = |what: &str| {
         let mut sql = Sql::new("SELECT ");
