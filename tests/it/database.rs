@@ -4,9 +4,14 @@
 use std::{
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-use sqlx::{Connection, Row};
+use sqlx::{Connection, Row, error::DatabaseError};
+use tokio::time::{Instant, sleep};
+
+/// How long a gateway may take to make its tables.
+const MADE_WITHIN: Duration = Duration::from_secs(30);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -55,12 +60,20 @@ impl Database {
     }
 }
 
-/// The same of a database that somebody else has made.
+/// The same of a database that somebody else has made. A gateway takes calls before its tables are
+/// made: they are waited for.
 pub async fn ask(url: &str, question: &'static str) -> Vec<String> {
     sqlx::any::install_default_drivers();
     let mut connection = sqlx::AnyConnection::connect(url).await.unwrap();
-    let rows = sqlx::query(question).fetch_all(&mut connection).await;
-    let rows = rows.unwrap();
+    let until = Instant::now() + MADE_WITHIN;
+    let rows = loop {
+        match sqlx::query(question).fetch_all(&mut connection).await {
+            Err(sqlx::Error::Database(error)) if lacks_table(&*error) && Instant::now() < until => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            answer => break answer.unwrap(),
+        }
+    };
     let shown = rows.iter().map(|row| {
         let columns = (0..row.len()).map(|at| match row.try_get::<Option<String>, _>(at) {
             Ok(text) => text.unwrap_or_else(|| "-".to_owned()),
@@ -69,4 +82,9 @@ pub async fn ask(url: &str, question: &'static str) -> Vec<String> {
         columns.collect::<Vec<_>>().join(" ")
     });
     shown.collect()
+}
+
+fn lacks_table(error: &dyn DatabaseError) -> bool {
+    // PostgreSQL documentation, appendix A: undefined_table.
+    error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
 }
