@@ -34,6 +34,9 @@ pub struct OutboundSettings {
     pub longest_wait: Duration,
     /// `OUTBOUND_PER_DESTINATION_HOUR`: how often one number is called within an hour. Default 3.
     pub per_destination: u32,
+    /// `OUTBOUND_PER_PREFIX_HOUR`: how often numbers are called within an hour that differ only in
+    /// their last four digits: toll fraud calls many of one block. Default 50.
+    pub per_prefix: u32,
     /// `OUTBOUND_PER_KEY_MINUTE`: how many calls one API key places within a minute, on whichever
     /// replicas. Default 60.
     pub per_key: u32,
@@ -64,6 +67,7 @@ impl OutboundSettings {
             per_second: count("OUTBOUND_CALLS_PER_SECOND", 1, 1_000),
             longest_wait: read.seconds("OUTBOUND_WAIT_SECONDS", 10, 0..=LONGEST_WAIT),
             per_destination: count("OUTBOUND_PER_DESTINATION_HOUR", 3, 1_000),
+            per_prefix: count("OUTBOUND_PER_PREFIX_HOUR", 50, 100_000),
             per_key: count("OUTBOUND_PER_KEY_MINUTE", 60, 100_000),
             daily_calls: read.cap("MAX_DAILY_CALLS").unwrap_or(1_000),
             daily_minutes: read.cap("MAX_DAILY_MINUTES").unwrap_or(3_000),

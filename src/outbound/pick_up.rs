@@ -21,6 +21,9 @@ use crate::{
     trace::Phase,
 };
 
+/// Where a call is that is not to be picked up any more.
+const UNWELCOME: [Stage; 2] = [Stage::Unwanted, Stage::Over];
+
 /// Somebody, or something, has picked up: decides what the carrier does.
 pub async fn picked_up(
     gateway: &web::Data<Gateway>,
@@ -44,8 +47,8 @@ pub async fn picked_up(
         Ok::<_, crate::record::DatabaseError>((is_ours, row))
     });
     let row = match noted.await {
-        Ok(Ok((true, Some(row)))) if row.stage != Stage::Over => Some(row),
-        Ok(Ok(_)) => return (Answer::HangUp, campaign), // It is over, or a second one.
+        Ok(Ok((true, Some(row)))) if !UNWELCOME.contains(&row.stage) => Some(row),
+        Ok(Ok(_)) => return (Answer::HangUp, campaign), // As above, or a second one.
         Ok(Err(_)) | Err(_) => None, // Somebody is on the line: they matter more.
     };
     let is_machine = answered_by.is_some_and(|who| who.starts_with("machine"));

@@ -18,7 +18,7 @@ use crate::{
         room::{AWAY_FOR, begin},
         rows::{self, Lately, Limits, NewRow, Noted, Row, Stage},
     },
-    record::{Numbers, unix_millis_i64 as now},
+    record::{DatabaseError, Numbers, unix_millis_i64 as now},
 };
 
 /// How long whoever asks by the same key at the same time waits for the first one's answer.
@@ -31,6 +31,9 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(800);
 const A_WHILE: Duration = Duration::from_secs(1);
 /// The longest idempotency key, in characters.
 const LONGEST_KEY: usize = 255;
+/// How many last digits tell numbers of one block apart. Who earns by calls to a range of numbers
+/// rents ten thousand at a time, as a rule.
+const BLOCK_DIGITS: usize = 4;
 
 /// Who asks for a call.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +61,18 @@ pub async fn place(
         let rule = "1 to 255 visible ASCII characters, another for each call";
         return Err(invalid("Idempotency-Key", rule));
     }
-    let outbound = &gateway.outbound;
+    let numbers = &gateway.records.numbers;
+    let body_hash = hash(numbers, body);
+    // Whoever asks again is told the same, whatever else has changed meanwhile.
+    let known = known(gateway, asker, key).await?;
+    let is_begun = known.is_some();
+    match known {
+        Some(known) if known.body_hash != body_hash => return Err(Refused::OtherBody),
+        Some(known) if known.stage != Stage::Reserving => return Ok(again(gateway, &known, body)),
+        Some(_) | None => {}
+    }
     let request = Request::read(body)?;
-    let settings = &outbound.settings;
+    let settings = &gateway.outbound.settings;
     let to = settings.countries.read(&request.to);
     let to = to.map_err(|error| invalid("to", &error.to_string()))?;
     let campaign = campaign_of(gateway, asker.tenant, &request)?;
@@ -70,11 +82,10 @@ pub async fn place(
         return Err(Refused::Unavailable { again_in: AWAY_FOR });
     }
     let pending = CarrierCallId::pending(carrier.into());
-    let numbers = &gateway.records.numbers;
     let row = Row {
         call: CallId::of(&pending),
         tenant: asker.tenant.to_string(),
-        body_hash: hash(numbers, body),
+        body_hash,
         pending,
         carrier_call: None,
         campaign: campaign.id.to_string(),
@@ -93,21 +104,64 @@ pub async fn place(
         api_key: asker.api_key.to_owned(),
         holder: gateway.admission.replica().to_owned(),
         to_code: numbers.code(to.reveal()),
+        prefix_code: numbers.code(prefix(to.reveal())),
     };
-    note(gateway, asker, new, &campaign).await
+    note(gateway, asker, new, &campaign, is_begun).await
 }
 
-/// Notes a call, or finds the one that was placed by the same key.
+/// Returns the call that was asked for by the same key.
+async fn known(gateway: &Gateway, asker: Asker<'_>, key: &str) -> Result<Option<Row>, Refused> {
+    let database = &gateway.records.database;
+    let known = rows::by_key(database, asker.tenant.as_str(), key);
+    known.await.map_err(|error| away(&error))
+}
+
+/// Returns what whoever asks again is told. A call's numbers are blank some time after it; the same
+/// body has named them again.
+fn again(gateway: &Gateway, row: &Row, body: &Value) -> Placed {
+    let told = placed(row);
+    if !row.to.is_empty() {
+        return told;
+    }
+    let Ok(request) = Request::read(body) else {
+        return told;
+    };
+    let from = request.from.or_else(|| {
+        let from = gateway.outbound.settings.from.as_ref();
+        from.map(|from| from.reveal().to_owned())
+    });
+    Placed {
+        to: request.to,
+        from: from.unwrap_or_default(),
+        ..told
+    }
+}
+
+/// Returns what numbers of one block have in common.
+fn prefix(number: &str) -> &str {
+    &number[..number.len().saturating_sub(BLOCK_DIGITS)]
+}
+
+fn away(error: &DatabaseError) -> Refused {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "a call cannot be noted, so it is not placed");
+    Refused::Unavailable { again_in: AWAY_FOR }
+}
+
+/// Notes a call, or finds the one that was placed by the same key: one that `is_begun` is not counted
+/// again.
 async fn note(
     gateway: &web::Data<Gateway>,
     asker: Asker<'_>,
     new: NewRow,
     campaign: &Arc<Campaign>,
+    is_begun: bool,
 ) -> Result<Placed, Refused> {
     let settings = &gateway.outbound.settings;
     let caps = campaign.tenant_caps;
     let limits = Limits {
         per_destination: settings.per_destination,
+        per_prefix: settings.per_prefix,
         per_key: settings.per_key,
         daily_calls: caps.daily_calls.unwrap_or(settings.daily_calls),
         daily_minutes: caps.daily_minutes.unwrap_or(settings.daily_minutes),
@@ -116,22 +170,16 @@ async fn note(
     let asked_at = Instant::now();
     let row = new.row.clone();
     let mut pause = LOOK_AGAIN;
-    let away = |error| {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "a call cannot be noted, so it is not placed");
-        Refused::Unavailable { again_in: AWAY_FOR }
-    };
-    // Whoever asks too often costs no write; what was placed by the same key is told it anyway.
+    // Whoever asks too often costs no write.
     let spent = rows::is_key_spent(&records.database, &new.api_key, row.created_at, limits);
-    if let Some(all) = spent.await.map_err(away)? {
-        let known = rows::by_key(&records.database, &row.tenant, &new.key);
-        if known.await.map_err(away)?.is_none() {
-            return Err(too_many_of_key(limits, all));
-        }
+    if let Some(all) = spent.await.map_err(|error| away(&error))?
+        && !is_begun
+    {
+        return Err(too_many_of_key(limits, all));
     }
     loop {
         let noted = rows::note(&records.database, new.clone(), limits);
-        let noted = noted.await.map_err(away)?;
+        let noted = noted.await.map_err(|error| away(&error))?;
         return match noted {
             Noted::New => begin(gateway, asker, row, campaign, asked_at).await,
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
@@ -144,7 +192,7 @@ async fn note(
                 pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                 continue;
             }
-            // Its numbers are blank some time after the call; the same body has named them again.
+            // As in [`again`].
             Noted::Known(known) => Ok(Placed {
                 to: row.to,
                 from: row.from,
@@ -162,6 +210,21 @@ async fn note(
                 used: counted(all.count),
                 again_in: left(all.first_at + 3_600_000),
             }),
+            Noted::TooManyAlike(all) => {
+                gateway.metrics.prefix_refused();
+                tracing::warn!(
+                    used = all.count,
+                    cap = limits.per_prefix,
+                    "numbers of one block are called as often as they may be within an hour \
+                     (OUTBOUND_PER_PREFIX_HOUR): toll fraud looks like this"
+                );
+                Err(Refused::TooMany {
+                    cap: "calls_to_one_prefix_within_an_hour",
+                    value: limits.per_prefix,
+                    used: counted(all.count),
+                    again_in: left(all.first_at + 3_600_000),
+                })
+            }
             Noted::TooManyOfKey(all) => Err(too_many_of_key(limits, all)),
             Noted::CallsSpent { used } => Err(day_spent(
                 "calls_of_the_day",

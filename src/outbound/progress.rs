@@ -11,7 +11,7 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, acs,
-        ending::{end_at_carrier, over},
+        ending::{end_at_carrier, end_unwanted, over},
         rows::{self, Row, Stage},
     },
     record::What,
@@ -48,37 +48,35 @@ impl Progress {
     }
 }
 
-/// Notes what the carrier calls a call. One that was ended meanwhile, or that has another name, is
+/// Notes what the carrier calls a call. One that nobody wants any more, or that has another name, is
 /// ended at the carrier.
 pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
     acs::know(gateway, name);
     gateway.timeline.named(name, row.call);
     let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
-    let is_wanted = match bound {
-        Ok(true) => !is_over(gateway, row.call).await,
+    match bound {
+        Ok(true) if is_unwanted(gateway, row.call).await => {
+            end_unwanted(gateway, row.call, &row.pending, name).await;
+        }
+        Ok(true) => {}
         Ok(false) => {
             tracing::error!(carrier_call.id = %name, "a call has two names: one is ended");
-            false
+            end_at_carrier(gateway, name).await;
         }
-        Err(error) => {
-            tracing::warn!(%error, "the name of a call is not noted yet");
-            true
-        }
-    };
-    if !is_wanted {
-        end_at_carrier(gateway, name).await;
+        Err(error) => tracing::warn!(%error, "the name of a call is not noted yet"),
     }
 }
 
-/// Tells whether a call is known to be over here; not where the database does not say.
-async fn is_over(gateway: &web::Data<Gateway>, call: CallId) -> bool {
+/// Tells whether it is known here that a call is to be over, or is; not where the database does not
+/// say.
+async fn is_unwanted(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
-    matches!(found.await, Ok(Ok(Some(row))) if row.stage == Stage::Over)
+    let found = found.await.ok().and_then(Result::ok).flatten();
+    found.is_some_and(|row| matches!(row.stage, Stage::Unwanted | Stage::Over))
 }
 
-/// Takes in what the carrier tells of a call. One that was ended before anybody knew its name is ended
-/// at the carrier.
+/// Takes in what the carrier tells of a call. One that nobody wants any more is ended at the carrier.
 pub async fn progressed(
     gateway: &web::Data<Gateway>,
     marker: &Marker,
@@ -97,8 +95,8 @@ pub async fn progressed(
         return;
     }
     gateway.admission.named(&pending, name).await;
-    if matches!(progress, Progress::Waiting | Progress::Rings) && is_over(gateway, call).await {
-        end_at_carrier(gateway, name).await;
+    if matches!(progress, Progress::Waiting | Progress::Rings) && is_unwanted(gateway, call).await {
+        end_unwanted(gateway, call, &pending, name).await;
         return;
     }
     match progress {
@@ -116,18 +114,11 @@ pub async fn progressed(
 
 /// Takes in how a call stands that was asked for.
 pub async fn apply(gateway: &web::Data<Gateway>, row: &Row, found: &Listed) {
-    let reason = match Progress::read(&found.status) {
+    let (reason, lasted) = match Progress::read(&found.status) {
         Progress::Waiting | Progress::Rings | Progress::Answered => return,
-        Progress::Unanswered(reason) => reason,
-        Progress::Completed => EndReason::CarrierEnded,
+        Progress::Unanswered(reason) => (reason, None),
+        Progress::Completed => (EndReason::CarrierEnded, found.lasted),
     };
-    over(
-        gateway,
-        row.call,
-        &row.pending,
-        Some(&found.call),
-        reason,
-        None,
-    )
-    .await;
+    let name = Some(&found.call);
+    over(gateway, row.call, &row.pending, name, reason, lasted).await;
 }

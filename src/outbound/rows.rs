@@ -38,6 +38,8 @@ pub enum Stage {
     Unknown,
     /// The carrier has named it.
     Placed,
+    /// Somebody wants it to be over while it may ring: it holds what it holds until it cannot.
+    Unwanted,
     Answered,
     Over,
 }
@@ -69,6 +71,7 @@ impl Stage {
             Self::Dialing => "dialing",
             Self::Unknown => "unknown",
             Self::Placed => "placed",
+            Self::Unwanted => "unwanted",
             Self::Answered => "answered",
             Self::Over => "over",
         }
@@ -81,6 +84,7 @@ impl Stage {
             Self::Dialing,
             Self::Unknown,
             Self::Placed,
+            Self::Unwanted,
             Self::Answered,
             Self::Over,
         ];
@@ -107,7 +111,10 @@ impl Row {
             agent: agent.and_then(|agent| agent.parse().ok()),
             to: text("to_number")?,
             from: text("from_number")?,
-            terms: serde_json::from_str(&text("request")?).map_err(|_| bad("request"))?,
+            terms: match text("request")?.as_str() {
+                "" => Terms::default(), // Its record was deleted.
+                terms => serde_json::from_str(terms).map_err(|_| bad("request"))?,
+            },
             stage: Stage::read(&text("state")?).ok_or_else(|| bad("state"))?,
             created_at: row.try_get("created_at")?,
             dialed_at: row.try_get("dialed_at")?,

@@ -16,7 +16,7 @@ use crate::{
     outbound::{
         acs,
         dial::{GRACE, spawn_drive},
-        ending::{fail, over},
+        ending::{end_unwanted, fail, over},
         progress::{Progress, apply},
         reconcile::{is_untold, look_once, reconcile},
         room::{forget, take_slot},
@@ -120,7 +120,7 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
             }
         }
         // Perhaps it rings.
-        Stage::Dialing | Stage::Unknown => {
+        Stage::Dialing | Stage::Unknown | Stage::Unwanted => {
             count(gateway, &row);
             let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
             let _ = rows::advance(&gateway.records.database, step).await;
@@ -199,6 +199,7 @@ async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
             look_once(gateway, row.call).await;
         }
         Stage::Unknown => drop(look_once(gateway, row.call).await),
+        Stage::Unwanted => settle_unwanted(gateway, row).await,
         Stage::Placed => settle_placed(gateway, row).await,
         Stage::Answered => settle_answered(gateway, row).await,
         Stage::Over => {}
@@ -230,6 +231,23 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
     let name = row.carrier_call.as_ref();
     let ended = EndReason::CarrierEnded;
     over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
+}
+
+/// Ends a call that nobody wants once more, or looks what it is called.
+async fn settle_unwanted(gateway: &web::Data<Gateway>, row: &Row) {
+    let Some(name) = &row.carrier_call else {
+        look_once(gateway, row.call).await;
+        return;
+    };
+    let is_ended = end_unwanted(gateway, row.call, &row.pending, name).await;
+    if !is_ended && is_untold(row, Duration::ZERO) {
+        tracing::warn!(
+            carrier_call.id = %name,
+            "a call was not ended: Twilio does not do it. It counts as canceled; Twilio's own log \
+             says what became of it"
+        );
+        fail(gateway, row, &[Stage::Unwanted], EndReason::Canceled).await;
+    }
 }
 
 /// Asks the carrier of a call that has rung for too long.

@@ -159,6 +159,105 @@ async fn a_call_that_rings_can_be_ended() {
 }
 
 #[tokio::test]
+async fn a_call_that_nobody_wants_holds_its_slot_and_its_number_until_it_cannot_ring() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    // The answer to the request is lost, and so is all that is told of the call.
+    house.twilio.lose_callbacks(100);
+    house.twilio.then(&[Act::TakeThenCut]);
+    let body = json!({"to": "+972502345671", "ring_timeout": 60});
+    let placed = house.place("one", &body).await.unwrap();
+    let stage = async || house.row(&placed.id).await.stage;
+    house.until(async || stage().await == Stage::Unknown).await;
+    let row = house.row(&placed.id).await;
+    let gateway = house.running.gateway();
+    hang_up(gateway, row.call, &row.pending).await;
+    assert_eq!(stage().await, Stage::Unwanted);
+    assert_eq!(gateway.admission.occupancy().active, 1, "it may ring");
+    let Err(Refused::TooMany { cap, .. }) = house.place("two", &body).await else {
+        panic!("it may ring");
+    };
+    assert_eq!(cap, "calls_to_one_number_at_a_time");
+    let ended = house.over(&placed.id).await;
+    assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    let calls = timeout(GUARD, over).await.unwrap();
+    assert_eq!((calls.len(), calls[0].status), (1, "canceled"));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_carrier_does_not_end_at_once_is_ended_later() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    let body = json!({"to": "+972502345671", "ring_timeout": 60});
+    let placed = house.place("one", &body).await.unwrap();
+    let rings = house
+        .twilio
+        .until(|calls| calls.iter().any(|it| it.status == "ringing"));
+    timeout(GUARD, rings).await.unwrap();
+    let named = async || house.row(&placed.id).await.carrier_call;
+    house.until(async || named().await.is_some()).await;
+    house.twilio.fail_ends(2);
+    let gateway = house.running.gateway();
+    let name = named().await.unwrap();
+    hang_up(gateway, placed.id.parse().unwrap(), &name).await;
+    assert_eq!(house.row(&placed.id).await.stage, Stage::Unwanted);
+    assert_eq!(gateway.admission.occupancy().active, 1, "it rings");
+    let ended = house.over(&placed.id).await;
+    assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    assert_eq!(timeout(GUARD, over).await.unwrap()[0].status, "canceled");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_is_not_placed_though_the_database_was_away_when_it_was_ended()
+ {
+    let house = House::open(&[("OUTBOUND_WAIT_SECONDS", "60")]).await;
+    let ages =
+        "INSERT INTO outbound_turns (carrier, next_at) VALUES ('twilio', 0) ON CONFLICT DO NOTHING";
+    house.database.ask(ages).await;
+    let first = house.place("one", &to("+972502345671")).await.unwrap();
+    house.over(&first.id).await;
+    let later = "UPDATE outbound_turns SET next_at = next_at + 20000";
+    house.database.ask(later).await;
+    let placed = house.place("two", &to("+972502345672")).await.unwrap();
+    let row = house.row(&placed.id).await;
+    assert_eq!(row.stage, Stage::Queued);
+    let away = "ALTER TABLE outbound RENAME TO outbound_away";
+    house.database.ask(away).await;
+    let gateway = house.running.gateway().clone();
+    let mut ending = Box::pin(hang_up(&gateway, row.call, &row.pending));
+    let waits = timeout(Duration::from_millis(500), &mut ending).await;
+    assert!(waits.is_err(), "it waits for the database");
+    let back = "ALTER TABLE outbound_away RENAME TO outbound";
+    house.database.ask(back).await;
+    ending.await;
+    let ended = house.over(&placed.id).await;
+    assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_a_call_has_talked_that_is_found_completed_counts_for_its_day() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let row = leave_as(&house, &me, Stage::Unknown, "+972502345671", 0).await;
+    let found = crate::carrier::twilio::Listed {
+        call: crate::call::CarrierCallId::try_from("CA00000000000000000000000000000001".to_owned())
+            .unwrap(),
+        status: "completed".to_owned(),
+        created_at: None,
+        lasted: Some(Duration::from_secs(61)),
+    };
+    progress::apply(house.running.gateway(), &row, &found).await;
+    let day = "SELECT calls, talked_ms FROM outbound_days";
+    assert_eq!(house.database.ask(day).await, ["1 61000"]);
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_call_that_was_ended_before_its_name_was_known_is_ended_when_its_carrier_tells_of_it() {
     let house = House::open(&[]).await;
     house.twilio.callees(Callee::Rings);

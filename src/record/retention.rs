@@ -1,7 +1,8 @@
 //! What goes: what is too old, and what somebody wants gone.
 //!
 //! Invariant: of a call that goes, nothing stays: neither its steps and words nor the events that
-//! tell of it, nor what was asked for if we have placed it.
+//! tell of it, nor what was asked for if we have placed it. What keeps it from being placed twice, and
+//! what it has used up, are counted on, by codes, for as long as they count.
 
 use std::time::Duration;
 
@@ -109,27 +110,54 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
     if calls.is_empty() {
         return Ok(0);
     }
+    blank_placed(writing, &calls).await?;
     // Deliveries go with their events. The call itself is last: until then it is found again.
-    let tables = [
-        "steps",
-        "words",
-        "usage",
-        "recordings",
-        "events",
-        "outbound",
-        "calls",
-    ];
+    let tables = ["steps", "words", "usage", "recordings", "events", "calls"];
     for table in tables {
         let mut sql = Sql::new("DELETE FROM ");
-        sql.push(table).push(" WHERE call IN (");
-        for (number, call) in calls.iter().enumerate() {
-            sql.push(if number == 0 { "" } else { ", " })
-                .bind(call.clone());
-        }
-        sql.push(")");
+        sql.push(table);
+        only(&mut sql, " WHERE ", &calls);
         sql.execute(writing).await?;
     }
     Ok(calls.len())
+}
+
+/// Blanks what was asked for of calls that we have placed. Their keys, and the codes that they are
+/// counted by, stay for as long as those of other calls that are over: a key that is used again calls
+/// nobody twice, and caps are as full as they were.
+async fn blank_placed(writing: &mut Writing, calls: &[String]) -> Result<(), sqlx::Error> {
+    // A carrier's last word of one that has talked would find no record to go by.
+    let mut sql = Sql::new(
+        "INSERT INTO outbound_days (tenant, day, calls, talked_ms) \
+         SELECT outbound.tenant, ",
+    );
+    sql.bind(day(unix_millis_i64()));
+    sql.push(
+        ", 0, CAST(SUM(calls.talked_ms) AS BIGINT) FROM outbound, calls \
+         WHERE calls.call = outbound.call AND outbound.state <> 'over' AND calls.talked_ms > 0",
+    );
+    only(&mut sql, " AND outbound.", calls);
+    sql.push(
+        " GROUP BY outbound.tenant ON CONFLICT (tenant, day) DO UPDATE \
+         SET talked_ms = outbound_days.talked_ms + excluded.talked_ms",
+    );
+    sql.execute(writing).await?;
+    let mut sql = Sql::new(
+        "UPDATE outbound SET state = 'over', carrier_call = NULL, to_number = '', \
+         from_number = '', request = ''",
+    );
+    only(&mut sql, " WHERE ", calls);
+    sql.execute(writing).await.map(drop)
+}
+
+/// Adds that a row is one of these calls', behind what its column is led by.
+fn only(sql: &mut Sql, lead: &'static str, calls: &[String]) {
+    sql.push(lead).push("call IN (");
+    for (number, call) in calls.iter().enumerate() {
+        sql.push(if number == 0 { "" } else { ", " })
+            .bind(call.clone());
+    }
+    sql.push(")");
 }
 
 /// Sees every hour to what is older than `kept`, one replica for all of them, until `stop`.

@@ -10,7 +10,10 @@ mod rest;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,6 +73,8 @@ pub struct Placed {
     pub ring_for: Duration,
     pub created_at: Timestamp,
     pub status: &'static str,
+    /// How long somebody has talked, once it is over.
+    pub talked: Option<Duration>,
     /// Ends the call.
     end: CancellationToken,
 }
@@ -82,7 +87,9 @@ struct Service {
     callee: Mutex<Callee>,
     faults: CallFaults,
     /// Of 100.
-    lost_callbacks: u8,
+    lost_callbacks: AtomicU8,
+    /// How many of the next requests to end a call fail.
+    failing_ends: AtomicU32,
     plan: Mutex<VecDeque<Act>>,
     talk: Talk,
     calls: watch::Sender<Vec<Placed>>,
@@ -121,7 +128,8 @@ impl FakeTwilio {
             secret: customer.auth_token,
             callee: Mutex::new(options.callee),
             faults: options.call_faults,
-            lost_callbacks: options.lost_callbacks,
+            lost_callbacks: AtomicU8::new(options.lost_callbacks),
+            failing_ends: AtomicU32::new(0),
             plan: Mutex::default(),
             talk,
             calls: watch::Sender::default(),
@@ -166,6 +174,16 @@ impl FakeTwilio {
         *lock(&self.service.callee) = callee;
     }
 
+    /// Loses so many of 100 callbacks from here on.
+    pub fn lose_callbacks(&self, of_100: u8) {
+        self.service.lost_callbacks.store(of_100, Ordering::Relaxed);
+    }
+
+    /// Ends no call for the next so many requests to.
+    pub fn fail_ends(&self, requests: u32) {
+        self.service.failing_ends.store(requests, Ordering::Relaxed);
+    }
+
     /// Returns every call that was taken so far.
     pub fn calls(&self) -> Vec<Placed> {
         self.service.calls.borrow().clone()
@@ -200,6 +218,15 @@ impl Service {
             let call = calls.iter_mut().find(|call| call.sid == sid);
             if let Some(call) = call.filter(|call| !call.is_over()) {
                 call.status = status;
+            }
+        });
+    }
+
+    /// Notes how long somebody has talked.
+    fn note_talked(&self, sid: &str, talked: Duration) {
+        self.calls.send_modify(|calls| {
+            if let Some(call) = calls.iter_mut().find(|call| call.sid == sid) {
+                call.talked = Some(talked);
             }
         });
     }

@@ -38,6 +38,7 @@ pub struct Metrics {
     keyless: Counter,
     api_errors: Family<CodeLabels, Counter>,
     tickets_refused: Counter,
+    prefixes_refused: Counter,
     webhook_seconds: Histogram,
     admission_seconds: Histogram,
     agent_connect_seconds: Family<AgentLabels, Histogram, fn() -> Histogram>,
@@ -122,6 +123,7 @@ impl Metrics {
             keyless: Counter::default(),
             api_errors: Family::default(),
             tickets_refused: Counter::default(),
+            prefixes_refused: Counter::default(),
             webhook_seconds: quick(),
             admission_seconds: quick(),
             agent_connect_seconds: Family::new_with_constructor(slow),
@@ -137,6 +139,7 @@ impl Metrics {
             traces: TraceMetrics::default(),
         };
         metrics.register();
+        metrics.register_refused();
         metrics
     }
 
@@ -189,26 +192,6 @@ impl Metrics {
             self.panics.clone(),
         );
         r.register(
-            "requests_unauthenticated",
-            "Carrier requests without a valid signature",
-            self.unsigned.clone(),
-        );
-        r.register(
-            "api_requests_keyless",
-            "Requests to /v1 without a good key",
-            self.keyless.clone(),
-        );
-        r.register(
-            "api_errors",
-            "Requests to /v1 that were refused, by code",
-            self.api_errors.clone(),
-        );
-        r.register(
-            "tickets_refused",
-            "Media sockets whose ticket gave no right to a call",
-            self.tickets_refused.clone(),
-        );
-        r.register(
             "webhook_duration_seconds",
             "Time from a ringing call's webhook to its answer",
             self.webhook_seconds.clone(),
@@ -237,6 +220,36 @@ impl Metrics {
         self.capacity.register(r);
         self.calls.register(r);
         self.process.register(r);
+    }
+
+    /// What was refused at a door.
+    fn register_refused(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "requests_unauthenticated",
+            "Carrier requests without a valid signature",
+            self.unsigned.clone(),
+        );
+        r.register(
+            "api_requests_keyless",
+            "Requests to /v1 without a good key",
+            self.keyless.clone(),
+        );
+        r.register(
+            "api_errors",
+            "Requests to /v1 that were refused, by code",
+            self.api_errors.clone(),
+        );
+        r.register(
+            "tickets_refused",
+            "Media sockets whose ticket gave no right to a call",
+            self.tickets_refused.clone(),
+        );
+        r.register(
+            "outbound_prefix_refusals",
+            "Calls that were not placed because numbers of one block had been called too often",
+            self.prefixes_refused.clone(),
+        );
     }
 
     /// Returns all figures in Prometheus' text format, after `show` has set the gauges to what
@@ -293,6 +306,11 @@ impl Metrics {
 
     pub fn ticket_refused(&self) {
         self.tickets_refused.inc();
+    }
+
+    /// Counts a call that was not placed because numbers of one block had been called too often.
+    pub fn prefix_refused(&self) {
+        self.prefixes_refused.inc();
     }
 
     pub fn answered_webhook(&self, took: Duration) {

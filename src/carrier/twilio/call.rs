@@ -77,6 +77,8 @@ pub struct Listed {
     pub status: String,
     /// When it was asked for, in Unix milliseconds, if Twilio says so.
     pub created_at: Option<i64>,
+    /// How long it has lasted from its answer on, once it is over.
+    pub lasted: Option<Duration>,
 }
 
 impl TwilioApi {
@@ -245,6 +247,9 @@ fn listed(call: &Value) -> Option<Listed> {
         call: CarrierCallId::try_from(text("sid")?.to_owned()).ok()?,
         status: text("status")?.to_owned(),
         created_at: created.map(|at| Timestamp::from(at).as_millisecond()),
+        lasted: text("duration")
+            .and_then(|seconds| seconds.parse().ok())
+            .map(Duration::from_secs),
     })
 }
 

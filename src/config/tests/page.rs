@@ -18,6 +18,7 @@ const UNITS: &[(&str, &str)] = &[
     ("_DAYS", "days"),
     ("_PER_SECOND", "calls a second"),
     ("_DESTINATION_HOUR", "calls an hour"),
+    ("_PREFIX_HOUR", "calls an hour"),
     ("_KEY_MINUTE", "calls a minute"),
     ("CONNECTIONS_PER_MINUTE", "connections a minute"),
     ("TOKENS_PER_MINUTE", "tokens a minute"),

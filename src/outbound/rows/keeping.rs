@@ -59,7 +59,8 @@ pub async fn keep(
                 sql.bind(now - DAY_MS);
                 sql.execute(writing).await?;
                 let mut sql = Sql::new(
-                    "UPDATE outbound SET to_code = '' WHERE state = 'over' AND to_code <> '' \
+                    "UPDATE outbound SET to_code = '', prefix_code = '' WHERE state = 'over' \
+                     AND to_code <> '' \
                      AND created_at < ",
                 );
                 sql.bind(now - HOUR_MS);
@@ -99,7 +100,9 @@ pub async fn overdue(
     sql.push("WHERE holder = ").bind(holder);
     sql.push(" AND state <> 'over' AND ((state IN ('placed', 'unknown') AND rings_until < ")
         .bind(now);
-    sql.push(") OR (state = 'reserving' AND created_at < ")
+    sql.push(") OR (state = 'unwanted' AND (carrier_call IS NOT NULL OR rings_until < ")
+        .bind(now);
+    sql.push(")) OR (state = 'reserving' AND created_at < ")
         .bind(stuck);
     sql.push(") OR (state = 'dialing' AND dialed_at < ")
         .bind(stuck);

@@ -22,8 +22,8 @@ pub struct Move {
 #[derive(Debug, Clone)]
 pub struct Belief {
     pub at: &'static [Stage],
-    /// Who looks after it.
-    pub holder: String,
+    /// Who looks after it; `None` if it may be anybody.
+    pub holder: Option<String>,
 }
 
 impl Move {
@@ -85,7 +85,9 @@ pub async fn finish(
             let mut sql = Sql::new("SELECT tenant, state FROM outbound WHERE state <> 'over'");
             sql.push(" AND call = ").bind(call.to_string());
             if let Some(belief) = belief {
-                sql.push(" AND holder = ").bind(belief.holder);
+                if let Some(holder) = belief.holder {
+                    sql.push(" AND holder = ").bind(holder);
+                }
                 only_at(&mut sql, belief.at);
             }
             if kind == DatabaseKind::Postgres {

@@ -12,6 +12,7 @@ use crate::{
 /// What a lock of Postgres's is about, so that no number is taken for a key.
 const OF_NUMBERS: i32 = 7_001;
 const OF_KEYS: i32 = 7_002;
+const OF_PREFIXES: i32 = 7_003;
 const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 3_600_000;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
@@ -25,12 +26,16 @@ pub struct NewRow {
     pub holder: String,
     /// By what calls to the number are counted.
     pub to_code: String,
+    /// By what calls to numbers that begin alike are counted.
+    pub prefix_code: String,
 }
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub per_destination: u32,
+    /// To numbers that begin alike.
+    pub per_prefix: u32,
     pub per_key: u32,
     pub daily_calls: u32,
     pub daily_minutes: u32,
@@ -46,6 +51,8 @@ pub enum Noted {
     Engaged,
     /// The number was called as often as it may be.
     TooOften(Lately),
+    /// Numbers that begin as it does were called as often as they may be.
+    TooManyAlike(Lately),
     /// As many calls were placed by the API key as may be.
     TooManyOfKey(Lately),
     CallsSpent {
@@ -99,7 +106,11 @@ pub async fn note(
                     Ok(known.map_or(otherwise, |known| Noted::Known(Box::new(known))))
                 };
                 // Who counts is alone with what it counts, always in this order.
-                for (class, what) in [(OF_NUMBERS, &new.to_code), (OF_KEYS, &new.api_key)] {
+                for (class, what) in [
+                    (OF_NUMBERS, &new.to_code),
+                    (OF_KEYS, &new.api_key),
+                    (OF_PREFIXES, &new.prefix_code),
+                ] {
                     be_alone_with(writing, kind, class, what).await?;
                 }
                 if let Some(too_many) = count(writing, &new, limits).await? {
@@ -169,6 +180,11 @@ async fn count(
     if let Some(all) = too_many(&of_number, limits.per_destination)? {
         return Ok(Some(Noted::TooOften(all)));
     }
+    let alike = lately("prefix_code", &new.prefix_code, now - HOUR_MS);
+    let alike = alike.fetch_all(writing).await?;
+    if let Some(all) = too_many(&alike, limits.per_prefix)? {
+        return Ok(Some(Noted::TooManyAlike(all)));
+    }
     let of_key = lately("api_key", &new.api_key, now - MINUTE_MS);
     let of_key = of_key.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_key, limits.per_key)? {
@@ -182,6 +198,10 @@ async fn count(
         sql
     };
     let talked = number(writing, of_day("talked_ms")).await?.unwrap_or(0);
+    let talked = talked
+        + number(writing, talking(&row.tenant, now))
+            .await?
+            .unwrap_or(0);
     if talked >= i64::from(limits.daily_minutes) * MINUTE_MS {
         return Ok(Some(Noted::MinutesSpent {
             used: talked / MINUTE_MS,
@@ -202,10 +222,23 @@ async fn count(
     Ok(None)
 }
 
+/// Returns the question how long a tenant's calls have talked that are not over, in milliseconds. All
+/// of it counts for this day, also of one that began the day before.
+fn talking(tenant: &str, now: i64) -> Sql {
+    let mut sql = Sql::new("SELECT CAST(SUM(COALESCE(talked_ms, ");
+    sql.bind(now);
+    sql.push(
+        " - connected_at)) AS BIGINT) FROM calls WHERE call IN (SELECT call FROM outbound \
+         WHERE state = 'answered' AND state <> 'over' AND tenant = ",
+    );
+    sql.bind(tenant.to_owned()).push(")");
+    sql
+}
+
 fn insert(new: &NewRow) -> Sql {
     let mut sql = Sql::new(
         "INSERT INTO outbound (call, tenant, idempotency_key, body_hash, api_key, pending, \
-         campaign, to_number, to_code, from_number, request, state, created_at, holder, held_until) \
+         campaign, to_number, to_code, prefix_code, from_number, request, state, created_at, holder, held_until) \
          VALUES ",
     );
     sql.rows(&[new], |fields, new| {
@@ -221,6 +254,7 @@ fn insert(new: &NewRow) -> Sql {
             .push(row.campaign.clone())
             .push(row.to.clone())
             .push(new.to_code.clone())
+            .push(new.prefix_code.clone())
             .push(row.from.clone())
             .push(terms)
             .push(row.stage.as_str())

@@ -18,6 +18,7 @@ use crate::{
 
 const LIMITS: Limits = Limits {
     per_destination: 3,
+    per_prefix: 1_000,
     per_key: 1_000,
     daily_calls: 1_000,
     daily_minutes: 1_000,
@@ -71,6 +72,7 @@ fn new(number: &str, api_key: &str) -> NewRow {
         api_key: api_key.to_owned(),
         holder: "r1".to_owned(),
         to_code: number.to_owned(),
+        prefix_code: number.to_owned(),
         row,
     }
 }
@@ -135,7 +137,10 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
                     assert_eq!(finished.unwrap(), Some(Stage::Reserving));
                     true
                 }
-                Noted::Engaged | Noted::TooOften(_) | Noted::TooManyOfKey(_) => false,
+                Noted::Engaged
+                | Noted::TooOften(_)
+                | Noted::TooManyAlike(_)
+                | Noted::TooManyOfKey(_) => false,
                 other @ (Noted::Known(_)
                 | Noted::CallsSpent { .. }
                 | Noted::MinutesSpent { .. }) => panic!("{other:?}"),
@@ -175,7 +180,16 @@ async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_b
         note(replica, new, LIMITS).await.unwrap();
         let believed = |holder: &str, at| {
             let holder = holder.to_owned();
-            finish(replica, call, Some(Belief { at, holder }), 0, now)
+            finish(
+                replica,
+                call,
+                Some(Belief {
+                    at,
+                    holder: Some(holder),
+                }),
+                0,
+                now,
+            )
         };
         let is_left = async || {
             let left = keep(replica, "r3".to_owned(), unix_millis_i64()).await;

@@ -199,9 +199,11 @@ pub async fn leave_as(
         api_key: "key".to_owned(),
         holder: holder.to_owned(),
         to_code: number.to_owned(),
+        prefix_code: number.to_owned(),
     };
     let limits = rows::Limits {
         per_destination: 3,
+        per_prefix: 100,
         per_key: 100,
         daily_calls: 100,
         daily_minutes: 100,

@@ -1,8 +1,11 @@
 //! One call as its callee has it: it rings, is picked up or not, and its gateway is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Callee, Placed, Service, Talk, lock};
 use crate::simulate::{
@@ -50,6 +53,7 @@ pub async fn place(service: Arc<Service>, call: Placed) {
 
 async fn talk(service: &Arc<Service>, call: &Placed, callee: Callee, sequence: u32) {
     service.note(&call.sid, "in-progress");
+    let began = Instant::now();
     tell(service, call, "in-progress", sequence).await;
     let answered_by = match (call.detection.as_deref(), callee) {
         (None, _) => None,
@@ -92,6 +96,7 @@ async fn talk(service: &Arc<Service>, call: &Placed, callee: Callee, sequence: u
         outcome = talking => outcome,
         () = stop => unreachable!("it is pending for ever"),
     };
+    service.note_talked(&call.sid, began.elapsed());
     finish(service, call, "completed", sequence + 1).await;
     if let Some(ended) = &service.ended {
         let _ = ended.send(outcome).await; // Whoever counts may have stopped counting.
@@ -106,7 +111,8 @@ async fn finish(service: &Service, call: &Placed, status: &'static str, sequence
         &call.from,
         &call.to,
     );
-    fields.extend(ended(status, Duration::ZERO));
+    let talked = service.find(&call.sid).and_then(|call| call.talked);
+    fields.extend(ended(status, talked.unwrap_or_default()));
     set_sequence(&mut fields, sequence);
     notify(service, call, &fields).await;
 }
@@ -134,7 +140,7 @@ fn set_sequence(fields: &mut Vec<(String, String)>, sequence: u32) {
 
 /// Delivery is best effort: twilio.com/docs/voice/api/call-resource#statuscallback.
 async fn notify(service: &Service, call: &Placed, fields: &Vec<(String, String)>) {
-    let is_lost = rand::random_range(0..100) < service.lost_callbacks;
+    let is_lost = rand::random_range(0..100) < service.lost_callbacks.load(Ordering::Relaxed);
     if let Some(url) = call.status_url.as_ref().filter(|_| !is_lost) {
         let _ = service.carrier.notify(url, fields).await;
     }

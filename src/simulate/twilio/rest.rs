@@ -1,6 +1,6 @@
 //! What a gateway asks for, and what it is told. twilio.com/docs/voice/api/call-resource.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -110,6 +110,7 @@ fn take(service: &std::sync::Arc<Service>, form: &Fields) -> Result<Placed, u32>
         ring_for: Duration::from_secs(seconds.unwrap_or(60)),
         created_at: Timestamp::now(),
         status: "queued",
+        talked: None,
         end: CancellationToken::new(),
     };
     service.calls.send_modify(|calls| calls.push(call.clone()));
@@ -142,6 +143,13 @@ fn update(service: &Service, name: &str, form: &Fields) -> HttpResponse {
     if call.is_over() {
         return problem(StatusCode::BAD_REQUEST, 21_220);
     }
+    let failing = &service.failing_ends;
+    let failing = failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(1)
+    });
+    if failing.is_ok() {
+        return failed(503);
+    }
     if form
         .iter()
         .any(|(key, value)| key == "Status" && value == "completed")
@@ -162,6 +170,7 @@ fn shown(call: &Placed) -> Value {
         "from": call.from,
         "date_created": created,
         "start_time": null,
+        "duration": call.talked.map(|talked| talked.as_secs().to_string()),
     })
 }
 
