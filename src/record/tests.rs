@@ -234,6 +234,33 @@ async fn a_row_that_is_not_taken_costs_no_other_its_place() {
 }
 
 #[tokio::test]
+async fn what_closes_calls_has_room_where_there_is_none_for_words_or_for_more_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&format!("sqlite://{}/records.db", folder.path().display()));
+    let database = Database::open(&settings).unwrap();
+    // Nobody writes: as if the database was away.
+    let (recorder, _writer) = recorder(&database, &settings, "r1");
+    let counts = || {
+        let standing = recorder.standing();
+        (standing.waiting, standing.dropped)
+    };
+    recorder.note(&call("CA0"), arrival(false));
+    for _ in 0..60_000 {
+        recorder.note(&call("CA0"), said("shalom"));
+    }
+    assert_eq!(counts(), (30_000, 30_001));
+    for number in 0..20_000 {
+        recorder.note(&call(&format!("CR{number}")), arrival(true));
+    }
+    assert_eq!(counts(), (40_000, 40_001));
+    let ended = || Fact::Happened(What::Ended(EndReason::CallerHungUp));
+    for _ in 0..10_001 {
+        recorder.note(&call("CA0"), ended());
+    }
+    assert_eq!(counts(), (50_000, 40_002));
+}
+
+#[tokio::test]
 async fn rows_wait_for_a_database_that_is_away() {
     let server = PostgresServer::start();
     let kept = Kept::open(&server.database("records")).await;

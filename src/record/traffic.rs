@@ -19,6 +19,8 @@ pub struct CampaignTraffic {
     pub tenant: String,
     pub campaign: String,
     pub measured: Measured,
+    /// When the first of the calls rang that were looked at, in Unix milliseconds.
+    pub first_at: i64,
 }
 
 /// Measures every campaign's calls of the time before now that `window` says. Lengths are of the
@@ -52,6 +54,7 @@ pub async fn traffic(
         sql.bind(since).push(" THEN ").push(what);
         sql.push(" ELSE 0 END) AS BIGINT) AS ").push(name);
     }
+    sql.push(", MIN(c.rang_at) AS first_at");
     sql.push(" FROM calls c WHERE c.tenant IS NOT NULL AND c.campaign IS NOT NULL");
     // By the day first, which there is an index of.
     sql.push(" AND c.rang_at / 86400000 >= ")
@@ -79,5 +82,6 @@ fn read(row: &sqlx::any::AnyRow) -> Result<CampaignTraffic, sqlx::Error> {
             ended: number("ended")?,
             held: Duration::from_millis(number("held_ms")?),
         },
+        first_at: row.try_get("first_at")?,
     })
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,12 @@ pub use batch::{CallFacts, MERGED, Told, announce, columns, date};
 
 /// How many facts wait for the database at most; a call has about ten, words aside.
 const MOST_WAITING: usize = 50_000;
+/// How many places among them are kept for what closes calls: without it a call would stay open in its
+/// record. Ten thousand calls end by it.
+const KEPT_FOR_ENDS: usize = 10_000;
+/// How many places beyond those are kept from what is said, of which there is most and which is missed
+/// least.
+const KEPT_FROM_WORDS: usize = 10_000;
 /// How many facts are written at once.
 const MOST_AT_ONCE: usize = 500;
 /// How long facts wait for others to be written with.
@@ -124,19 +130,19 @@ impl Recorder {
             at: unix_millis(),
             fact,
         };
+        let kept = kept_from(&entry.fact);
         self.standing.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(entry) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                self.standing.waiting.fetch_sub(1, Ordering::Relaxed);
-                let dropped = self.standing.dropped.fetch_add(1, Ordering::Relaxed);
-                if dropped.is_multiple_of(1_000) {
-                    tracing::error!(
-                        dropped,
-                        "records are lost: the database is away for too long"
-                    );
-                }
-            }
+        let has_room = self.queue.capacity() > kept;
+        if has_room && self.queue.try_send(entry).is_ok() {
+            return;
+        }
+        self.standing.waiting.fetch_sub(1, Ordering::Relaxed);
+        let dropped = self.standing.dropped.fetch_add(1, Ordering::Relaxed);
+        if dropped.is_multiple_of(1_000) {
+            tracing::error!(
+                dropped,
+                "records are lost: the database is away for too long"
+            );
         }
     }
 
@@ -156,6 +162,15 @@ impl Recorder {
             failing_for: failing.as_ref().map(|(since, _)| since.elapsed()),
             failing: failing.map(|(_, why)| why),
         }
+    }
+}
+
+/// Returns how many places a fact may not take.
+fn kept_from(fact: &Fact) -> usize {
+    match fact {
+        Fact::Lost(_) | Fact::Talked(_) | Fact::Used(_) | Fact::Happened(What::Ended(_)) => 0,
+        Fact::Happened(What::Said { .. } | What::Turn(_)) => KEPT_FOR_ENDS + KEPT_FROM_WORDS,
+        Fact::Arrived(_) | Fact::Happened(_) => KEPT_FOR_ENDS,
     }
 }
 
