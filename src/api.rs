@@ -40,7 +40,7 @@ pub use answering::{RequestId, answering, no_such_route, other_method};
 pub use asked::{Asked, Input, Json, OfCall, OfEvent, Once, Query};
 pub use audit::{Action, Change};
 pub use command::{ApiCommandError, KeysOptions, RecordsOptions, keys, records as erase_records};
-pub use error::{ApiError, Code};
+pub use error::{ApiError, Code, Reached};
 pub use failures::Failures;
 pub use fields::{Fields, FromFields};
 pub use key::{ApiKey, KeyId, Tenant};

@@ -40,6 +40,7 @@ use crate::{
 };
 
 pub use desk::{Desk, look_out};
+pub use noting::note_or_log;
 
 /// Whoever may look at operators' pages; there is no other way to get one.
 pub struct Operator {

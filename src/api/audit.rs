@@ -30,6 +30,8 @@ pub enum Action {
     StopIntake,
     ResumeIntake,
     Drain,
+    /// A browser may call.
+    MakeWebToken,
 }
 
 /// One change, and who makes it.
@@ -60,6 +62,7 @@ impl Action {
             Self::StopIntake => "intake.stop",
             Self::ResumeIntake => "intake.resume",
             Self::Drain => "replica.drain",
+            Self::MakeWebToken => "web_tokens.create",
         }
     }
 }

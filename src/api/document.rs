@@ -6,7 +6,9 @@ use actix_web::HttpResponse;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ContentBuilder, Ref, RefOr, Response, ResponseBuilder, ResponsesBuilder,
+        ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder,
+        ResponsesBuilder,
+        schema::Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -65,12 +67,32 @@ impl utoipa::IntoResponses for Refusals {
             let body = ContentBuilder::new()
                 .schema(Some(Ref::from_schema_name("ErrorBody")))
                 .build();
-            let response = ResponseBuilder::new()
+            let mut response = ResponseBuilder::new()
                 .description(meanings.join(" "))
                 .content("application/json", body);
+            for (name, means) in headers(&status) {
+                let text = ObjectBuilder::new().schema_type(Type::String);
+                let header = HeaderBuilder::new()
+                    .schema(Some(text))
+                    .description(Some(*means));
+                response = response.header(*name, header.build());
+            }
             responses = responses.response(status, response);
         }
         responses.build().into()
+    }
+}
+
+/// Returns what an answer of this status says in its headers.
+fn headers(status: &str) -> &'static [(&'static str, &'static str)] {
+    match status {
+        "401" => &[("WWW-Authenticate", "`Bearer`")],
+        "405" => &[("Allow", "The methods that the route has")],
+        "429" | "503" => &[(
+            "Retry-After",
+            "How many seconds to wait before asking again",
+        )],
+        _ => &[],
     }
 }
 

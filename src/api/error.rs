@@ -7,7 +7,6 @@ use actix_web::{
     http::{StatusCode, header},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
@@ -48,7 +47,26 @@ pub struct ApiError {
     field: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<String>,
-    more: Map<String, Value>,
+    more: Box<More>,
+}
+
+/// What some codes say beside that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct More {
+    reached: Option<Reached>,
+    reason: Option<&'static str>,
+    needed_scope: Option<Scope>,
+}
+
+/// A cap that leaves no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Its name, as `docs/placing-calls.md` lists them.
+    pub cap: &'static str,
+    /// How many there may be.
+    pub value: u32,
+    /// How many there are.
+    pub used: u32,
 }
 
 /// The body of an answer that is not 2xx.
@@ -69,9 +87,26 @@ struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<String>,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    more: Map<String, Value>,
+    /// Which cap leaves no room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    cap: Option<&'static str>,
+    /// How many the cap allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    value: Option<u32>,
+    /// How many there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    used: Option<u32>,
+    /// Why a cap of live calls leaves no room, such as `full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<&'static str>,
+    /// The scope that the key lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    needed_scope: Option<&'static str>,
 }
 
 impl Code {
@@ -204,7 +239,7 @@ impl ApiError {
             field: None,
             retry_after: None,
             allow: None,
-            more: Map::new(),
+            more: Box::default(),
         }
     }
 
@@ -220,7 +255,9 @@ impl ApiError {
     /// The key may not do what is asked.
     pub fn lacks(key: &KeyId, needed: Scope) -> Self {
         let message = format!("the key {key} lacks the scope {needed}");
-        Self::new(Code::InsufficientScope, message).with("needed_scope", needed.as_str())
+        let mut lacking = Self::new(Code::InsufficientScope, message);
+        lacking.more.needed_scope = Some(needed);
+        lacking
     }
 
     pub fn code(&self) -> Code {
@@ -242,9 +279,15 @@ impl ApiError {
         self
     }
 
-    /// Says more, in a field of its own.
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+    /// Names the cap that leaves no room.
+    pub fn reached(mut self, cap: Reached) -> Self {
+        self.more.reached = Some(cap);
+        self
+    }
+
+    /// Says why a cap of live calls leaves no room.
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.more.reason = Some(reason);
         self
     }
 
@@ -261,13 +304,22 @@ impl ApiError {
         if let Some(methods) = &self.allow {
             answer.insert_header((header::ALLOW, methods.as_str()));
         }
+        let More {
+            reached,
+            reason,
+            needed_scope,
+        } = *self.more;
         answer.json(ErrorBody {
             error: Refused {
                 code: self.code,
                 message: self.message.clone(),
                 request_id: request_id.to_owned(),
                 field: self.field.clone(),
-                more: self.more.clone(),
+                cap: reached.map(|reached| reached.cap),
+                value: reached.map(|reached| reached.value),
+                used: reached.map(|reached| reached.used),
+                reason,
+                needed_scope: needed_scope.map(Scope::as_str),
             },
         })
     }

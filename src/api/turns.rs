@@ -7,18 +7,18 @@ use std::{
 };
 
 use crate::{
-    api::{ApiError, Code, Tenant},
+    api::{ApiError, Code, Reached, Tenant},
     campaign::Name,
 };
 
 /// How many questions of one tenant are asked at once; one more than that are, of all tenants.
-const AT_ONCE: usize = 2;
+const AT_ONCE: u32 = 2;
 /// How soon to ask again: most answers take less.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The questions that are asked now. Only who has any takes room.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<Mutex<HashMap<Name, usize>>>);
+pub struct Turns(Arc<Mutex<HashMap<Name, u32>>>);
 
 /// The right to one question, until it is dropped.
 #[derive(Debug)]
@@ -36,8 +36,11 @@ impl Turns {
         if *used >= AT_ONCE {
             let message = format!("{AT_ONCE} questions of this tenant's are being answered");
             let error = ApiError::new(Code::RateLimitExceeded, message).retry_after(SOON);
-            let error = error.with("cap", "questions").with("value", AT_ONCE);
-            return Err(error.with("used", *used));
+            return Err(error.reached(Reached {
+                cap: "questions",
+                value: AT_ONCE,
+                used: *used,
+            }));
         }
         *used += 1;
         Ok(Turn {
@@ -46,7 +49,7 @@ impl Turns {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,10 +13,11 @@ use serde_json::json;
 use url::{Host, Url};
 
 use crate::{
-    call::CarrierCallId,
+    api::{Action, Change},
+    call::{CallId, CarrierCallId},
     campaign::Campaign,
     gateway::Gateway,
-    operator::{By, Denied, Operator},
+    operator::{By, Denied, Operator, note_or_log},
 };
 
 /// How long a token may be kept before its call.
@@ -96,8 +97,17 @@ pub async fn make_token(
     }
     let campaign = gateway.web_campaign(order.campaign.as_deref());
     let campaign = campaign.ok_or(NoBrowser::NoCampaign)?;
+    let call = CarrierCallId::of_browser();
+    let target = CallId::of(&call).to_string();
+    let change = Change::by_actor(operator.by().actor(), Action::MakeWebToken, &target);
+    let change = change.of(&campaign.tenant);
+    note_or_log(
+        &gateway,
+        change.became(json!({"campaign": campaign.id.as_str()})),
+    )
+    .await;
     let token = Token {
-        call: CarrierCallId::of_browser().as_str().to_owned(),
+        call: call.as_str().to_owned(),
         campaign: campaign.id.to_string(),
         until: Timestamp::now().as_second() + TOKEN_KEPT_SECONDS,
     };

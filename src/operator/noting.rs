@@ -95,6 +95,15 @@ pub async fn note(gateway: &web::Data<Gateway>, change: Change) -> Result<(), To
     Ok(())
 }
 
+/// Notes what a program has done for an operator, which may be much: in the database, or where that
+/// does not take it in time, in the log alone, for few rows can wait.
+pub async fn note_or_log(gateway: &Gateway, change: Change) {
+    let written = timeout(PATIENCE, write(gateway, change.clone())).await;
+    if !matches!(written, Ok(Ok(()))) {
+        tracing::warn!(%change, "a change is in the log alone: the database does not take its row");
+    }
+}
+
 /// Writes the rows that wait, until there is none, or the gateway stops and one cannot be written.
 async fn write_owed(gateway: web::Data<Gateway>) {
     let owed = &gateway.desk.owed;

@@ -164,6 +164,9 @@ async fn in_production_a_call_takes_a_token_and_a_token_is_good_once() {
         .unwrap();
     assert_eq!(made.status(), 201);
     let made: Value = made.json().await.unwrap();
+    let audit = "SELECT actor, action, tenant, became FROM audit";
+    let row = r#"operator:bearer web_tokens.create default {"campaign":"default"}"#;
+    assert_eq!(gateway.database.ask(audit).await, [row]);
     let path = format!("/web/ws?token={}", made["token"].as_str().unwrap());
     let first = line(path.clone()).await;
     first.told(|told| told["State"] == "connected").await;

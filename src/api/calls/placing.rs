@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use crate::{
     admission::{Reason, Refusal},
     api::{
-        Action, ApiError, Asked, Change, Code, Json, OfCall, Once, RequestId, calls::stored,
-        document::Refusals, scope::CallsWrite,
+        Action, ApiError, Asked, Change, Code, Json, OfCall, Once, Reached, RequestId,
+        calls::stored, document::Refusals, scope::CallsWrite,
     },
     call::CarrierCallId,
     gateway::Gateway,
@@ -84,7 +84,13 @@ pub struct PlacedCall {
         pattern = "^[!-~]{1,255}$"
     )),
     request_body = NewCall, security(("key" = ["calls:write"])),
-    responses((status = 201, description = "It is going to be placed", body = PlacedCall), Refusals)
+    responses(
+        (
+            status = 201, description = "It is going to be placed", body = PlacedCall,
+            headers(("Location" = String, description = "Where it is shown"))
+        ),
+        Refusals
+    )
 )]
 pub async fn place(
     asked: Asked<CallsWrite, Once<Json>>,
@@ -193,9 +199,7 @@ impl From<Refused> for ApiError {
                 used,
                 again_in,
             } => Self::new(Code::RateLimitExceeded, sentence(cap, value))
-                .with("cap", cap)
-                .with("value", value)
-                .with("used", used)
+                .reached(Reached { cap, value, used })
                 .retry_after(again_in),
             Refused::Spent {
                 cap,
@@ -203,9 +207,7 @@ impl From<Refused> for ApiError {
                 used,
                 again_in,
             } => Self::new(Code::UsageCapExceeded, sentence(cap, value))
-                .with("cap", cap)
-                .with("value", value)
-                .with("used", used)
+                .reached(Reached { cap, value, used })
                 .retry_after(again_in),
             Refused::Unavailable { again_in } => {
                 let message = "no call can be placed for the moment, and none was";
@@ -220,10 +222,12 @@ fn full(refusal: &Refusal) -> ApiError {
     let cap = refusal.scope.kind();
     match refusal.reason {
         Reason::Full | Reason::Outage | Reason::Connections | Reason::Dials | Reason::Tokens => {
-            ApiError::new(Code::RateLimitExceeded, sentence(cap, refusal.cap))
-                .with("cap", cap)
-                .with("value", refusal.cap)
-                .with("used", refusal.used)
+            let (value, used) = (refusal.cap, refusal.used);
+            ApiError::new(Code::RateLimitExceeded, sentence(cap, value)).reached(Reached {
+                cap,
+                value,
+                used,
+            })
         }
         Reason::Draining | Reason::IntakeStopped | Reason::Resting => {
             let message = "no call can be placed for the moment: the gateway ends, its operators \
@@ -231,7 +235,7 @@ fn full(refusal: &Refusal) -> ApiError {
             ApiError::new(Code::Unavailable, message)
         }
     }
-    .with("reason", refusal.reason.as_str())
+    .because(refusal.reason.as_str())
     .retry_after(FULL_FOR)
 }
 

@@ -166,12 +166,12 @@ async fn usage_is_summed_up_by_day_and_campaign() {
 async fn operators_have_all_tenants_calls_summed_up() {
     let api = TestApi::start(&[]).await;
     let now = unix_millis_i64();
-    let day = 86_400_000;
+    let day_ms = 86_400_000;
     for (name, tenant, at) in [
         ("a", "acme", now),
         ("b", "other", now),
-        ("c", "other", now - day),
-        ("d", "acme", now - 9 * day),
+        ("c", "other", now - day_ms),
+        ("d", "acme", now - 9 * day_ms),
     ] {
         put_call(&api.database, name, tenant, at).await;
     }
@@ -191,11 +191,13 @@ async fn operators_have_all_tenants_calls_summed_up() {
         ended: 1,
         held: Duration::from_secs(90),
     };
-    let expected = ["acme", "other"].map(|tenant| CampaignTraffic {
-        tenant: tenant.to_owned(),
-        campaign: "sales".to_owned(),
-        measured: of_hour,
-    });
+    let expected =
+        [("acme", now), ("other", now - day_ms)].map(|(tenant, first_at)| CampaignTraffic {
+            tenant: tenant.to_owned(),
+            campaign: "sales".to_owned(),
+            measured: of_hour,
+            first_at,
+        });
     assert_eq!(measured, expected);
     api.end().await;
 }
