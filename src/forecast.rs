@@ -9,6 +9,10 @@ use std::time::Duration;
 pub const REFUSED_AT_MOST: f64 = 0.01;
 /// The largest cap that is looked for.
 const LARGEST_CAP: u32 = 100_000;
+/// The time that arrivals are measured over.
+pub const MEASURED_OVER: Duration = Duration::from_secs(3_600);
+/// How much of it there has to be.
+const MEASURED_FROM: Duration = Duration::from_secs(600);
 /// How much a slope has to be measured over before it is one.
 const SLOPE_FROM: Duration = Duration::from_secs(60);
 /// The longest time until a cap is full that is told: traffic changes with the hours.
@@ -49,6 +53,12 @@ pub struct Trend {
     /// How long it takes until the cap is full if it goes on so; `None` if it never is, or not
     /// within a day.
     pub full_in: Option<Duration>,
+}
+
+/// Returns how long a time it is that calls were measured over, the first of which came so long ago:
+/// an hour at most. `None` while that is less than ten minutes, of which nothing can be said.
+pub fn measured_over(since_first: Duration) -> Option<Duration> {
+    (since_first >= MEASURED_FROM).then(|| since_first.min(MEASURED_OVER))
 }
 
 impl Measured {
@@ -163,6 +173,19 @@ mod tests {
 
     fn is_near(found: f64, expected: f64) -> bool {
         (found - expected).abs() <= expected.abs() * 1e-6 + 1e-12
+    }
+
+    #[test]
+    fn a_few_minutes_are_not_taken_for_an_hour() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        for (since_first, expected) in [
+            (minutes(9), None),
+            (minutes(10), Some(minutes(10))),
+            (minutes(59), Some(minutes(59))),
+            (minutes(600), Some(minutes(60))),
+        ] {
+            assert_eq!(measured_over(since_first), expected, "{since_first:?}");
+        }
     }
 
     #[test]

@@ -92,7 +92,11 @@ impl Picture {
             text: warning.to_string(),
         });
         let told: Vec<Told> = told.collect();
-        let outcome = |cap: &Cap| snapshot.forecast.iter().find(|it| it.scope == cap.scope);
+        let forecast = &snapshot.forecast;
+        let outcome = |cap: &Cap| {
+            let outcome = forecast.scopes.iter().find(|it| it.scope == cap.scope);
+            outcome.map(|outcome| ahead(outcome, forecast.measured_over_s))
+        };
         let caps = snapshot.caps.iter().filter(|cap| cap.most > 0);
         let caps = caps.map(|cap| Bar {
             name: cap.scope.replace(':', " "),
@@ -100,7 +104,7 @@ impl Picture {
             cap: cap.most,
             percent: percent(cap.used, cap.most),
             is_full: cap.used >= cap.most,
-            ahead: outcome(cap).map(ahead).unwrap_or_default(),
+            ahead: outcome(cap).unwrap_or_default(),
         });
         let caps: Vec<Bar> = caps.collect();
         let plot = Plot::of(&snapshot.history, snapshot.cap);
@@ -154,8 +158,12 @@ pub async fn show(
     page::page(StatusCode::OK, &frame, &main)
 }
 
-/// Says what is to come in a scope.
-fn ahead(outcome: &Outcome) -> Vec<String> {
+/// Says what is to come in a scope, by calls that were measured for so long.
+fn ahead(outcome: &Outcome, measured_over_s: Option<u64>) -> Vec<String> {
+    let average = match measured_over_s.map(|seconds| seconds / 60) {
+        Some(minutes) if minutes < 60 => format!("the average of the last {minutes} min"),
+        Some(_) | None => "the last hour's average".to_owned(),
+    };
     let is_ahead = |left: &u64| *left > 0 && outcome.used < outcome.cap;
     let full = outcome.full_in_s.filter(is_ahead);
     let full = full.map(|left| {
@@ -167,11 +175,11 @@ fn ahead(outcome: &Outcome) -> Vec<String> {
         if needed > outcome.cap {
             let share = (need.refused_share * 100.0).round().max(1.0);
             format!(
-                "Too small for the last hour's average: {share} % of calls would be refused. With \
-                 a cap of {needed}, 1 % would."
+                "Too small for {average}: {share} % of calls would be refused. With a cap of \
+                 {needed}, 1 % would."
             )
         } else {
-            format!("On the last hour's average, 1 % would be refused with a cap of {needed}.")
+            format!("On {average}, 1 % would be refused with a cap of {needed}.")
         }
     });
     full.into_iter().chain(need).collect()
@@ -207,7 +215,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::operator::outlook::ShownNeed;
+    use crate::operator::outlook::{Forecast, ShownNeed};
 
     #[test]
     fn caps_say_what_is_to_come_and_days_what_they_cost() {
@@ -224,22 +232,26 @@ mod tests {
                 used: 9,
                 most: 15,
             }],
-            forecast: vec![Outcome {
-                scope: "global".to_owned(),
-                used: 9,
-                cap: 15,
-                slope_per_minute: Some(1.0),
-                full_in_s: Some(361),
-                need: Some(ShownNeed {
-                    arrivals: 600,
-                    refused: 3,
-                    arrivals_per_s: 0.17,
-                    mean_length_s: 60.0,
-                    offered: 10.0,
-                    refused_share: 0.036,
-                    cap_needed: 18,
-                }),
-            }],
+            forecast: Forecast {
+                measured_at: None,
+                measured_over_s: Some(1_200),
+                scopes: vec![Outcome {
+                    scope: "global".to_owned(),
+                    used: 9,
+                    cap: 15,
+                    slope_per_minute: Some(1.0),
+                    full_in_s: Some(361),
+                    need: Some(ShownNeed {
+                        arrivals: 600,
+                        refused: 3,
+                        arrivals_per_s: 0.17,
+                        mean_length_s: 60.0,
+                        offered: 10.0,
+                        refused_share: 0.036,
+                        cap_needed: 18,
+                    }),
+                }],
+            },
             costs: Some(Costs {
                 measured_at: Timestamp::UNIX_EPOCH,
                 currency: "EUR".parse().ok(),
@@ -251,7 +263,7 @@ mod tests {
         let text = |id| &picture.0.iter().find(|(part, _)| *part == id).unwrap().1;
         for said in [
             "Full in about 7 min if calls",
-            "4 % of calls would be refused. With a cap of 18, 1 % would.",
+            "Too small for the average of the last 20 min: 4 % of calls would be refused. With a cap of 18, 1 % would.",
         ] {
             assert!(text("caps").contains(said), "{}", text("caps"));
         }

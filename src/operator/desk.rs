@@ -188,7 +188,7 @@ impl Gateway {
         let others = others.map(|(name, view)| (name, view.and_then(read)));
         let (forecast, costs) = self.outlook().await;
         Snapshot {
-            forecast: forecast.scopes,
+            forecast,
             costs,
             ..Snapshot::of(self, mine, others.collect())
         }

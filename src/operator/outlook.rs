@@ -22,7 +22,7 @@ use crate::{
     admission::Scope,
     api::usage::{Used, used_by_all},
     campaign::Campaigns,
-    forecast::{Measured, Need, Trend},
+    forecast::{MEASURED_OVER, Measured, Need, Trend, measured_over},
     gateway::Gateway,
     record::{CampaignTraffic, DatabaseError, traffic},
 };
@@ -32,8 +32,6 @@ pub use costs::{Costs, Spent};
 /// How often it is looked how many slots are held, and over which time their slope is told.
 const LOOK: Duration = Duration::from_secs(10);
 const SLOPE_OVER: Duration = Duration::from_secs(300);
-/// The time that arrivals are measured over.
-const MEASURED_OVER: Duration = Duration::from_secs(3_600);
 /// For how many days before today it is told what calls cost.
 const DAYS: i64 = 6;
 /// How old an answer of the database may be, and how many times longer than it took.
@@ -67,11 +65,12 @@ struct Asked {
 }
 
 /// What is to come, for each scope that has a cap.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Forecast {
-    /// When arrivals were measured, if the database has told, and over how long a time.
+    /// When arrivals were measured, if the database has told, and over how long a time; `None` while
+    /// that is too short to say anything.
     pub measured_at: Option<Timestamp>,
-    pub measured_over_s: u64,
+    pub measured_over_s: Option<u64>,
     pub scopes: Vec<Outcome>,
 }
 
@@ -126,10 +125,11 @@ impl Gateway {
             Some((at, traffic)) => (Some(*at), traffic.as_slice()),
             None => (None, [].as_slice()),
         };
+        let over = measured_at.and_then(|at| window(at, traffic));
         let outcomes = usage.into_iter().map(|(scope, used, cap)| {
             let trend = Trend::of(&seen.history(&scope), cap);
             let measured = measured_in(&scope, &campaigns, traffic);
-            let need = measured.need(MEASURED_OVER, cap);
+            let need = over.and_then(|over| measured.need(over, cap));
             Outcome {
                 scope: scope.to_string(),
                 used,
@@ -141,7 +141,7 @@ impl Gateway {
         });
         let forecast = Forecast {
             measured_at,
-            measured_over_s: MEASURED_OVER.as_secs(),
+            measured_over_s: over.map(|over| over.as_secs()),
             scopes: outcomes.collect(),
         };
         (forecast, seen.costs.clone())
@@ -209,6 +209,13 @@ impl Seen {
         });
         of_scope.collect()
     }
+}
+
+/// Returns over how long a time calls were measured `at` that time; `None` while that says nothing.
+fn window(at: Timestamp, traffic: &[CampaignTraffic]) -> Option<Duration> {
+    let first_at = traffic.iter().map(|it| it.first_at).min()?;
+    let since_first = u64::try_from(at.as_millisecond() - first_at).unwrap_or(0);
+    measured_over(Duration::from_millis(since_first))
 }
 
 /// Returns what was measured of the calls that count in a scope; nothing where that is not known.

@@ -9,7 +9,7 @@ use crate::{
     gateway::Gateway,
     operator::{
         history::{SAMPLES, Sample},
-        outlook::{Costs, Outcome},
+        outlook::{Costs, Forecast},
         view::{AgentView, LiveCall, RecordsView, StoreView, View},
     },
 };
@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// Whether what is said is kept, and so shown.
     pub has_words: bool,
     /// What is to come in each scope; nothing before anybody has asked.
-    pub forecast: Vec<Outcome>,
+    pub forecast: Forecast,
     /// What calls cost; `None` while the database does not tell.
     pub costs: Option<Costs>,
 }

@@ -121,7 +121,12 @@ async fn stats_tell_what_calls_need_and_cost() {
         "SELECT state, COUNT(*) FROM calls WHERE rank >= 90 GROUP BY state ORDER BY state";
     eventually(async || gateway.database.ask(written).await == ["ended 1", "rejected_capacity 1"])
         .await;
+    // Of a few moments nothing would be said.
+    let ages = "UPDATE calls SET rang_at = rang_at - 1200000, ended_at = ended_at - 1200000";
+    gateway.database.ask(ages).await;
     let stats = gateway.carrier.page("/stats").await;
+    let over = stats["forecast"]["measured_over_s"].as_u64().unwrap();
+    assert!((1_200..1_300).contains(&over), "{over}");
     let scopes = stats["forecast"]["scopes"].as_array().unwrap();
     for (name, arrives) in [("global", true), ("tenant:default", true), ("setup", false)] {
         let scope = scopes.iter().find(|it| it["scope"] == name).unwrap();
