@@ -327,7 +327,10 @@ impl Bridge<'_> {
                 }
                 (Output::Greet, Some(agent)) => agent.greet(),
                 (Output::Answer, Some(agent)) => agent.answer(),
-                (Output::TellAgentPressed(key), Some(agent)) => agent.pressed(key),
+                (Output::TellAgentPressed(key), Some(agent)) => {
+                    self.tools.pressed(key);
+                    agent.pressed(key);
+                }
                 (Output::UseTool(call), _) => self.tools.take_up(&call),
                 (Output::RefuseTool(call), _) => self.tools.refuse(&call),
                 (Output::TellAgentResult(result), Some(agent)) => agent.tell_result(&result),

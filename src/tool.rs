@@ -10,7 +10,7 @@ mod schema;
 mod tones;
 mod workbench;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -52,7 +52,13 @@ pub struct Directory {
     pub caller_id: Option<PhoneNumber>,
     /// A number of the campaign's own, for carriers that want one.
     pub number: Option<PhoneNumber>,
+    /// What the caller has to press before: the agent cannot. Nothing if the agent's word will do.
+    pub key: Option<Key>,
 }
+
+/// A key of the caller's phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(char); // Invariant: one of 0 to 9, * and #.
 
 /// Something that an agent may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +126,8 @@ pub enum ToolOutcome {
     TooMany,
     /// The call's carrier cannot do it.
     Impossible,
+    /// The caller has to press a key before.
+    Unconfirmed,
     Failed,
     TimedOut,
     /// The call was over before.
@@ -136,8 +144,7 @@ pub enum ToolKind {
 
 impl Tools {
     pub fn new(built_in: &[BuiltIn], directory: Directory, http: Vec<Tool>) -> Self {
-        let names = || directory.destinations.keys();
-        let built_in = built_in.iter().map(|tool| tool.with(names()));
+        let built_in = built_in.iter().map(|tool| tool.with(&directory));
         Self {
             tools: built_in.chain(http).collect(),
             directory,
@@ -241,6 +248,24 @@ impl Refusal {
     }
 }
 
+impl FromStr for Key {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut keys = text.chars();
+        match (keys.next(), keys.next()) {
+            (Some(key @ ('0'..='9' | '*' | '#')), None) => Ok(Self(key)),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Key {
+    pub fn as_char(self) -> char {
+        self.0
+    }
+}
+
 impl From<NotValid> for Refusal {
     fn from(NotValid(advice): NotValid) -> Self {
         Self::invalid(advice)
@@ -263,6 +288,7 @@ impl ToolOutcome {
             Self::Invalid => "invalid",
             Self::TooMany => "too_many",
             Self::Impossible => "impossible",
+            Self::Unconfirmed => "unconfirmed",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",

@@ -12,13 +12,17 @@ use crate::{
 /// What a list of tools has to be.
 pub const RULE: &str = "end_call, transfer_call and send_dtmf";
 
+/// What the key for a transfer has to be.
+pub const KEY_RULE: &str = "a key of a phone: 0 to 9, * or #";
+
 /// What agents may do beside talking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolSettings {
     /// `AGENT_TOOLS`: `end_call`, `transfer_call` and `send_dtmf`, or `none`. Default `end_call`.
     pub built_in: Vec<BuiltIn>,
-    /// `AGENT_TRANSFERS`: where calls may be handed over to, as `name=number`, and
-    /// `AGENT_TRANSFER_CALLER_ID`: what the person called sees. Default: nowhere, and the caller's.
+    /// `AGENT_TRANSFERS`: where calls may be handed over to, as `name=number`;
+    /// `AGENT_TRANSFER_CALLER_ID`: what the person called sees; and `AGENT_TRANSFER_KEY`: what the
+    /// caller has to press before. Default: nowhere, the caller's, and nothing.
     pub directory: Directory,
 }
 
@@ -28,6 +32,7 @@ impl ToolSettings {
             destinations: destinations(read),
             caller_id: caller_id(read),
             number: None,
+            key: read.parsed("AGENT_TRANSFER_KEY", KEY_RULE),
         };
         let built_in = match read.list("AGENT_TOOLS").as_slice() {
             [] => vec![BuiltIn::EndCall],

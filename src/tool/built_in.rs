@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     campaign::Name,
-    tool::{Does, Refusal, Schema, Tool},
+    tool::{Directory, Does, Refusal, Schema, Tool},
 };
 
 /// A tool that every gateway has.
@@ -37,23 +37,34 @@ impl BuiltIn {
         }
     }
 
-    /// Returns the tool for a campaign whose directory has these `destinations`.
-    pub fn with<'a>(self, destinations: impl Iterator<Item = &'a Name>) -> Tool {
+    /// Returns the tool for a campaign that has this directory.
+    pub fn with(self, directory: &Directory) -> Tool {
         let (description, properties) = match self {
             Self::EndCall => (
-                "Ends the call. Say goodbye before: the call ends once the caller has heard it.",
+                "Ends the call. Say goodbye before: the call ends once the caller has heard it."
+                    .to_owned(),
                 json!({}),
             ),
             Self::TransferCall => {
-                let names: Vec<_> = destinations.map(Name::as_str).collect();
+                let names: Vec<_> = directory.destinations.keys().map(Name::as_str).collect();
                 let destination = json!({
                     "type": "string",
                     "enum": names,
                     "description": "The name of who is to go on with the caller.",
                 });
+                let before = match directory.key {
+                    None => "Tell the caller so before.".to_owned(),
+                    Some(key) => format!(
+                        "The caller has to agree by pressing {} on the phone: ask for that, and use \
+                         this once it was pressed.",
+                        key.as_char()
+                    ),
+                };
                 (
-                    "Hands the caller over to somebody else and ends your part of the call. Tell \
-                     the caller so before.",
+                    format!(
+                        "Hands the caller over to somebody else and ends your part of the call. \
+                         {before}"
+                    ),
                     json!({ "destination": destination }),
                 )
             }
@@ -64,7 +75,8 @@ impl BuiltIn {
                     "description": "The keys, such as \"12#\"; w is a pause of half a second.",
                 });
                 (
-                    "Presses keys of the phone, for a menu at the other end of the line.",
+                    "Presses keys of the phone, for a menu at the other end of the line."
+                        .to_owned(),
                     json!({ "digits": digits }),
                 )
             }
@@ -79,7 +91,7 @@ impl BuiltIn {
         });
         Tool {
             name: self.as_str().parse().expect("a literal name"),
-            description: description.to_owned(),
+            description,
             schema: Schema::new(schema).expect("our own schema"),
             does: Does::BuiltIn(self),
         }

@@ -29,6 +29,8 @@ use crate::{
 
 /// How long ACS may take to press keys.
 const PRESS_WITHIN: Duration = Duration::from_secs(5);
+/// How long it holds that the caller has agreed to a transfer.
+const AGREED_FOR: Duration = Duration::from_secs(60);
 /// How many keys ACS presses at a time.
 const MOST_TONES: usize = 18;
 
@@ -42,6 +44,8 @@ pub struct Workbench<'a> {
     /// Uses that are not over.
     open: Vec<Opened>,
     destination: Option<Name>,
+    /// When the caller has pressed the key that a transfer takes.
+    agreed: Option<Instant>,
 }
 
 /// What the tools of one call work with.
@@ -88,6 +92,15 @@ impl<'a> Workbench<'a> {
             asking: FuturesUnordered::new(),
             open: Vec::new(),
             destination: None,
+            agreed: None,
+        }
+    }
+
+    /// The caller has pressed a key.
+    pub fn pressed(&mut self, key: char) {
+        let wanted = self.campaign.tools.directory.key;
+        if wanted.is_some_and(|wanted| wanted.as_char() == key) {
+            self.agreed = Some(Instant::now());
         }
     }
 
@@ -162,7 +175,7 @@ impl<'a> Workbench<'a> {
         });
     }
 
-    /// Refuses what the call's carrier cannot do.
+    /// Refuses what the call's carrier cannot do, and what the caller has not agreed to.
     fn can<'u>(&self, wanted: Use<'u>) -> Result<Use<'u>, Refusal> {
         let is_transfer = matches!(wanted, Use::Transfer(_));
         match self.surroundings.call.carrier() {
@@ -173,8 +186,24 @@ impl<'a> Workbench<'a> {
                          as far as you can"
                         .to_owned(),
             }),
+            Carrier::Twilio | Carrier::Acs if is_transfer => self.may_transfer().map(|()| wanted),
             Carrier::Web | Carrier::Twilio | Carrier::Acs => Ok(wanted),
         }
+    }
+
+    /// Refuses a transfer that the caller has not agreed to lately.
+    fn may_transfer(&self) -> Result<(), Refusal> {
+        let Some(key) = self.campaign.tools.directory.key else {
+            return Ok(());
+        };
+        let agreed = self.agreed.is_some_and(|at| at.elapsed() <= AGREED_FOR);
+        agreed.then_some(()).ok_or_else(|| Refusal {
+            outcome: ToolOutcome::Unconfirmed,
+            advice: format!(
+                "the caller has to press {} before: ask for it, and try again once it was pressed",
+                key.as_char()
+            ),
+        })
     }
 
     /// Has the call end once the caller has heard what the agent is saying. The agent is not told:

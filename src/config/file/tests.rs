@@ -98,10 +98,10 @@ fn keys_that_nobody_knows_are_told_without_their_values() {
         &format!("{GOOD}[limits]\nmax_calls = 3"),
     ]), @r#"
     c.toml:1:1: campaign: unknown; there are agents, default_campaign, groups, tenants, campaigns
-    c.toml:3:1: campaigns.good.max_cals: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
-    c.toml:3:1: campaigns.good.api_key: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
-    c.toml:3:1: campaigns.good."\u{1b}[31m red": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
-    c.toml:3:1: campaigns.good."longlonglonglonglonglonglonglonglonglong…": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
+    c.toml:3:1: campaigns.good.max_cals: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, transfer_key, http_tools
+    c.toml:3:1: campaigns.good.api_key: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, transfer_key, http_tools
+    c.toml:3:1: campaigns.good."\u{1b}[31m red": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, transfer_key, http_tools
+    c.toml:3:1: campaigns.good."longlonglonglonglonglonglonglonglonglong…": unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, transfer_key, http_tools
     c.toml:4:1: agents.a.apikey: unknown; there are kind, url, model, api_key, api_key_file, voice, instructions, greeting, transcription_model, turn_detection, vad_threshold, vad_silence_ms, ca_file, api_version, tenant_id, client_id, client_secret, client_secret_file, agent_name, project_name, noise_suppression, echo_cancellation, auto_truncate, max_sessions, connections_per_minute, tokens_per_minute, prices
     c.toml:4:1: tenants.t.max: unknown; there are max_calls, reserved, max_daily_calls, max_daily_minutes, endpoints
     c.toml:5:1: groups.g.reserved: unknown; there are max_calls
@@ -391,7 +391,7 @@ reserved = 400
       c.toml:12:9: campaigns.support.agent="hebrev": no such agent: there are hebrew, default
       c.toml:13:9: campaigns.support.group="sales": no such group: there are none
       c.toml:14:13: campaigns.support.when_full="answer": "reject", "voicemail" or "whatsapp"
-      c.toml:15:1: campaigns.support.colour: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, http_tools
+      c.toml:15:1: campaigns.support.colour: unknown; there are numbers, tenant, group, max_calls, reserved, language, when_full, acs_when_full, outbound_carrier, agent, second_agent, tools, transfer, transfer_caller_id, transfer_key, http_tools
       c.toml:17:12: campaigns.sales.numbers: +9******4567 is campaign support's already, by line 11: a number belongs to one campaign
       c.toml:18:12: campaigns.sales.reserved=400: the campaign may have 20 calls: reserve no more than that
       c.toml:18:12: campaigns.sales.reserved=400: with this all reserves come to 400 of 50 calls in all
@@ -693,6 +693,7 @@ fn the_example_of_the_docs_is_right_and_says_what_it_says() {
                 number: Some(
                     +9******4567,
                 ),
+                key: None,
             },
         },
     }

@@ -11,7 +11,7 @@ use crate::{
             Inherited,
             table::{Entry, Table},
         },
-        tools::RULE,
+        tools::{KEY_RULE, RULE},
     },
     tool::{
         BuiltIn, Directory, Does, LONGEST_DESCRIPTION, LONGEST_TIMEOUT, MOST_DESTINATIONS,
@@ -22,6 +22,7 @@ use crate::{
 /// Where the numbers of the directory stand.
 const TRANSFER: &str = "transfer";
 const CALLER_ID: &str = "transfer_caller_id";
+const KEY: &str = "transfer_key";
 
 /// Reads what the agent of a campaign with these `numbers` may do.
 pub fn read(table: &Table<'_>, inherited: &Inherited, numbers: &[CallerId]) -> Tools {
@@ -50,6 +51,10 @@ pub fn read(table: &Table<'_>, inherited: &Inherited, numbers: &[CallerId]) -> T
                 | CallerId::Masked(_)
                 | CallerId::Other(_) => None,
             }),
+            key: table
+                .entry(KEY)
+                .and_then(|entry| entry.parsed(&format!("{KEY_RULE}, in quotes")))
+                .or(environment.directory.key),
         },
     };
     let transfers = settings.built_in.contains(&BuiltIn::TransferCall);
