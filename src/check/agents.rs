@@ -32,6 +32,12 @@ pub async fn probe(config: &Config, file: Option<CampaignFile>) -> Vec<Finding> 
         Ok(trust) => trust,
         Err(error) => return vec![Finding::Certificates(error)],
     };
+    // As the calls have it that there will be.
+    let encoding = if config.acs.is_open() && config.twilio.auth_tokens.is_empty() {
+        config.acs.audio.encoding()
+    } else {
+        Encoding::Mulaw
+    };
     let metrics = AgentMetrics::default();
     let agents = Agents::new(default.1, others, &trust, &metrics, None, None);
     let plain = Arc::new(Campaign::plain(config.language.clone(), None));
@@ -44,7 +50,7 @@ pub async fn probe(config: &Config, file: Option<CampaignFile>) -> Vec<Finding> 
                 let campaign = campaigns.iter().find(its_own).unwrap_or(&plain);
                 let mut at: Url = settings.url.clone();
                 at.set_query(None); // Whatever it carries, nobody needs to see it.
-                match agents.of(name).connect(campaign, Encoding::Mulaw).await {
+                match agents.of(name).connect(campaign, encoding).await {
                     Ok(agent) => {
                         agent.close().await;
                         Finding::AgentReady(name.clone(), at)

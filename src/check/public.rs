@@ -35,7 +35,12 @@ pub async fn probe(config: &Config, http: &Client, serves: bool) -> Vec<Finding>
         return vec![Finding::Way(astray)];
     }
     let Some(token) = config.twilio.auth_tokens.first() else {
-        return vec![Finding::Way(Way::Answers)]; // There is nothing to sign with.
+        // There is nothing to sign with.
+        let mut found = vec![Finding::Way(Way::Answers)];
+        if config.acs.is_open() {
+            found.push(Finding::Way(media_of_acs(root).await));
+        }
+        return found;
     };
     let account = config.twilio.account.as_deref();
     let webhook = webhook(http, root, token, account).await;
@@ -97,8 +102,29 @@ async fn webhook(http: &Client, root: &str, token: &SecretString, account: Optio
 
 /// Opens a media socket as Twilio would, and closes it before it brings a call.
 async fn media(root: &str, token: &SecretString) -> Way {
-    let opened = timeout(PATIENCE, open(root, token)).await;
-    match opened {
+    let url = socket(root, "/twilio/media");
+    let signature = sign(token, &url, &[]);
+    upgrade(&url, &[("X-Twilio-Signature", &signature)]).await
+}
+
+/// Asks for a media socket as ACS would, by a ticket that there is not. Nothing but a gateway that sees
+/// that a WebSocket is asked for refuses it as forbidden.
+async fn media_of_acs(root: &str) -> Way {
+    let way = upgrade(&socket(root, "/acs/ws/check"), &[]).await;
+    if matches!(way, Way::UpgradeRefused { status: 403 }) {
+        Way::UpgradeFits
+    } else {
+        way
+    }
+}
+
+/// Returns a socket's address: https becomes wss, and http ws.
+fn socket(root: &str, path: &str) -> String {
+    format!("ws{}{path}", root.trim_start_matches("http"))
+}
+
+async fn upgrade(url: &str, headers: &[(&str, &str)]) -> Way {
+    match timeout(PATIENCE, open(url, headers)).await {
         Ok(Ok(())) => Way::UpgradeFits,
         Ok(Err(tungstenite::Error::Http(answer))) => match answer.status().as_u16() {
             // What a gateway says to a request that asks for no WebSocket.
@@ -111,16 +137,17 @@ async fn media(root: &str, token: &SecretString) -> Way {
     }
 }
 
-async fn open(root: &str, token: &SecretString) -> Result<(), tungstenite::Error> {
-    // https becomes wss, and http ws.
-    let url = format!("ws{}/twilio/media", root.trim_start_matches("http"));
-    let signature = sign(token, &url, &[]);
+async fn open(url: &str, headers: &[(&str, &str)]) -> Result<(), tungstenite::Error> {
     let parsed: Url = url.parse().expect("a base and a path make a URL");
     let host = parsed.host_str().unwrap_or_default();
     let port = parsed.port_or_known_default().unwrap_or(443);
     let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     let uri = url.parse().expect("a URL with a host is a URI");
-    let request = ClientRequestBuilder::new(uri).with_header("X-Twilio-Signature", signature);
+    let request = headers
+        .iter()
+        .fold(ClientRequestBuilder::new(uri), |request, (name, value)| {
+            request.with_header(*name, *value)
+        });
     let (mut socket, _) = client_async_tls(request, tcp).await?;
     let _ = socket.close(None).await; // It has been opened, whatever becomes of it.
     Ok(())

@@ -95,7 +95,10 @@ pub fn what(finding: &Finding) -> String {
         Finding::Endpoint {
             url, whereabouts, ..
         } => of_endpoint(url, *whereabouts),
-        Finding::Certificates(error) => format!("no certificates to trust them by: {error}"),
+        Finding::Certificates(error) => format!(
+            "no certificates to trust them by: {error}; is AGENT_CA_FILE, if it is set, a PEM file that \
+             callgate may read?"
+        ),
         Finding::AgentWithin(_) => "the parrot within callgate".to_owned(),
         Finding::AgentReady(_, at) => format!("{at} is ready to talk"),
         Finding::AgentFails(_, at, error) => format!("{at} {}", of_agent(error)),
@@ -177,19 +180,29 @@ fn of_way(way: &Way) -> String {
             "a webhook gets status {status}: does the proxy pass POST /webhook/… on, and are the \
              replicas behind it up?"
         ),
-        Way::WebhookBroken(error) => format!("a webhook gets no answer: {}", chain(error)),
+        Way::WebhookBroken(error) => format!(
+            "a webhook gets no answer: {}; are the replicas behind the proxy up, and does it pass \
+             POST on to them?",
+            chain(error)
+        ),
         Way::UpgradeFits => "a WebSocket comes through".to_owned(),
         Way::UpgradeStripped { status } => format!(
             "a WebSocket arrives as a plain request (status {status}): let the proxy pass on the \
              headers Upgrade and Connection, as deploy/nginx.conf does"
         ),
         Way::UpgradeNoRoom => {
-            "the gateway takes no media socket at present: it drains, or is full".to_owned()
+            "the gateway takes no media socket at present: it drains, or is full; try again when it \
+             has ended or calls have, or raise MAX_CONNECTIONS"
+                .to_owned()
         }
         Way::UpgradeRefused { status } => format!(
-            "a WebSocket gets status {status}: does the proxy pass /twilio/media on as it is?"
+            "a WebSocket gets status {status}: does the proxy pass /twilio/media and /acs/ws/… on as \
+             they are?"
         ),
-        Way::UpgradeBroken(error) => format!("a WebSocket gets no answer: {error}"),
+        Way::UpgradeBroken(error) => format!(
+            "a WebSocket gets no answer: {error}; does the proxy speak HTTP/1.1 to the replicas, and \
+             let connections live?"
+        ),
     }
 }
 

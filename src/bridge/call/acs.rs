@@ -1,6 +1,10 @@
 //! ACS brings a call's media.
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
 use tracing::Instrument;
 
 use crate::{
@@ -36,6 +40,11 @@ pub async fn media(
     let Some(acs) = &gateway.acs else {
         return Ok(HttpResponse::Forbidden().body("acs is closed here"));
     };
+    // First, so that `callgate check` can tell a proxy that passes no WebSocket on from one that does.
+    let upgrade = request.headers().get(header::UPGRADE);
+    if !upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Ok(HttpResponse::UpgradeRequired().body("this is a WebSocket's address"));
+    }
     let proven = prove(&request, &gateway, acs, path.into_inner()).await;
     let (call, claim) = match proven {
         Ok(proven) => proven,
