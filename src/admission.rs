@@ -276,6 +276,7 @@ impl Admission {
                 Store::Redis(Box::new(store))
             }
         };
+        metrics.least(settings.least_replicas);
         let (freed, to_free) = mpsc::unbounded_channel();
         let book = Book {
             ledger: Ledger::default(),

@@ -6,6 +6,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::reader::{Environment, Reader};
 
+/// How many replicas there may be said to be.
+const MOST_REPLICAS: u64 = 1_000;
+
 /// Where slots are counted, and what happens while that place is away.
 #[derive(Debug)]
 pub struct StoreSettings {
@@ -16,6 +19,9 @@ pub struct StoreSettings {
     /// `EXPECTED_REPLICAS`: how many replicas share what is free while Redis is away. Default 1;
     /// more count if more have been seen.
     pub expected_replicas: u32,
+    /// `LEAST_REPLICAS`: how many replicas there are at any time; fewer are an alarm. Default
+    /// `EXPECTED_REPLICAS`.
+    pub least_replicas: u32,
 }
 
 /// How Redis is reached.
@@ -44,13 +50,20 @@ pub enum RedisOutage {
 
 impl StoreSettings {
     pub(super) fn load(read: &Reader<impl Environment>) -> Self {
+        let redis = RedisSettings::load(read);
+        let outage = read.parsed("REDIS_OUTAGE", "bounded, open or closed");
+        let expected = read.number("EXPECTED_REPLICAS", 1, 1..=MOST_REPLICAS);
+        let least = read.number("LEAST_REPLICAS", expected, 1..=MOST_REPLICAS);
+        if least > expected {
+            let rule = "at most EXPECTED_REPLICAS";
+            read.mistake("LEAST_REPLICAS", Some(least.to_string()), rule);
+        }
+        let replicas = |number| u32::try_from(number).expect("at most 1000");
         Self {
-            redis: RedisSettings::load(read),
-            outage: read
-                .parsed("REDIS_OUTAGE", "bounded, open or closed")
-                .unwrap_or(RedisOutage::Bounded),
-            expected_replicas: u32::try_from(read.number("EXPECTED_REPLICAS", 1, 1..=1_000))
-                .expect("at most 1000"),
+            redis,
+            outage: outage.unwrap_or(RedisOutage::Bounded),
+            expected_replicas: replicas(expected),
+            least_replicas: replicas(least),
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::{
 const LOST_AFTER: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer, in bytes.
 const SEND_BUFFER: usize = 16 << 10;
+/// How long an idle connection is kept: longer than balancers keep theirs (60 s an ALB does, 75 s as
+/// our page for it has it), so that none sends a request into a connection that ends.
+const KEPT_ALIVE: Duration = Duration::from_secs(90);
 
 /// How often a worker is timed.
 const LAG_EVERY: Duration = Duration::from_millis(500);
@@ -46,7 +49,7 @@ pub fn serve(
         .tcp_nodelay(true)
         .client_request_timeout(Duration::from_secs(5))
         .client_disconnect_timeout(Duration::from_secs(1))
-        .keep_alive(Duration::from_secs(15))
+        .keep_alive(KEPT_ALIVE)
         // Webhooks and pages beside the media sockets.
         .max_connections(most.saturating_add(1_024))
         .shutdown_timeout(1)

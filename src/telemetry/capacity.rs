@@ -23,6 +23,7 @@ pub struct CapacityMetrics {
     over_cap: Counter,
     replicas: Gauge,
     replicas_expected: Gauge,
+    replicas_least: Gauge,
     gate: Gauge,
     degraded: Gauge,
     degraded_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -99,6 +100,7 @@ impl CapacityMetrics {
             over_cap: Counter::default(),
             replicas: Gauge::default(),
             replicas_expected: Gauge::default(),
+            replicas_least: Gauge::default(),
             gate: Gauge::default(),
             degraded: Gauge::default(),
             degraded_seconds: Gauge::default(),
@@ -161,8 +163,13 @@ impl CapacityMetrics {
         );
         r.register(
             "replicas_expected",
-            "Replicas that there should be (EXPECTED_REPLICAS)",
+            "Replicas that there should be at most (EXPECTED_REPLICAS)",
             self.replicas_expected.clone(),
+        );
+        r.register(
+            "replicas_least",
+            "Replicas that there should be at least (LEAST_REPLICAS)",
+            self.replicas_least.clone(),
         );
         r.register(
             "slot_store_gated",
@@ -216,6 +223,11 @@ impl CapacityMetrics {
             .inc_by(u64::try_from(lapsed).unwrap_or(u64::MAX));
         self.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
         self.over_cap.inc_by(over_cap.into());
+    }
+
+    /// Sets how many replicas there should be at least.
+    pub fn least(&self, replicas: u32) {
+        self.replicas_least.set(replicas.into());
     }
 
     /// Sets how things stand, before they are shown.
