@@ -186,6 +186,11 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
               value: string(maxReplicas)
             }
             {
+              // As few as there should be: with fewer, an alarm goes off.
+              name: 'LEAST_REPLICAS'
+              value: string(minReplicas)
+            }
+            {
               name: 'DRAIN_SECONDS'
               value: string(graceSeconds - 20)
             }

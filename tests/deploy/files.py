@@ -23,6 +23,7 @@ def mistakes_in(root):
         schemas.bicep,
         schemas.bicep_parameters,
         settings,
+        replicas,
         grace,
         ports,
         routes,
@@ -48,6 +49,18 @@ def settings(root):
             of_file = name.removesuffix("_FILE")
             if name not in known and not (name.endswith("_FILE") and of_file in secret):
                 yield f"{deployment.name}: callgate reads no {name}"
+
+
+def replicas(root):
+    """callgate is told of as many as are started: the most for its share, the fewest for an alarm."""
+    for deployment in read.all_of(root):
+        if deployment.replicas is None:
+            continue
+        expected = int(deployment.environment["EXPECTED_REPLICAS"])
+        least = int(deployment.environment.get("LEAST_REPLICAS", expected))
+        fewest, most = deployment.replicas
+        if (least, expected) != (fewest, most):
+            yield f"{deployment.name}: there are {fewest} to {most} replicas, and callgate is told of {least} to {expected}"
 
 
 def grace(root):

@@ -22,6 +22,8 @@ class Deployment:
     ports: set = field(default_factory=set)
     """Every path that it is asked for."""
     paths: set = field(default_factory=set)
+    """The fewest replicas and the most that are started, where the files say so."""
+    replicas: tuple | None = None
     production: bool = True
 
 
@@ -89,7 +91,9 @@ def kubernetes(folder):
     ports = {port["containerPort"] for port in container["ports"]}
     ports |= {port["port"] for port in read_yaml(folder / "service.yaml")[0]["spec"]["ports"]}
     grace = pod["terminationGracePeriodSeconds"] - container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    return Deployment("kubernetes", config["data"], grace, ports, paths)
+    scaler = read_yaml(folder / "scaler.yaml")[0]["spec"]
+    replicas = scaler["minReplicaCount"], scaler["maxReplicaCount"]
+    return Deployment("kubernetes", config["data"], grace, ports, paths, replicas)
 
 
 def rendered(deploy, name):
@@ -104,7 +108,8 @@ def ecs(deploy, name):
     environment |= {one["name"]: "" for one in task["secrets"]}
     service = json.loads((deploy / "ecs/service.json").read_text())
     ports = {port["containerPort"] for port in task["portMappings"] + service["loadBalancers"]}
-    return Deployment(f"ecs with {name}.env", environment, task["stopTimeout"], ports)
+    replicas = service["desiredCount"], service["desiredCount"]
+    return Deployment(f"ecs with {name}.env", environment, task["stopTimeout"], ports, replicas=replicas)
 
 
 def bicep(path):
@@ -134,6 +139,7 @@ def container_apps(folder, name):
         computed(template["terminationGracePeriodSeconds"], known),
         {probe["port"] for probe in probes} | {properties["configuration"]["ingress"]["targetPort"]},
         {probe["path"] for probe in probes},
+        tuple(computed(template["scale"][one], known) for one in ("minReplicas", "maxReplicas")),
     )
 
 
