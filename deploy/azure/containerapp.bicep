@@ -195,6 +195,10 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
               value: string(graceSeconds - 20)
             }
             {
+              name: 'TERMINATION_GRACE_SECONDS'
+              value: string(graceSeconds)
+            }
+            {
               name: 'LOG_FORMAT'
               value: 'json'
             }

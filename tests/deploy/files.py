@@ -68,6 +68,9 @@ def grace(root):
         drain = int(deployment.environment["DRAIN_SECONDS"])
         if deployment.grace < drain + AFTER_DRAINING:
             yield f"{deployment.name}: killed after {deployment.grace} s, though it drains for {drain} s and says goodbye"
+        told = deployment.environment.get("TERMINATION_GRACE_SECONDS")
+        if told != str(deployment.grace):
+            yield f"{deployment.name}: killed after {deployment.grace} s, and callgate is told of {told}"
         if deployment.name.startswith("ecs") and deployment.grace > 120:
             yield f"{deployment.name}: Fargate waits 120 s at most"
 
