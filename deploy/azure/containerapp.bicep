@@ -64,6 +64,7 @@ var secrets = [
   'eventgrid-secret'
   'voice-live-api-key'
   'ops-token'
+  'ops-read-token'
   'ticket-secret'
   'redis-url'
   'database-url'
@@ -159,6 +160,10 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             {
               name: 'OPS_TOKEN_FILE'
               value: '/run/secrets/ops-token'
+            }
+            {
+              name: 'OPS_READ_TOKEN_FILE'
+              value: '/run/secrets/ops-read-token'
             }
             {
               name: 'TICKET_SECRET_FILE'

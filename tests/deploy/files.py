@@ -25,6 +25,8 @@ def mistakes_in(root):
         settings,
         replicas,
         grace,
+        secrets,
+        tokens,
         ports,
         routes,
         metrics,
@@ -73,6 +75,22 @@ def grace(root):
             yield f"{deployment.name}: killed after {deployment.grace} s, and callgate is told of {told}"
         if deployment.name.startswith("ecs") and deployment.grace > 120:
             yield f"{deployment.name}: Fargate waits 120 s at most"
+
+
+def secrets(root):
+    """A secret's file is one that the gateway is handed."""
+    for deployment in read.all_of(root):
+        for name, path in deployment.environment.items():
+            if name.endswith("_FILE") and Path(path).name not in deployment.secrets:
+                yield f"{deployment.name}: {name} is {path}, which it is not handed"
+
+
+def tokens(root):
+    """Prometheus reads by a token that changes nothing."""
+    for deployment in read.all_of(root):
+        for name in ("OPS_TOKEN", "OPS_READ_TOKEN") if deployment.production else ():
+            if not deployment.environment.keys() & {name, f"{name}_FILE"}:
+                yield f"{deployment.name}: it has no {name}"
 
 
 def ports(root):

@@ -24,6 +24,8 @@ class Deployment:
     paths: set = field(default_factory=set)
     """The fewest replicas and the most that are started, where the files say so."""
     replicas: tuple | None = None
+    """The names of the files with secrets that it is handed."""
+    secrets: set = field(default_factory=set)
     production: bool = True
 
 
@@ -77,7 +79,8 @@ def compose(deploy, production, staging):
     yield Deployment("docker-compose.yml", plain, grace, ports, production=False)
     for name, settings in ("production", production), ("staging", staging):
         environment = without_resets(alone["environment"] | more["environment"])
-        yield Deployment(f"docker-compose.prod.yml with {name}.env", settings | environment, grace)
+        secrets = set(more["secrets"])
+        yield Deployment(f"docker-compose.prod.yml with {name}.env", settings | environment, grace, secrets=secrets)
 
 
 def kubernetes(folder):
@@ -93,7 +96,8 @@ def kubernetes(folder):
     grace = pod["terminationGracePeriodSeconds"] - container["lifecycle"]["preStop"]["sleep"]["seconds"]
     scaler = read_yaml(folder / "scaler.yaml")[0]["spec"]
     replicas = scaler["minReplicaCount"], scaler["maxReplicaCount"]
-    return Deployment("kubernetes", config["data"], grace, ports, paths, replicas)
+    secrets = set(read_yaml(folder / "secret.example.yaml")[0]["stringData"])
+    return Deployment("kubernetes", config["data"], grace, ports, paths, replicas, secrets)
 
 
 def rendered(deploy, name):
@@ -140,6 +144,7 @@ def container_apps(folder, name):
         {probe["port"] for probe in probes} | {properties["configuration"]["ingress"]["targetPort"]},
         {probe["path"] for probe in probes},
         tuple(computed(template["scale"][one], known) for one in ("minReplicas", "maxReplicas")),
+        set(known["secrets"]),
     )
 
 
@@ -162,7 +167,8 @@ def systemd(folder):
     own = [line.removeprefix("Environment=") for line in lines if line.startswith("Environment=")]
     grace = next(line for line in lines if line.startswith("TimeoutStopSec="))
     environment = dict(one.split("=", 1) for one in own) | env_file(folder / "callgate.env")
-    return Deployment("systemd", environment, int(grace.split("=")[1]))
+    secrets = {line.split("=")[1].split(":")[0] for line in lines if line.startswith("LoadCredential=")}
+    return Deployment("systemd", environment, int(grace.split("=")[1]), secrets=secrets)
 
 
 def seconds(text):
