@@ -91,6 +91,8 @@ def kubernetes(folder):
     paths = {probe["path"] for probe in probes}
     for ingress in read_yaml(folder / "ingress.yaml"):
         paths |= {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]}
+    monitor = read_yaml(folder / "monitor.yaml")[0]["spec"]
+    paths |= {endpoint["path"] for endpoint in monitor["podMetricsEndpoints"]}
     ports = {port["containerPort"] for port in container["ports"]}
     ports |= {port["port"] for port in read_yaml(folder / "service.yaml")[0]["spec"]["ports"]}
     grace = pod["terminationGracePeriodSeconds"] - container["lifecycle"]["preStop"]["sleep"]["seconds"]

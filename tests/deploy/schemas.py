@@ -31,6 +31,9 @@ def kubernetes(root):
             if document["kind"] == "ScaledObject":
                 yield from scaler(path, document["spec"])
                 continue
+            if document["kind"] == "PodMonitor":
+                yield from monitor(path, document["spec"])
+                continue
             try:
                 kubernetes_validate.validate(document, "1.37", strict=True)
             except kubernetes_validate.ValidationError as error:
@@ -47,6 +50,30 @@ def scaler(path, spec):
             yield f"{path.name}: a trigger of type {trigger['type']} without {missing}"
         if not all(isinstance(value, str) for value in trigger["metadata"].values()):
             yield f"{path.name}: metadata are texts"
+
+
+def monitor(path, spec):
+    """Nor is that of the Prometheus operator: this is what it takes to scrape every replica, and what the rules ask for."""
+    pod = read.read_yaml(path.parent / "deployment.yaml")[0]["spec"]["template"]
+    secret = read.read_yaml(path.parent / "secret.example.yaml")[0]
+    labels = pod["metadata"]["labels"]
+    for unknown in spec.keys() - {"selector", "jobLabel", "podMetricsEndpoints"}:
+        yield f"{path.name}: {unknown} is none of the fields that are looked at"
+    if not spec["selector"]["matchLabels"].items() <= labels.items():
+        yield f"{path.name}: it selects no pod of the deployment"
+    if labels.get(spec.get("jobLabel")) != "callgate":
+        yield f"{path.name}: the job is not callgate"
+    ports = [port["name"] for container in pod["spec"]["containers"] for port in container["ports"]]
+    [endpoint] = spec["podMetricsEndpoints"]
+    for unknown in endpoint.keys() - {"port", "path", "interval", "authorization", "relabelings"}:
+        yield f"{path.name}: {unknown} is none of the fields that are looked at"
+    if endpoint["port"] not in ports:
+        yield f"{path.name}: no container has a port {endpoint['port']}"
+    token = endpoint["authorization"]["credentials"]
+    if token["name"] != secret["metadata"]["name"] or token["key"] not in secret["stringData"]:
+        yield f"{path.name}: there is no secret {token['name']} with {token['key']}"
+    if {"action": "labeldrop", "regex": "endpoint"} not in endpoint["relabelings"]:
+        yield f"{path.name}: the port takes the place of the label endpoint"
 
 
 def ecs(root):
