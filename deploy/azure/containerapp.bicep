@@ -87,6 +87,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
       // Rules that are not about requests want one revision at a time. The old one drains.
       activeRevisionsMode: 'Single'
       ingress: {
+        // Every path, operators' pages too. docs/deploy/azure.md says how to open fewer.
         external: true
         targetPort: 5050
         // WebSockets, too. http is redirected, which loses a webhook's form: carriers are given https.

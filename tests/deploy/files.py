@@ -29,6 +29,7 @@ def mistakes_in(root):
         tokens,
         ports,
         routes,
+        opened,
         metrics,
         toolchain,
         image_context,
@@ -110,6 +111,21 @@ def routes(root):
         for path in deployment.paths:
             if not (path in served or path.endswith("/") and any(one.startswith(path) for one in served)):
                 yield f"{deployment.name}: there is no route {path}"
+
+
+def opened(root):
+    """Whatever is before callgate opens what nginx.conf does, and nothing else."""
+    deploy = root / "deploy"
+    right = read.opened_by_nginx(deploy / "nginx.conf")
+    for name, paths in (
+        ("ingress.yaml", read.opened_by_ingress(deploy / "kubernetes/ingress.yaml")),
+        ("listener.yaml", read.opened_by_listener(deploy / "ecs/listener.yaml")),
+        ("azure.md", read.opened_in_words(root / "docs/deploy/azure.md")),
+    ):
+        for path in right - paths:
+            yield f"{name}: {path} is not opened, as nginx.conf does"
+        for path in paths - right:
+            yield f"{name}: {path} is opened, which nginx.conf does not"
 
 
 def metrics(root):

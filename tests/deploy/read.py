@@ -30,7 +30,7 @@ class Deployment:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with Compose's tags: what is reset is not there."""
+    """YAML with Compose's tags, where what is reset is not there, and with CloudFormation's references."""
 
 
 class Reset:
@@ -38,6 +38,7 @@ class Reset:
 
 
 Loader.add_constructor("!reset", lambda loader, node: Reset())
+Loader.add_constructor("!Ref", lambda loader, node: node.value)
 
 
 def read_yaml(path):
@@ -100,6 +101,50 @@ def kubernetes(folder):
     replicas = scaler["minReplicaCount"], scaler["maxReplicaCount"]
     secrets = set(read_yaml(folder / "secret.example.yaml")[0]["stringData"])
     return Deployment("kubernetes", config["data"], grace, ports, paths, replicas, secrets)
+
+
+def opened_by_nginx(path):
+    """Every path that is passed on to callgate; with a star at its end it is a prefix."""
+    locations = re.findall(r"^ {8}location (?:([=~]) )?(\S+) \{(.*?)^ {8}\}", path.read_text(), re.MULTILINE | re.DOTALL)
+    paths = set()
+    for how, name, what in locations:
+        if "proxy_pass" not in what:
+            continue
+        if how == "~":
+            either = re.fullmatch(r"\^/\((.+)\)", name)[1].split("|")
+            paths |= {f"/{one}".removesuffix("$") if one.endswith("$") else f"/{one}*" for one in either}
+        else:
+            paths.add(name if how == "=" else f"{name}*")
+    return widest(paths)
+
+
+def opened_by_ingress(path):
+    rules = [rule for ingress in read_yaml(path) for rule in ingress["spec"]["rules"]]
+    paths = [one for rule in rules for one in rule["http"]["paths"]]
+    return widest({one["path"] + ("*" if one["pathType"] == "Prefix" else "") for one in paths})
+
+
+def opened_by_listener(path):
+    [template] = read_yaml(path)
+    kinds = {"AWS::ElasticLoadBalancingV2::ListenerRule": "Actions", "AWS::ElasticLoadBalancingV2::Listener": "DefaultActions"}
+    paths = set()
+    for one in template["Resources"].values():
+        [action] = one["Properties"][kinds[one["Type"]]]
+        if action["Type"] == "forward":
+            conditions = one["Properties"].get("Conditions", [{"PathPatternConfig": {"Values": ["/*"]}}])
+            paths |= {value for condition in conditions for value in condition["PathPatternConfig"]["Values"]}
+    return widest(paths)
+
+
+def opened_in_words(path):
+    """The list of a page, which is the first block that is plain text."""
+    return widest(set(re.search(r"^```text\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)[1].split()))
+
+
+def widest(paths):
+    """Without those that a prefix of theirs opens anyway."""
+    prefixes = {one.removesuffix("*") for one in paths if one.endswith("*")}
+    return {one for one in paths if not any(one.startswith(prefix) for prefix in prefixes - {one.removesuffix("*")})}
 
 
 def rendered(deploy, name):
