@@ -31,6 +31,7 @@ def mistakes_in(root):
         routes,
         opened,
         metrics,
+        runbook,
         toolchain,
         image_context,
         actions_are_pinned,
@@ -146,6 +147,28 @@ def metrics(root):
     named |= set(re.findall(r"\(([a-z_]+)\{", trigger["metadata"]["query"]))
     for name in named - told:
         yield f"there is no metric {name}"
+
+
+def runbook(root):
+    """Every alarm names a page that there is, and those of CloudWatch are named there."""
+    text = (root / "docs/runbook.md").read_text()
+    pages = {f"docs/runbook.md#{name.lower()}" for name in re.findall(r"^### (\w+)$", text, re.MULTILINE)}
+    alerts = (root / "deploy/prometheus/alerts.yml").read_text()
+    for link in re.findall(r"runbook_url: (\S+)", alerts):
+        if link not in pages:
+            yield f"alerts.yml: {link} is no page of the runbook"
+    for alarm in read.read_yaml(root / "deploy/ecs/alarms.yaml")[0]["Resources"].values():
+        alarm = alarm["Properties"]
+        if f"| `{alarm['AlarmName']}` |" not in text:
+            yield f"runbook.md: it does not know {alarm['AlarmName']}"
+        link = alarm["AlarmDescription"].split()[-1]
+        if link not in pages:
+            yield f"alarms.yaml: {link} is no page of the runbook"
+    # What the page says to put before each of them.
+    [put] = re.findall(r"^sed '(.+)' deploy/prometheus/alerts.yml", text, re.MULTILINE)
+    made = subprocess.run(["sed", put], input=alerts, check=True, capture_output=True, text=True, timeout=20).stdout
+    if "runbook_url: docs/" in made or made.count("runbook_url: https://") != alerts.count("runbook_url: "):
+        yield "runbook.md: its sed makes no links of them"
 
 
 def toolchain(root):
