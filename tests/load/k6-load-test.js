@@ -2,7 +2,12 @@
 // run by `tests/load/run`, or against a gateway of yours:
 //
 //   k6 run -e URL=http://127.0.0.1:5050 -e PUBLIC_URL=https://voice.example.com \
-//          -e TWILIO_AUTH_TOKEN=... -e KEY=cg_... -e CAP=50 tests/load/k6-load-test.js
+//          -e TWILIO_AUTH_TOKEN=... -e TWILIO_ACCOUNT_SID=AC... -e KEY=cg_... -e CAP=50 \
+//          -e CALLED=+... -e TO=+...,+...,+... tests/load/k6-load-test.js
+//
+// CALLED is the number of yours that callers ring. TO is whom /v1 is asked to call: the gateway dials
+// these numbers, so name ones of your own, as many as calls of a day (MAX_DAILY_CALLS) or more, since
+// one number is called once at a time and a few times an hour. Nobody is called whom you do not name.
 //
 // What it takes for granted: nobody else calls meanwhile, CAP is MAX_ACTIVE_CALLS and the cap of the
 // campaign that answers, and there are fewer turns for placed calls than are asked for. Callers bring
@@ -18,8 +23,10 @@ import { Counter, Trend } from 'k6/metrics';
 const url = __ENV.URL || 'http://127.0.0.1:5050';
 const publicUrl = __ENV.PUBLIC_URL || url;
 const token = __ENV.TWILIO_AUTH_TOKEN;
-const account = __ENV.TWILIO_ACCOUNT_SID || 'AC00000000000000000000000000000001';
+const account = __ENV.TWILIO_ACCOUNT_SID;
 const key = __ENV.KEY;
+const called = __ENV.CALLED;
+const to = (__ENV.TO || '').split(',').filter((number) => number);
 const cap = Number(__ENV.CAP || 50);
 const rate = Number(__ENV.RATE || 50); // Rings a second.
 const seconds = Number(__ENV.SECONDS || 30);
@@ -76,7 +83,9 @@ export const options = {
 http.setResponseCallback(http.expectedStatuses(200, 201, 204, 403, 429));
 
 export function setup() {
-  if (!token || !key) exec.test.abort('TWILIO_AUTH_TOKEN and KEY are needed');
+  const needed = ['TWILIO_AUTH_TOKEN', 'TWILIO_ACCOUNT_SID', 'KEY', 'CALLED', 'TO'];
+  const missing = needed.filter((name) => !__ENV[name]);
+  if (missing.length > 0) exec.test.abort(`not set: ${missing.join(', ')}; the head of this script says what each is`);
   return { began: Date.now() };
 }
 
@@ -105,7 +114,7 @@ function caller() {
     CallSid: `CA${hex(32)}`,
     AccountSid: account,
     From: `+1555${digits(7)}`,
-    To: '+15550000000',
+    To: called,
     CallStatus: 'ringing',
     ApiVersion: '2010-04-01',
     Direction: 'inbound',
@@ -151,8 +160,7 @@ export function ring() {
 }
 
 export function dial() {
-  // No such number begins with a 0 or a 1.
-  const body = JSON.stringify({ to: `+972502${digits(6)}` });
+  const body = JSON.stringify({ to: to[exec.scenario.iterationInTest % to.length] });
   const headers = {
     Authorization: `Bearer ${key}`,
     'Content-Type': 'application/json',
