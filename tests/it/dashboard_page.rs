@@ -277,6 +277,29 @@ async fn another_replica_is_drained_by_the_page_of_this_one() {
     here.terminate();
 }
 
+/// By plain http and the name `localhost`, as a tunnel brings it.
+#[tokio::test]
+async fn in_production_a_login_holds_in_a_browser_that_comes_through_a_tunnel() {
+    let settings = [
+        &SETTINGS[..],
+        &[
+            ("PRODUCTION", "1"),
+            ("AGENT", "openai"),
+            ("OPENAI_API_KEY", "nobody-is-asked"),
+        ],
+    ]
+    .concat();
+    let gateway = Program::start(&settings).await;
+    let mut browser = Chromium::start(&[0; 480], &[]).await;
+    let port = gateway.carrier.address.port();
+    browser.visit(&format!("http://localhost:{port}/login")).await;
+    type_in(&mut browser, OPS_TOKEN).await;
+    browser.submit("form button", "/dashboard").await;
+    assert_eq!(browser.text("#live .hint").await, "Nobody is on the line.");
+    browser.until("callgate.isLive").await;
+    browser.close().await;
+}
+
 fn base(gateway: &Program) -> String {
     format!("http://{}", gateway.carrier.address)
 }
