@@ -20,6 +20,7 @@ mod command;
 mod error;
 mod failures;
 mod fields;
+mod json;
 mod key;
 mod keyring;
 mod keys;

@@ -57,6 +57,14 @@ pub struct Bridge<'a> {
     pub delays: Delays,
     /// The silence that was put where the carrier sent nothing.
     pub filled: Duration,
+    pub marks: Marks,
+}
+
+/// How many marks went to the carrier, and how many came back.
+#[derive(Default)]
+pub struct Marks {
+    sent: u32,
+    returned: u32,
 }
 
 /// Times one message of audio in [`TIMED_EACH`] from when it was read, or due, to when it was
@@ -167,6 +175,11 @@ impl Bridge<'_> {
         };
         if !impairment.is_none() {
             self.timeline.step(self.call, What::Impaired(impairment));
+        }
+        let Marks { sent, returned } = self.marks;
+        if sent > 0 {
+            self.timeline
+                .step(self.call, What::Marked { sent, returned });
         }
         let destination = self.tools.destination();
         Parted {
@@ -292,6 +305,9 @@ impl Bridge<'_> {
 
     fn take(&mut self, at: Duration, input: Input) -> Option<EndReason> {
         let input = self.line.for_carrier(input);
+        if matches!(input, Input::CallerHeard(_)) {
+            self.marks.returned = self.marks.returned.saturating_add(1);
+        }
         for output in self.session.handle(at, input) {
             let agent = match &mut self.agent {
                 AgentSeat::Taken(agent) => Some(agent),
@@ -310,7 +326,10 @@ impl Bridge<'_> {
                     self.pulse.hears(Speaker::Agent, &chunk);
                     self.carrier.play(&chunk);
                 }
-                (Output::MarkPlayback(mark), _) => self.carrier.mark(mark),
+                (Output::MarkPlayback(mark), _) => {
+                    self.marks.sent = self.marks.sent.saturating_add(1);
+                    self.carrier.mark(mark);
+                }
                 (Output::ClearPlayback, _) => {
                     self.metrics.interrupted();
                     self.carrier.clear();

@@ -106,6 +106,12 @@ pub enum What {
     Turn(Turn),
     /// The call's media was not all there.
     Impaired(Impairment),
+    /// How many marks of what the agent said went to the carrier, and how many it returned: what the
+    /// caller has heard is known by them.
+    Marked {
+        sent: u32,
+        returned: u32,
+    },
     /// The caller spoke over the agent, which had been heard for this long.
     Interrupted {
         heard_ms: u64,
@@ -440,6 +446,7 @@ impl What {
             Self::Said { .. } => return None,
             Self::Turn(_) => "turn",
             Self::Impaired(_) => "impaired",
+            Self::Marked { .. } => "marks",
             Self::Interrupted { .. } => "interrupted",
             Self::ToolUsed { .. } => "tool_used",
             Self::Ended(_) => "ended",
@@ -465,6 +472,7 @@ impl What {
                 "dropped": impairment.dropped,
                 "garbled": impairment.garbled,
             })),
+            Self::Marked { sent, returned } => Some(json!({"sent": sent, "returned": returned})),
             Self::Interrupted { heard_ms } => Some(json!({"heard_ms": heard_ms})),
             Self::ToolUsed {
                 tool,

@@ -194,6 +194,7 @@ impl Traces {
             | What::FirstWords
             | What::Turn(_)
             | What::Impaired(_)
+            | What::Marked { .. }
             | What::Interrupted { .. }
             | What::TransferEnded { .. } => what.name().map(Seen::Happened),
         };

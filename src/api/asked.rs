@@ -11,7 +11,10 @@ use actix_web::{
 use serde_json::Value;
 
 use crate::{
-    api::{ApiError, ApiKey, Code, Fields, FromFields, key::Presented, keyring::Away, scope::Need},
+    api::{
+        ApiError, ApiKey, Code, Fields, FromFields, json, key::Presented, keyring::Away,
+        scope::Need,
+    },
     call::CallId,
     gateway::{Gateway, address_of},
     operator::bearer,
@@ -155,9 +158,14 @@ impl Input for Json {
             }
         })?;
         // Where it broke off is of use; what stood there is theirs.
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
+        json::read(&body).map(Self).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            let message = format!("the body is not JSON: line {line}, column {column}");
+            let flaw = if error.is_data() {
+                "a name is given twice in the body"
+            } else {
+                "the body is not JSON"
+            };
+            let message = format!("{flaw}: line {line}, column {column}");
             ApiError::new(Code::InvalidRequest, message)
         })
     }

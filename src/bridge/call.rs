@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     admission::{ClaimError, Claimed, Onward},
-    bridge::{AgentSeat, Bridge, Delays, Line, Parted, call::lost::Life},
+    bridge::{AgentSeat, Bridge, Delays, Line, Marks, Parted, call::lost::Life},
     call::{CallId, CallerId, CarrierCallId, EndReason},
     campaign::{Campaign, Name},
     chunk::Encoding,
@@ -350,6 +350,7 @@ async fn live(
         rang,
         delays: Delays::default(),
         filled: Duration::ZERO,
+        marks: Marks::default(),
         tools: workbench(gateway, &campaign, &call, call_id, &caller, encoding),
     };
     let Parted {

@@ -196,6 +196,7 @@ impl CallRow {
                 | What::AgentReady { .. }
                 | What::Turn(_)
                 | What::Impaired(_)
+                | What::Marked { .. }
                 | What::FirstWords
                 | What::Said { .. }
                 | What::Interrupted { .. }

@@ -102,6 +102,38 @@ async fn speaking_over_the_agent_silences_it_and_tells_it_what_was_heard() {
 }
 
 #[tokio::test]
+async fn how_many_marks_came_back_is_a_step_of_the_call() {
+    let mut agent = ScriptedAgent::start().await;
+    let gateway = TestGateway::with_agent(&agent.url, &[("AGENT_GREETING", "none")]).await;
+    let call = gateway.ring().await.connected().await;
+    let mut session = agent.session().await;
+    for (item, all) in [("item_1", 4_000), ("item_2", 8_000)] {
+        session.begin_response().await;
+        session.speak(item, &[0x11; 4_000]).await;
+        session.end_response(item).await;
+        call.line
+            .until(|heard| (heard.received == all && heard.waiting == 0).then_some(()))
+            .await;
+        // What is said from here on is not returned.
+        call.line.withhold_marks(true);
+    }
+    let sid = call.sid.clone();
+    call.hang_up().await;
+    let marked = |step: &What| {
+        let What::Marked { sent, returned } = step else {
+            return None;
+        };
+        Some((*sent, *returned))
+    };
+    // Half a second of audio has a mark each 180 ms, and one at its end, which may be late.
+    let (sent, returned) = gateway.until_step_of(&sid, marked).await;
+    assert_eq!(sent, 6);
+    assert!((2..=3).contains(&returned), "{returned}");
+    session.closed().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn only_marks_that_came_back_since_the_last_clear_count_as_heard() {
     let mut agent = ScriptedAgent::start().await;
     let gateway = TestGateway::with_agent(&agent.url, &[]).await;

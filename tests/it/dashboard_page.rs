@@ -292,7 +292,9 @@ async fn in_production_a_login_holds_in_a_browser_that_comes_through_a_tunnel() 
     let gateway = Program::start(&settings).await;
     let mut browser = Chromium::start(&[0; 480], &[]).await;
     let port = gateway.carrier.address.port();
-    browser.visit(&format!("http://localhost:{port}/login")).await;
+    browser
+        .visit(&format!("http://localhost:{port}/login"))
+        .await;
     type_in(&mut browser, OPS_TOKEN).await;
     browser.submit("form button", "/dashboard").await;
     assert_eq!(browser.text("#live .hint").await, "Nobody is on the line.");

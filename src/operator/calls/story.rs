@@ -220,6 +220,14 @@ fn told_with_figures(what: &str, details: &Details<'_>) -> (&'static str, String
             );
             ("gateway", told)
         }
+        "marks" => {
+            let (sent, returned) = (details.number("sent"), details.number("returned"));
+            let told = format!(
+                "Of {sent} marks in what the agent said, by which it is known what the caller heard, \
+                 {returned} came back."
+            );
+            ("carrier", told)
+        }
         "ended" => (
             blamed(&details.name("blame")),
             format!(

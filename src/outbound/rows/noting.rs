@@ -67,7 +67,8 @@ pub enum Noted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lately {
     pub count: i64,
-    /// When the first of them was.
+    /// When the first of the latest was, of as many as there may be: once that is long ago, there is
+    /// room for one.
     pub first_at: i64,
 }
 
@@ -79,7 +80,7 @@ pub async fn is_key_spent(
     now: i64,
     limits: Limits,
 ) -> Result<Option<Lately>, DatabaseError> {
-    let sql = lately("api_key", api_key, now - MINUTE_MS);
+    let sql = lately("api_key", api_key, now - MINUTE_MS, limits.per_key);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     Ok(too_many(&read.await?, limits.per_key)?)
 }
@@ -143,11 +144,19 @@ async fn be_alone_with(
     sql.fetch_all(writing).await.map(drop)
 }
 
-/// Returns the question how many rows there are since, and when the first of them was made.
-fn lately(column: &str, value: &str, since: i64) -> Sql {
-    let mut sql = Sql::new("SELECT COUNT(*), MIN(created_at) FROM outbound WHERE ");
-    sql.push(column).push(" = ").bind(value.to_owned());
-    sql.push(" AND created_at > ").bind(since);
+/// Returns the question how many rows there are since, and when the first of the latest was made, of
+/// as many as there may be.
+fn lately(column: &str, value: &str, since: i64, most: u32) -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*), (SELECT created_at");
+    let of_those = |sql: &mut Sql| {
+        sql.push(" FROM outbound WHERE ").push(column).push(" = ");
+        sql.bind(value.to_owned());
+        sql.push(" AND created_at > ").bind(since);
+    };
+    of_those(&mut sql);
+    sql.push(" ORDER BY created_at DESC LIMIT 1 OFFSET ");
+    sql.bind(i64::from(most) - 1).push(")");
+    of_those(&mut sql);
     sql
 }
 
@@ -175,17 +184,27 @@ async fn count(
     if number(writing, sql).await?.is_some() {
         return Ok(Some(Noted::Engaged));
     }
-    let of_number = lately("to_code", &new.to_code, now - HOUR_MS);
+    let of_number = lately(
+        "to_code",
+        &new.to_code,
+        now - HOUR_MS,
+        limits.per_destination,
+    );
     let of_number = of_number.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_number, limits.per_destination)? {
         return Ok(Some(Noted::TooOften(all)));
     }
-    let alike = lately("prefix_code", &new.prefix_code, now - HOUR_MS);
+    let alike = lately(
+        "prefix_code",
+        &new.prefix_code,
+        now - HOUR_MS,
+        limits.per_prefix,
+    );
     let alike = alike.fetch_all(writing).await?;
     if let Some(all) = too_many(&alike, limits.per_prefix)? {
         return Ok(Some(Noted::TooManyAlike(all)));
     }
-    let of_key = lately("api_key", &new.api_key, now - MINUTE_MS);
+    let of_key = lately("api_key", &new.api_key, now - MINUTE_MS, limits.per_key);
     let of_key = of_key.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_key, limits.per_key)? {
         return Ok(Some(Noted::TooManyOfKey(all)));

@@ -168,6 +168,18 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
         assert_eq!(spent.unwrap().map(|all| all.count), Some(5));
         let spent = is_key_spent(replicas[0], "few", now + 61_000, limits).await;
         assert_eq!(spent.unwrap(), None);
+        // Of a limit that was lowered, all but as many have to be long ago.
+        let ages = "UPDATE outbound SET created_at = created_at - 30000 WHERE call = \
+                    (SELECT call FROM outbound WHERE api_key = 'few' ORDER BY created_at LIMIT 1)";
+        let write = replicas[0].write(move |writing| Box::pin(Sql::new(ages).execute(writing)));
+        write.await.unwrap();
+        let spent = async |per_key| {
+            let limits = Limits { per_key, ..LIMITS };
+            let spent = is_key_spent(replicas[0], "few", now, limits).await;
+            spent.unwrap().unwrap().first_at
+        };
+        let (of_five, of_four) = (spent(5).await, spent(4).await);
+        assert!(of_four - of_five > 20_000, "{of_four} {of_five}");
     })
     .await;
 }
