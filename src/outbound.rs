@@ -20,7 +20,10 @@ mod rows;
 mod supervise;
 mod twilio;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tracing::Span;
@@ -32,6 +35,8 @@ use crate::{
     config::OutboundSettings,
     gateway::Gateway,
     outbound::{pace::Pace, rows::Row},
+    recent::{Millis, Recent},
+    record::unix_millis,
 };
 
 pub use acs::{disconnected, picked_up_at_acs};
@@ -44,6 +49,8 @@ pub use request::{AGENT_FIELDS, FIELDS};
 pub use request::{MachineDetection, Overrides, Request, WhenMachine};
 pub use supervise::look_after;
 
+/// How long a replica remembers by itself that a call is to be over: longer than it can ring.
+const CALLED_OFF_KNOWN: Millis = 600_000;
 /// What a marker is sealed for.
 const PURPOSE: &str = "outbound";
 
@@ -53,6 +60,8 @@ pub struct Outbound {
     /// `None` where the settings to ask Twilio for calls are not there.
     twilio: Option<TwilioApi>,
     pace: Pace,
+    /// Calls that are to be over, by their pending names.
+    called_off: Mutex<Recent<CarrierCallId, ()>>,
 }
 
 /// A call that is going to be placed.
@@ -117,8 +126,26 @@ impl Outbound {
         Ok(Box::new(Self {
             twilio: twilio.transpose()?,
             pace: Pace::new(settings.per_second, settings.longest_wait),
+            called_off: Mutex::default(),
             settings,
         }))
+    }
+
+    /// Remembers here that a call is to be over.
+    fn call_off(&self, pending: &CarrierCallId) {
+        let mut known = self
+            .called_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.put(unix_millis(), CALLED_OFF_KNOWN, pending.clone(), ());
+    }
+
+    fn is_called_off(&self, pending: &CarrierCallId) -> bool {
+        let known = self
+            .called_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.get(unix_millis(), pending).is_some()
     }
 
     /// Returns Twilio's API, where the settings to ask it are there.

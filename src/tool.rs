@@ -58,7 +58,7 @@ pub struct Directory {
 
 /// A key of the caller's phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key(char); // Invariant: one of 0 to 9, * and #.
+pub struct Key(char); // Invariant: one of 0 to 9 and *; # begins a comment where settings are.
 
 /// Something that an agent may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut keys = text.chars();
         match (keys.next(), keys.next()) {
-            (Some(key @ ('0'..='9' | '*' | '#')), None) => Ok(Self(key)),
+            (Some(key @ ('0'..='9' | '*')), None) => Ok(Self(key)),
             _ => Err(()),
         }
     }

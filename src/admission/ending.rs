@@ -85,6 +85,8 @@ struct Noted {
     call_id: Option<CallId>,
     transfer: Option<Onward>,
     due: Option<Due>,
+    #[serde(default)]
+    called_off: bool,
 }
 
 /// How much the store is told at once of what can wait.
@@ -228,6 +230,11 @@ impl Admission {
     /// Returns what is due to a call, as the replica has noted that could not do it.
     pub async fn due_noted(&self, carrier_call: &CarrierCallId) -> Option<Due> {
         self.noted(carrier_call).await?.due
+    }
+
+    /// Tells whether somebody wants a placed call to be over, as a replica has noted.
+    pub async fn called_off_noted(&self, pending: &CarrierCallId) -> bool {
+        self.noted(pending).await.is_some_and(|it| it.called_off)
     }
 
     /// Returns our id of a call, as the replica has noted that has or had it.

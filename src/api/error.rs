@@ -61,7 +61,7 @@ struct More {
 /// A cap that leaves no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
-    /// Its name, as `docs/placing-calls.md` lists them.
+    /// Its name: those of placing calls are in `docs/placing-calls.md`.
     pub cap: &'static str,
     /// How many there may be.
     pub value: u32,
@@ -99,7 +99,7 @@ struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     used: Option<u32>,
-    /// Why a cap of live calls leaves no room, such as `full`.
+    /// Why there is no room for a call, such as `full` or `draining`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<&'static str>,

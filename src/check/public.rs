@@ -11,6 +11,7 @@ use tokio_tungstenite::{
 use url::Url;
 
 use crate::{
+    bridge::call::acs::REFUSED,
     check::{
         PATIENCE,
         finding::{Finding, Way},
@@ -44,7 +45,10 @@ pub async fn probe(config: &Config, http: &Client, serves: bool) -> Vec<Finding>
     };
     let account = config.twilio.account.as_deref();
     let webhook = webhook(http, root, token, account).await;
-    let media = media(root, token).await;
+    let mut media = media(root, token).await;
+    if matches!(media, Way::UpgradeFits) && config.acs.is_open() {
+        media = media_of_acs(root).await;
+    }
     vec![Finding::Way(webhook), Finding::Way(media)]
 }
 
@@ -107,15 +111,10 @@ async fn media(root: &str, token: &SecretString) -> Way {
     upgrade(&url, &[("X-Twilio-Signature", &signature)]).await
 }
 
-/// Asks for a media socket as ACS would, by a ticket that there is not. Nothing but a gateway that sees
-/// that a WebSocket is asked for refuses it as forbidden.
+/// Asks for a media socket as ACS would, by a ticket that there is not: a gateway that sees that a
+/// WebSocket is asked for says that it has refused it.
 async fn media_of_acs(root: &str) -> Way {
-    let way = upgrade(&socket(root, "/acs/ws/check"), &[]).await;
-    if matches!(way, Way::UpgradeRefused { status: 403 }) {
-        Way::UpgradeFits
-    } else {
-        way
-    }
+    upgrade(&socket(root, "/acs/ws/check"), &[]).await
 }
 
 /// Returns a socket's address: https becomes wss, and http ws.
@@ -126,6 +125,7 @@ fn socket(root: &str, path: &str) -> String {
 async fn upgrade(url: &str, headers: &[(&str, &str)]) -> Way {
     match timeout(PATIENCE, open(url, headers)).await {
         Ok(Ok(())) => Way::UpgradeFits,
+        Ok(Err(tungstenite::Error::Http(answer))) if is_ours(&answer) => Way::UpgradeFits,
         Ok(Err(tungstenite::Error::Http(answer))) => match answer.status().as_u16() {
             // What a gateway says to a request that asks for no WebSocket.
             status @ (400 | 426) => Way::UpgradeStripped { status },
@@ -135,6 +135,12 @@ async fn upgrade(url: &str, headers: &[(&str, &str)]) -> Way {
         Ok(Err(error)) => Way::UpgradeBroken(error.to_string()),
         Err(_) => Way::UpgradeBroken(format!("nothing came within {PATIENCE:?}")),
     }
+}
+
+/// Tells whether a gateway has refused a socket that came through.
+fn is_ours<B>(answer: &tungstenite::http::Response<B>) -> bool {
+    let (name, value) = REFUSED;
+    answer.headers().get(name).is_some_and(|it| it == value)
 }
 
 async fn open(url: &str, headers: &[(&str, &str)]) -> Result<(), tungstenite::Error> {

@@ -29,6 +29,19 @@ fn production(changed: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn there_are_as_many_replicas_at_least_as_at_most_unless_it_is_said() {
+    let set = load(&[("EXPECTED_REPLICAS", "3")]).unwrap();
+    assert_eq!(set.store.least_replicas, 3);
+    let scaled = load(&[("EXPECTED_REPLICAS", "3"), ("LEAST_REPLICAS", "2")]).unwrap();
+    assert_eq!(scaled.store.least_replicas, 2);
+    let more = load(&[("EXPECTED_REPLICAS", "2"), ("LEAST_REPLICAS", "3")]).unwrap_err();
+    assert_eq!(
+        more.rule("LEAST_REPLICAS"),
+        Some("at most EXPECTED_REPLICAS")
+    );
+}
+
+#[test]
 fn nothing_set_is_a_gateway_to_try() {
     let config = load(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:5050");

@@ -13,7 +13,7 @@ use crate::{
 pub const RULE: &str = "end_call, transfer_call and send_dtmf";
 
 /// What the key for a transfer has to be.
-pub const KEY_RULE: &str = "a key of a phone: 0 to 9, * or #";
+pub const KEY_RULE: &str = "a key of a phone: 0 to 9 or *";
 
 /// What agents may do beside talking.
 #[derive(Debug, Clone, PartialEq, Eq)]

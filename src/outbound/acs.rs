@@ -129,9 +129,9 @@ async fn was_picked_up(gateway: &Gateway, name: &CarrierCallId) -> bool {
 
 /// Asks again for a call that ACS may have placed, for as long as it may still begin to ring; tells
 /// whether there is no more to look for. Where ACS has placed it, this is how its name is learnt. One
-/// that nobody wants is not asked for: where ACS does not have it, it would ring.
+/// that was called off is not asked for: where ACS does not have it, it would ring.
 pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
-    if row.stage != Stage::Unwanted && now() < asked_until(gateway, row) {
+    if row.called_off_at.is_none() && now() < asked_until(gateway, row) {
         let step = Move {
             rings_until: Some(now() + millis(row.terms.ring_for() + GRACE)),
             ..Move::new(row.call, &[Stage::Dialing, Stage::Unknown], Stage::Unknown)

@@ -30,11 +30,6 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// The pause where the carrier wants none in particular.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where a call is that the carrier has not been asked for.
-const UNASKED: &[Stage] = &[Stage::Queued];
-/// Where a call is that the carrier was asked for, and has certainly not placed.
-const ASKED: &[Stage] = &[Stage::Dialing, Stage::Unwanted];
-
 /// Has a call placed beside what goes on.
 pub fn spawn_drive(gateway: &web::Data<Gateway>, row: Row, turn: Option<Turn>) {
     let span = gateway.span_of(&row.pending);
@@ -52,16 +47,16 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
             Some(mine) => mine,
             None => match take_turn(&gateway, &row, window, until).await {
                 Some(Ok(mine)) => mine,
-                Some(Err(_)) => return give_up(&gateway, &row, UNASKED).await,
+                Some(Err(_)) => return give_up(&gateway, &row, &[Stage::Queued]).await,
                 None => return, // It stays queued: whoever looks after calls sees to it.
             },
         };
         mine.comes().await;
         if Instant::now() > until {
-            return give_up(&gateway, &row, UNASKED).await; // Its slot would lapse.
+            return give_up(&gateway, &row, &[Stage::Queued]).await; // Its slot would lapse.
         }
         if !begin_dialing(&gateway, &row, until).await {
-            return; // It was canceled, or cannot be noted: whoever looks after calls sees to it.
+            return; // It was called off, or cannot be noted: whoever looks after calls sees to it.
         }
         let asked = match row.pending.carrier() {
             Carrier::Twilio | Carrier::Web => twilio::ask(&gateway, &row).await,
@@ -78,7 +73,7 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
             Err(fate) => fate,
         };
         let pause = match fate {
-            Fate::Refused => return give_up(&gateway, &row, ASKED).await,
+            Fate::Refused => return give_up(&gateway, &row, &[Stage::Dialing]).await,
             Fate::Unknown => {
                 let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
                 let _ = rows::advance(&gateway.records.database, step).await;
@@ -90,18 +85,15 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         };
         let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
         if Instant::now() + pause > until {
-            return give_up(&gateway, &row, ASKED).await;
+            return give_up(&gateway, &row, &[Stage::Dialing]).await;
         }
         // If this replica dies now, the next one knows that the carrier has nothing. Whether it was
         // where it was believed to be is seen before the carrier is asked again.
         let step = Move::new(row.call, &[Stage::Dialing], Stage::Queued);
         let database = &gateway.records.database;
         let queued = answered(until, || rows::advance(database, step.clone()));
-        match queued.await {
-            Some(true) => {}
-            // Nobody wants it any more, and the carrier has nothing.
-            Some(false) => return give_up(&gateway, &row, &[Stage::Unwanted]).await,
-            None => return,
+        if queued.await.is_none() {
+            return;
         }
         sleep(pause).await;
     }

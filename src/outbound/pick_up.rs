@@ -21,9 +21,6 @@ use crate::{
     trace::Phase,
 };
 
-/// Where a call is that is not to be picked up any more.
-const UNWELCOME: [Stage; 2] = [Stage::Unwanted, Stage::Over];
-
 /// Somebody, or something, has picked up: decides what the carrier does.
 pub async fn picked_up(
     gateway: &web::Data<Gateway>,
@@ -47,8 +44,12 @@ pub async fn picked_up(
         Ok::<_, crate::record::DatabaseError>((is_ours, row))
     });
     let row = match noted.await {
-        Ok(Ok((true, Some(row)))) if !UNWELCOME.contains(&row.stage) => Some(row),
-        Ok(Ok(_)) => return (Answer::HangUp, campaign), // As above, or a second one.
+        Ok(Ok((true, Some(row)))) if !row.is_unwanted() => Some(row),
+        // It is to be over, or a second one.
+        Ok(Ok(_)) => return (Answer::HangUp, campaign),
+        Ok(Err(_)) | Err(_) if gateway.is_called_off(&pending).await => {
+            return (Answer::HangUp, campaign);
+        }
         Ok(Err(_)) | Err(_) => None, // Somebody is on the line: they matter more.
     };
     let is_machine = answered_by.is_some_and(|who| who.starts_with("machine"));

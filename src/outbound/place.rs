@@ -97,6 +97,7 @@ pub async fn place(
         created_at: now(),
         dialed_at: None,
         rings_until: None,
+        called_off_at: None,
     };
     let new = NewRow {
         row,
@@ -212,12 +213,14 @@ async fn note(
             }),
             Noted::TooManyAlike(all) => {
                 gateway.metrics.prefix_refused();
-                tracing::warn!(
-                    used = all.count,
-                    cap = limits.per_prefix,
-                    "numbers of one block are called as often as they may be within an hour \
+                if gateway.may_warn() {
+                    tracing::warn!(
+                        used = all.count,
+                        cap = limits.per_prefix,
+                        "numbers of one block are called as often as they may be within an hour \
                      (OUTBOUND_PER_PREFIX_HOUR): toll fraud looks like this"
-                );
+                    );
+                }
                 Err(Refused::TooMany {
                     cap: "calls_to_one_prefix_within_an_hour",
                     value: limits.per_prefix,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::web;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use crate::{
     call::{CallId, CarrierCallId, EndReason},
@@ -11,8 +12,8 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Marker, acs,
-        ending::{end_at_carrier, end_unwanted, over},
-        rows::{self, Row, Stage},
+        ending::{end_at_carrier, end_called_off, over},
+        rows::{self, Row},
     },
     record::What,
 };
@@ -57,7 +58,7 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
     gateway.admission.named(&row.pending, name).await;
     match bound {
         Ok(true) if is_unwanted(gateway, row.call).await => {
-            end_unwanted(gateway, row.call, &row.pending, name).await;
+            end_called_off(gateway, row.call, &row.pending, name).await;
         }
         Ok(true) => {}
         Ok(false) => {
@@ -73,7 +74,7 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
 async fn is_unwanted(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
     let found = found.await.ok().and_then(Result::ok).flatten();
-    found.is_some_and(|row| matches!(row.stage, Stage::Unwanted | Stage::Over))
+    found.is_some_and(|row| row.is_unwanted())
 }
 
 /// Takes in what the carrier tells of a call. One that nobody wants any more is ended at the carrier.
@@ -96,7 +97,10 @@ pub async fn progressed(
     }
     gateway.admission.named(&pending, name).await;
     if matches!(progress, Progress::Waiting | Progress::Rings) && is_unwanted(gateway, call).await {
-        end_unwanted(gateway, call, &pending, name).await;
+        // Its carrier waits for our answer, and may take its time itself.
+        let (ending, name) = (gateway.clone(), name.clone());
+        let ending = async move { end_called_off(&ending, call, &pending, &name).await };
+        gateway.calls().spawn(ending.in_current_span());
         return;
     }
     match progress {

@@ -28,8 +28,8 @@ const LOOKS: [Duration; 4] = [
 ];
 /// How long a carrier that cannot say what became of a call is asked, once it can ring no more.
 pub const UNTOLD_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Where a call is that the carrier may have placed, as long as it has no name.
-pub const MAY_BE_PLACED: &[Stage] = &[Stage::Dialing, Stage::Unknown, Stage::Unwanted];
+/// Where a call is that the carrier may have placed.
+pub const MAY_BE_PLACED: &[Stage] = &[Stage::Dialing, Stage::Unknown];
 
 /// Looks for a call that the carrier may have placed, until it is found, has told of itself, or
 /// cannot ring any more. It is never asked for again.
@@ -49,7 +49,7 @@ pub async fn reconcile(gateway: &web::Data<Gateway>, call: CallId) {
 pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     // What the database says, for it is there that the time of dialing is noted.
     let row = match rows::find(&gateway.records.database, call).await {
-        Ok(Some(row)) if MAY_BE_PLACED.contains(&row.stage) && row.carrier_call.is_none() => row,
+        Ok(Some(row)) if MAY_BE_PLACED.contains(&row.stage) => row,
         Ok(known) => {
             // It has told of itself, perhaps to another replica: its slot goes by that name.
             if let Some(row) = known

@@ -42,7 +42,7 @@ pub struct Request {
 }
 
 /// What is kept of a request for as long as the call is not over.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     pub overrides: Overrides,
     pub metadata: Map<String, Value>,

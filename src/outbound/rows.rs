@@ -18,12 +18,14 @@ use crate::{
 #[cfg(test)]
 pub use keeping::HELD_MS;
 pub use keeping::{keep, let_go, overdue};
-pub use moving::{Belief, Move, advance, finish};
+#[cfg(test)]
+pub use moving::Finished;
+pub use moving::{Belief, Move, advance, call_off, finish};
 pub use noting::{Lately, Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
 pub use queueing::{Queued, queue};
 
 const COLUMNS: &str = "call, tenant, body_hash, pending, carrier_call, campaign, agent, to_number, \
-    from_number, request, state, created_at, dialed_at, rings_until";
+    from_number, request, state, created_at, dialed_at, rings_until, called_off_at";
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,6 @@ pub enum Stage {
     Unknown,
     /// The carrier has named it.
     Placed,
-    /// Somebody wants it to be over while it may ring: it holds what it holds until it cannot.
-    Unwanted,
     Answered,
     Over,
 }
@@ -61,6 +61,8 @@ pub struct Row {
     pub created_at: i64,
     pub dialed_at: Option<i64>,
     pub rings_until: Option<i64>,
+    /// Since when somebody wants it to be over. While it may ring it holds what it holds.
+    pub called_off_at: Option<i64>,
 }
 
 impl Stage {
@@ -71,7 +73,6 @@ impl Stage {
             Self::Dialing => "dialing",
             Self::Unknown => "unknown",
             Self::Placed => "placed",
-            Self::Unwanted => "unwanted",
             Self::Answered => "answered",
             Self::Over => "over",
         }
@@ -84,7 +85,6 @@ impl Stage {
             Self::Dialing,
             Self::Unknown,
             Self::Placed,
-            Self::Unwanted,
             Self::Answered,
             Self::Over,
         ];
@@ -93,6 +93,11 @@ impl Stage {
 }
 
 impl Row {
+    /// Tells whether it is to be over, or is.
+    pub fn is_unwanted(&self) -> bool {
+        self.called_off_at.is_some() || self.stage == Stage::Over
+    }
+
     fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let text = |name: &str| row.try_get::<String, _>(name);
         let bad = |name: &str| sqlx::Error::ColumnNotFound(name.to_owned());
@@ -111,14 +116,12 @@ impl Row {
             agent: agent.and_then(|agent| agent.parse().ok()),
             to: text("to_number")?,
             from: text("from_number")?,
-            terms: match text("request")?.as_str() {
-                "" => Terms::default(), // Its record was deleted.
-                terms => serde_json::from_str(terms).map_err(|_| bad("request"))?,
-            },
+            terms: serde_json::from_str(&text("request")?).map_err(|_| bad("request"))?,
             stage: Stage::read(&text("state")?).ok_or_else(|| bad("state"))?,
             created_at: row.try_get("created_at")?,
             dialed_at: row.try_get("dialed_at")?,
             rings_until: row.try_get("rings_until")?,
+            called_off_at: row.try_get("called_off_at")?,
         })
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     outbound::{
         acs,
         dial::{GRACE, spawn_drive},
-        ending::{end_unwanted, fail, over},
+        ending::{UNASKED, end_called_off, end_live, fail, over},
         progress::{Progress, apply},
         reconcile::{is_untold, look_once, reconcile},
         room::{forget, take_slot},
@@ -120,7 +120,7 @@ async fn take_over(gateway: &web::Data<Gateway>, row: Row) {
             }
         }
         // Perhaps it rings.
-        Stage::Dialing | Stage::Unknown | Stage::Unwanted => {
+        Stage::Dialing | Stage::Unknown => {
             count(gateway, &row);
             let step = Move::new(row.call, &[Stage::Dialing], Stage::Unknown);
             let _ = rows::advance(&gateway.records.database, step).await;
@@ -189,6 +189,9 @@ async fn is_over_at_carrier(gateway: &web::Data<Gateway>, row: &Row) -> bool {
 /// Sees to a call that has stayed at its stage for too long: whatever had it there is gone, as a
 /// task can be whose replica lives.
 async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
+    if row.called_off_at.is_some() && settle_called_off(gateway, row).await {
+        return;
+    }
     match row.stage {
         Stage::Reserving => give_up_reserving(gateway, row).await,
         Stage::Queued if is_within_window(gateway, row) => {}
@@ -199,7 +202,6 @@ async fn settle(gateway: &web::Data<Gateway>, row: &Row) {
             look_once(gateway, row.call).await;
         }
         Stage::Unknown => drop(look_once(gateway, row.call).await),
-        Stage::Unwanted => settle_unwanted(gateway, row).await,
         Stage::Placed => settle_placed(gateway, row).await,
         Stage::Answered => settle_answered(gateway, row).await,
         Stage::Over => {}
@@ -233,21 +235,33 @@ async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
     over(gateway, row.call, &row.pending, name, ended, Some(talked)).await;
 }
 
-/// Ends a call that nobody wants once more, or looks what it is called.
-async fn settle_unwanted(gateway: &web::Data<Gateway>, row: &Row) {
-    let Some(name) = &row.carrier_call else {
-        look_once(gateway, row.call).await;
-        return;
+/// Sees to a call that was called off; tells whether that was all there is to do.
+async fn settle_called_off(gateway: &web::Data<Gateway>, row: &Row) -> bool {
+    let name = match (row.stage, &row.carrier_call) {
+        (Stage::Reserving | Stage::Queued, _) => {
+            fail(gateway, row, UNASKED, EndReason::Canceled).await;
+            return true;
+        }
+        (Stage::Answered, Some(name)) => {
+            // The database was not there when somebody picked it up.
+            end_live(gateway, row.call, name).await;
+            return false;
+        }
+        (Stage::Dialing | Stage::Unknown | Stage::Placed, Some(name)) => name,
+        // It is looked for.
+        (Stage::Dialing | Stage::Unknown | Stage::Placed | Stage::Answered, None) => return false,
+        (Stage::Over, _) => return true,
     };
-    let is_ended = end_unwanted(gateway, row.call, &row.pending, name).await;
+    let is_ended = end_called_off(gateway, row.call, &row.pending, name).await;
     if !is_ended && is_untold(row, Duration::ZERO) {
         tracing::warn!(
             carrier_call.id = %name,
-            "a call was not ended: Twilio does not do it. It counts as canceled; Twilio's own log \
-             says what became of it"
+            "a call was not ended: its carrier does not do it. It counts as canceled; the carrier's \
+             own log says what became of it"
         );
-        fail(gateway, row, &[Stage::Unwanted], EndReason::Canceled).await;
+        fail(gateway, row, &[Stage::Placed], EndReason::Canceled).await;
     }
+    true
 }
 
 /// Asks the carrier of a call that has rung for too long.

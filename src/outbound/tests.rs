@@ -13,6 +13,7 @@ use crate::{
     admission::Scope,
     fake_twilio::{Act, Callee},
     outbound::rows::Stage,
+    record::unix_millis_i64,
 };
 
 const GUARD: Duration = Duration::from_secs(30);
@@ -159,7 +160,7 @@ async fn a_call_that_rings_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_wants_holds_its_slot_and_its_number_until_it_cannot_ring() {
+async fn a_call_that_was_called_off_holds_its_slot_and_its_number_until_it_cannot_ring() {
     let house = House::open(&[]).await;
     house.twilio.callees(Callee::Rings);
     // The answer to the request is lost, and so is all that is told of the call.
@@ -172,7 +173,7 @@ async fn a_call_that_nobody_wants_holds_its_slot_and_its_number_until_it_cannot_
     let row = house.row(&placed.id).await;
     let gateway = house.running.gateway();
     hang_up(gateway, row.call, &row.pending).await;
-    assert_eq!(stage().await, Stage::Unwanted);
+    assert!(house.row(&placed.id).await.called_off_at.is_some());
     assert_eq!(gateway.admission.occupancy().active, 1, "it may ring");
     let Err(Refused::TooMany { cap, .. }) = house.place("two", &body).await else {
         panic!("it may ring");
@@ -202,7 +203,8 @@ async fn a_call_that_its_carrier_does_not_end_at_once_is_ended_later() {
     let gateway = house.running.gateway();
     let name = named().await.unwrap();
     hang_up(gateway, placed.id.parse().unwrap(), &name).await;
-    assert_eq!(house.row(&placed.id).await.stage, Stage::Unwanted);
+    let row = house.row(&placed.id).await;
+    assert!(row.called_off_at.is_some() && row.stage == Stage::Placed);
     assert_eq!(gateway.admission.occupancy().active, 1, "it rings");
     let ended = house.over(&placed.id).await;
     assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
@@ -236,6 +238,72 @@ async fn a_call_that_waits_for_its_turn_is_not_placed_though_the_database_was_aw
     ending.await;
     let ended = house.over(&placed.id).await;
     assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
+    assert_eq!(house.twilio.calls().len(), 1, "only the first was dialed");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_called_off_and_waits_for_its_turn_is_seen_to_by_the_sweep() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let row = leave_as(&house, &me, Stage::Queued, "+972502345671", 0).await;
+    let database = &house.running.gateway().records.database;
+    let off = rows::call_off(database, row.call, unix_millis_i64()).await;
+    assert!(off.unwrap().is_some());
+    let ended = house.over(&row.call.to_string()).await;
+    assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
+    assert!(house.twilio.calls().is_empty());
+    house.close().await;
+}
+
+#[tokio::test]
+async fn who_picks_up_a_call_that_was_called_off_is_hung_up_on_though_the_database_is_away() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    house.twilio.lose_callbacks(100);
+    house.twilio.then(&[Act::TakeThenCut]);
+    let body = json!({"to": "+972502345671", "ring_timeout": 60});
+    let placed = house.place("one", &body).await.unwrap();
+    let stage = async || house.row(&placed.id).await.stage;
+    house.until(async || stage().await == Stage::Unknown).await;
+    let row = house.row(&placed.id).await;
+    let gateway = house.running.gateway();
+    let away = "ALTER TABLE outbound RENAME TO outbound_away";
+    house.database.ask(away).await;
+    let ending = hang_up(gateway, row.call, &row.pending);
+    let name = crate::call::CarrierCallId::try_from(house.twilio.calls()[0].sid.clone()).unwrap();
+    let marker = Marker {
+        pending: row.pending.as_str().to_owned(),
+        campaign: "default".to_owned(),
+        agent: "default".to_owned(),
+        when_machine: WhenMachine::default(),
+    };
+    let callee = crate::call::CallerId::read("+972502345671");
+    let answering = async {
+        let known = async || gateway.is_called_off(&row.pending).await;
+        house.until(known).await;
+        let (answer, _) = picked_up(gateway, &marker, &name, &callee, None).await;
+        assert_eq!(answer, crate::answer::Answer::HangUp);
+        let back = "ALTER TABLE outbound_away RENAME TO outbound";
+        house.database.ask(back).await;
+    };
+    tokio::join!(ending, answering);
+    assert_eq!(house.over(&placed.id).await.1, "canceled");
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    assert_eq!(timeout(GUARD, over).await.unwrap()[0].status, "canceled");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_talks_is_ended_by_the_name_that_its_record_does_not_have_yet() {
+    let house = House::open_to(&[], GUARD * 2).await;
+    let placed = house.place("one", &to("+972502345671")).await.unwrap();
+    let gateway = house.running.gateway();
+    house.until(async || gateway.connections.count() == 1).await;
+    let row = house.row(&placed.id).await;
+    hang_up(gateway, row.call, &row.pending).await;
+    house.until(async || gateway.connections.count() == 0).await;
+    assert_eq!(house.over(&placed.id).await.1, "requested");
     house.close().await;
 }
 

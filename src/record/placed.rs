@@ -28,10 +28,14 @@ pub async fn bind(
     name: &CarrierCallId,
     told: &dyn Told,
 ) -> Result<bool, sqlx::Error> {
-    let mut sql = Sql::new("UPDATE outbound SET carrier_call = ");
+    // One whose record was deleted gets none.
+    let mut sql = Sql::new(
+        "UPDATE outbound SET carrier_call = CASE WHEN EXISTS \
+         (SELECT 1 FROM calls WHERE calls.call = outbound.call) THEN ",
+    );
     sql.bind(name.as_str().to_owned());
     sql.push(
-        ", state = CASE WHEN state IN ('reserving', 'queued', 'dialing', 'unknown') \
+        " ELSE carrier_call END, state = CASE WHEN state IN ('reserving', 'queued', 'dialing', 'unknown') \
          THEN 'placed' ELSE state END WHERE call = ",
     );
     sql.bind(call.to_string());
@@ -84,7 +88,7 @@ async fn tell_end(writing: &mut Writing, row: &AnyRow, told: &dyn Told) -> Resul
 }
 
 /// Has a call that somebody has picked up be `answered` in its row, whoever else has tried to say
-/// so: facts are written again until they are written. One that nobody wants stays so, and is ended.
+/// so: facts are written again until they are written.
 ///
 /// # Errors
 /// If the database does not take it.
@@ -95,7 +99,7 @@ pub async fn answered(
 ) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new("UPDATE outbound SET state = 'answered' WHERE call = ");
     sql.bind(call.to_string());
-    sql.push(" AND state NOT IN ('over', 'unwanted') AND carrier_call = ");
+    sql.push(" AND state <> 'over' AND carrier_call = ");
     sql.bind(name.as_str().to_owned());
     sql.execute(writing).await.map(drop)
 }

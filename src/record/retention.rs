@@ -27,6 +27,8 @@ const DAY_MS: i64 = 86_400_000;
 /// How long it is kept who has changed what.
 const AUDIT_KEPT_MS: i64 = 400 * DAY_MS;
 const DUTY: &str = "retention";
+/// What is left of what was asked for with a placed call: nothing, as those who read it know it.
+const BLANK_REQUEST: &str = r#"{"overrides":{},"metadata":{},"ring_seconds":30,"detection":"off","when_machine":"hang_up"}"#;
 
 /// Which calls are to go.
 #[derive(Debug, Clone)]
@@ -126,26 +128,32 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
 /// counted by, stay for as long as those of other calls that are over: a key that is used again calls
 /// nobody twice, and caps are as full as they were.
 async fn blank_placed(writing: &mut Writing, calls: &[String]) -> Result<(), sqlx::Error> {
-    // A carrier's last word of one that has talked would find no record to go by.
+    // A carrier's last word of one that has talked would find no record to go by. First its end, which
+    // nobody else notes from then on.
+    let mut sql = Sql::new("UPDATE outbound SET state = 'over'");
+    only(&mut sql, " WHERE state <> 'over' AND ", calls);
+    sql.push(" RETURNING call");
+    let ended = sql.fetch_all(writing).await?;
+    let ended = ended.iter().map(|row| row.try_get(0));
+    let ended: Vec<String> = ended.collect::<Result<_, _>>()?;
+    if !ended.is_empty() {
+        let mut sql = Sql::new(
+            "INSERT INTO outbound_days (tenant, day, calls, talked_ms) \
+             SELECT tenant, ",
+        );
+        sql.bind(day(unix_millis_i64()));
+        sql.push(", 0, CAST(SUM(talked_ms) AS BIGINT) FROM calls WHERE talked_ms > 0");
+        only(&mut sql, " AND ", &ended);
+        sql.push(
+            " GROUP BY tenant ON CONFLICT (tenant, day) DO UPDATE \
+             SET talked_ms = outbound_days.talked_ms + excluded.talked_ms",
+        );
+        sql.execute(writing).await?;
+    }
     let mut sql = Sql::new(
-        "INSERT INTO outbound_days (tenant, day, calls, talked_ms) \
-         SELECT outbound.tenant, ",
+        "UPDATE outbound SET carrier_call = NULL, to_number = '', from_number = '', request = ",
     );
-    sql.bind(day(unix_millis_i64()));
-    sql.push(
-        ", 0, CAST(SUM(calls.talked_ms) AS BIGINT) FROM outbound, calls \
-         WHERE calls.call = outbound.call AND outbound.state <> 'over' AND calls.talked_ms > 0",
-    );
-    only(&mut sql, " AND outbound.", calls);
-    sql.push(
-        " GROUP BY outbound.tenant ON CONFLICT (tenant, day) DO UPDATE \
-         SET talked_ms = outbound_days.talked_ms + excluded.talked_ms",
-    );
-    sql.execute(writing).await?;
-    let mut sql = Sql::new(
-        "UPDATE outbound SET state = 'over', carrier_call = NULL, to_number = '', \
-         from_number = '', request = ''",
-    );
+    sql.bind(BLANK_REQUEST);
     only(&mut sql, " WHERE ", calls);
     sql.execute(writing).await.map(drop)
 }

@@ -168,9 +168,9 @@ impl Recorder {
 /// Returns how many places a fact may not take.
 fn kept_from(fact: &Fact) -> usize {
     match fact {
-        Fact::Lost(_) | Fact::Talked(_) | Fact::Used(_) | Fact::Happened(What::Ended(_)) => 0,
+        Fact::Lost(_) | Fact::Happened(What::Ended(_)) => 0,
         Fact::Happened(What::Said { .. } | What::Turn(_)) => KEPT_FOR_ENDS + KEPT_FROM_WORDS,
-        Fact::Arrived(_) | Fact::Happened(_) => KEPT_FOR_ENDS,
+        Fact::Arrived(_) | Fact::Happened(_) | Fact::Talked(_) | Fact::Used(_) => KEPT_FOR_ENDS,
     }
 }
 

@@ -29,6 +29,8 @@ use crate::{
 
 /// How long ACS may take to press keys.
 const PRESS_WITHIN: Duration = Duration::from_secs(5);
+/// How far from the one before a key has to be that is pressed by itself.
+const APART: Duration = Duration::from_secs(2);
 /// How long it holds that the caller has agreed to a transfer.
 const AGREED_FOR: Duration = Duration::from_secs(60);
 /// How many keys ACS presses at a time.
@@ -44,7 +46,13 @@ pub struct Workbench<'a> {
     /// Uses that are not over.
     open: Vec<Opened>,
     destination: Option<Name>,
-    /// When the caller has pressed the key that a transfer takes.
+    consent: Consent,
+}
+
+/// Whether the caller has agreed to a transfer, by the keys that were pressed.
+#[derive(Debug, Default)]
+struct Consent {
+    pressed: Option<Instant>,
     agreed: Option<Instant>,
 }
 
@@ -92,16 +100,15 @@ impl<'a> Workbench<'a> {
             asking: FuturesUnordered::new(),
             open: Vec::new(),
             destination: None,
-            agreed: None,
+            consent: Consent::default(),
         }
     }
 
     /// The caller has pressed a key.
     pub fn pressed(&mut self, key: char) {
         let wanted = self.campaign.tools.directory.key;
-        if wanted.is_some_and(|wanted| wanted.as_char() == key) {
-            self.agreed = Some(Instant::now());
-        }
+        let agrees = wanted.is_some_and(|wanted| wanted.as_char() == key);
+        self.consent.pressed(Instant::now(), agrees);
     }
 
     /// Returns where the call is to go on, if the agent has handed it over.
@@ -178,6 +185,16 @@ impl<'a> Workbench<'a> {
     /// Refuses what the call's carrier cannot do, and what the caller has not agreed to.
     fn can<'u>(&self, wanted: Use<'u>) -> Result<Use<'u>, Refusal> {
         let is_transfer = matches!(wanted, Use::Transfer(_));
+        if let (Use::SendDtmf(digits), Some(key)) = (&wanted, self.campaign.tools.directory.key)
+            && digits.as_str().contains(key.as_char())
+        {
+            // The line's echo of it could pass for the caller's.
+            let key = key.as_char();
+            return Err(Refusal {
+                outcome: ToolOutcome::Impossible,
+                advice: format!("the key {key} is the caller's alone: it cannot be pressed by you"),
+            });
+        }
         match self.surroundings.call.carrier() {
             Carrier::Web if is_transfer => Err(Refusal {
                 outcome: ToolOutcome::Impossible,
@@ -196,7 +213,7 @@ impl<'a> Workbench<'a> {
         let Some(key) = self.campaign.tools.directory.key else {
             return Ok(());
         };
-        let agreed = self.agreed.is_some_and(|at| at.elapsed() <= AGREED_FOR);
+        let agreed = self.consent.holds(Instant::now());
         agreed.then_some(()).ok_or_else(|| Refusal {
             outcome: ToolOutcome::Unconfirmed,
             advice: format!(
@@ -275,6 +292,19 @@ impl<'a> Workbench<'a> {
     }
 }
 
+impl Consent {
+    /// Takes in a key, which `agrees` by itself: not as a digit among others.
+    fn pressed(&mut self, now: Instant, agrees: bool) {
+        let alone = self.pressed.is_none_or(|at| now - at >= APART);
+        self.agreed = (agrees && alone).then_some(now);
+        self.pressed = Some(now);
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        self.agreed.is_some_and(|at| now - at <= AGREED_FOR)
+    }
+}
+
 impl Drop for Workbench<'_> {
     fn drop(&mut self) {
         for open in std::mem::take(&mut self.open) {
@@ -316,4 +346,32 @@ async fn press_at_acs(
         sleep(tones::duration(pause)).await;
     }
     Ok(json!({ "sent": true }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_agrees_by_the_key_alone_and_for_a_minute() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        // Each key by when it was pressed and whether it is the one, and when that holds.
+        for (keys, holds, not) in [
+            (&[(0, true)][..], &[0, 60][..], &[61][..]),
+            (&[(0, false)], &[], &[0, 1]),
+            (&[(0, false), (1, true)], &[], &[1, 30]),
+            (&[(0, false), (2, true)], &[2, 62], &[63]),
+            (&[(0, true), (1, false)], &[], &[1]),
+            (&[(0, true), (1, true)], &[], &[1]),
+            (&[(0, true), (30, true)], &[60, 90], &[91]),
+        ] {
+            let mut consent = Consent::default();
+            for (pressed, agrees) in keys {
+                consent.pressed(at(*pressed), *agrees);
+            }
+            assert!(holds.iter().all(|it| consent.holds(at(*it))), "{keys:?}");
+            assert!(!not.iter().any(|it| consent.holds(at(*it))), "{keys:?}");
+        }
+    }
 }

@@ -127,6 +127,57 @@ async fn a_proxy_that_strips_upgrades_is_told_from_one_that_does_not() {
 }
 
 #[tokio::test]
+async fn the_way_of_media_is_tried_as_acs_takes_it_where_acs_alone_is_open() {
+    let acs = FakeAcs::start(FakeAcsOptions::on_a_free_port())
+        .await
+        .unwrap();
+    let environment = acs.environment();
+    let folder = tempfile::tempdir().unwrap();
+    let (door, listen) = (free_address(), free_address());
+    let url = format!("http://{door}");
+    let own = [
+        ("LISTEN", listen.as_str()),
+        ("PUBLIC_URL", url.as_str()),
+        ("TWILIO_AUTH_TOKEN", ""),
+    ];
+    let of_acs = environment.iter();
+    let of_acs = of_acs.map(|(name, value)| (*name, value.as_str()));
+    let settings: Vec<_> = of_acs
+        .filter(|(name, _)| *name != "PUBLIC_URL")
+        .chain(own)
+        .collect();
+    let gateway = TestGateway::with(&settings).await;
+    let nginx = Nginx::start(folder.path(), &door, &listen, None).await;
+    let (_, told) = check(&settings, &[]).await;
+    line(&told, "ok       way of media: a WebSocket comes through");
+    nginx.stop().await;
+    let less = Some("proxy_set_header Upgrade");
+    let nginx = Nginx::start(folder.path(), &door, &listen, less).await;
+    let (code, told) = check(&settings, &[]).await;
+    assert_eq!(code, Some(1), "{told}");
+    line(
+        &told,
+        "error    way of media: a WebSocket arrives as a plain request (status 426)",
+    );
+    nginx.stop().await;
+    // One that forbids it is not taken for the gateway.
+    let server = RestServer::start(&[]).await;
+    // Its clock is looked at, too.
+    server.then(&Act::Answer(200, "", r#"{"status":"alive"}"#), 2);
+    server.then(&Act::Answer(403, "", ""), 4);
+    let forbids = settings.iter().filter(|(name, _)| *name != "PUBLIC_URL");
+    let forbids: Vec<_> = forbids
+        .copied()
+        .chain([("PUBLIC_URL", server.url.as_str())])
+        .collect();
+    let (code, told) = check(&forbids, &[]).await;
+    assert_eq!(code, Some(1), "{told}");
+    line(&told, "error    way of media: a WebSocket gets status 403");
+    gateway.finish().await;
+    acs.stop().await;
+}
+
+#[tokio::test]
 async fn who_answers_in_a_gateways_place_is_found_out() {
     let elsewhere = Act::Answer(301, "Location: https://voice.example.com/x\r\n", "");
     let long_ago = Act::Answer(200, "Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n", "{}");

@@ -353,39 +353,32 @@ async fn an_agent_that_obeys_everything_transfers_nobody_who_has_not_pressed_the
     let gateway = TestGateway::with_agent(&agent.url, &settings).await;
     let call = gateway.ring().await.connected().await;
     let mut agent = agent.session().await;
-    for (id, pressed) in [("call_2", None), ("call_3", Some("1"))] {
-        if let Some(key) = pressed {
-            press(&call, &mut agent, key).await;
-        }
-        uses(
-            &mut agent,
-            id,
-            "transfer_call",
-            r#"{"destination":"reception"}"#,
-        )
-        .await;
-        let told = result(&mut agent, id).await;
-        assert!(told.contains("has to press 2"), "{told}");
-    }
-    press(&call, &mut agent, "2").await;
-    hands_over(&mut agent).await;
-    assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
-    let outcomes = all_used(&gateway, &call.sid);
-    let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-    let refused = ToolOutcome::Unconfirmed;
-    assert_eq!(outcomes, [refused, refused, ToolOutcome::Done]);
-    is_handed_over(&gateway, &call.sid, None).await;
-    drop(call);
-    gateway.finish().await;
-}
-
-/// Has the caller press a key, and waits until the agent is told.
-async fn press(call: &Call<'_>, agent: &mut Session, key: &str) {
-    call.line.press(key);
+    let reception = r#"{"destination":"reception"}"#;
+    uses(&mut agent, "call_2", "transfer_call", reception).await;
+    let told = result(&mut agent, "call_2").await;
+    assert!(told.contains("has to press 2"), "{told}");
+    // Nor does the agent press it.
+    uses(&mut agent, "call_3", "send_dtmf", r#"{"digits":"12"}"#).await;
+    let told = result(&mut agent, "call_3").await;
+    assert!(told.contains("the caller's alone"), "{told}");
+    call.line.press("2");
     for expected in ["conversation.item.create", "response.create"] {
         let told = agent.hear_words().await.expect("the call goes on");
         assert_eq!(told["type"], expected, "{told}");
     }
+    hands_over(&mut agent).await;
+    assert_eq!(gateway.ended(&call.sid).await, EndReason::Transferred);
+    let outcomes = all_used(&gateway, &call.sid);
+    let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+    let expected = [
+        ToolOutcome::Unconfirmed,
+        ToolOutcome::Impossible,
+        ToolOutcome::Done,
+    ];
+    assert_eq!(outcomes, expected);
+    is_handed_over(&gateway, &call.sid, None).await;
+    drop(call);
+    gateway.finish().await;
 }
 
 /// Returns what became of a call that was handed over: whether anybody has answered.

@@ -22,6 +22,9 @@ use crate::{
     webhook::acs::token::TokenError,
 };
 
+/// By what `callgate check` knows that it was us who refused.
+pub const REFUSED: (&str, &str) = ("x-callgate", "refused");
+
 /// What the path of a media socket says.
 enum Claim {
     /// The ticket of a call that we have answered.
@@ -43,7 +46,9 @@ pub async fn media(
     // First, so that `callgate check` can tell a proxy that passes no WebSocket on from one that does.
     let upgrade = request.headers().get(header::UPGRADE);
     if !upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return Ok(HttpResponse::UpgradeRequired().body("this is a WebSocket's address"));
+        return Ok(HttpResponse::UpgradeRequired()
+            .insert_header((header::UPGRADE, "websocket"))
+            .body("this is a WebSocket's address"));
     }
     let proven = prove(&request, &gateway, acs, path.into_inner()).await;
     let (call, claim) = match proven {
@@ -53,7 +58,7 @@ pub async fn media(
             if gateway.may_warn() {
                 tracing::warn!(status = status.as_u16(), "refused a media socket of ACS");
             }
-            return Ok(HttpResponse::build(status).finish());
+            return Ok(HttpResponse::build(status).insert_header(REFUSED).finish());
         }
     };
     let place = take_place(&gateway)?;

@@ -92,15 +92,22 @@ impl Gateway {
         }
         let (gateway, ended) = (Arc::clone(self), call.clone());
         self.act(call, async move {
-            let Some(acs) = &gateway.acs else { return };
-            let connection = gateway.connection_for(acs, &ended, Due::HangUp);
-            let Some(connection) = connection.await else {
-                return;
-            };
-            if hang_up(acs, &connection).await {
-                acs.is_over(&ended);
-            }
+            gateway.hung_up_acs(&ended).await;
         });
+    }
+
+    /// Ends a call at ACS; tells whether it has, as far as anybody can be asked.
+    pub(crate) async fn hung_up_acs(&self, call: &CarrierCallId) -> bool {
+        let Some(acs) = &self.acs else { return true };
+        let connection = self.connection_for(acs, call, Due::HangUp).await;
+        let Some(connection) = connection else {
+            return false;
+        };
+        let is_over = hang_up(acs, &connection).await;
+        if is_over {
+            acs.is_over(call);
+        }
+        is_over
     }
 
     /// Ends a call at ACS that was given up before it was connected, here or elsewhere: ACS may have

@@ -100,9 +100,12 @@ pub async fn overdue(
     sql.push("WHERE holder = ").bind(holder);
     sql.push(" AND state <> 'over' AND ((state IN ('placed', 'unknown') AND rings_until < ")
         .bind(now);
-    sql.push(") OR (state = 'unwanted' AND (carrier_call IS NOT NULL OR rings_until < ")
-        .bind(now);
-    sql.push(")) OR (state = 'reserving' AND created_at < ")
+    // One that was called off is ended as soon as it has a name, or is not asked for at all.
+    sql.push(
+        ") OR (called_off_at IS NOT NULL AND (carrier_call IS NOT NULL \
+         OR state IN ('reserving', 'queued'))",
+    );
+    sql.push(") OR (state = 'reserving' AND created_at < ")
         .bind(stuck);
     sql.push(") OR (state = 'dialing' AND dialed_at < ")
         .bind(stuck);

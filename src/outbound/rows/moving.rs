@@ -4,7 +4,7 @@ use sqlx::Row as _;
 
 use crate::{
     call::CallId,
-    outbound::rows::Stage,
+    outbound::rows::{COLUMNS, Row, Stage, rows},
     record::{Database, DatabaseError, DatabaseKind, Sql, day},
 };
 
@@ -16,6 +16,15 @@ pub struct Move {
     pub to: Stage,
     pub dialed_at: Option<i64>,
     pub rings_until: Option<i64>,
+}
+
+/// A call that is over by our word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Where it was before.
+    pub was: Stage,
+    /// Whether somebody wanted it to be over.
+    pub called_off: bool,
 }
 
 /// Where a call is believed to be, and by whom.
@@ -38,7 +47,8 @@ impl Move {
     }
 }
 
-/// Moves a call on; tells whether it was where it was believed to be.
+/// Moves a call on; tells whether it was where it was believed to be. One that was called off is not
+/// dialed any more.
 pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseError> {
     database
         .write(move |writing| {
@@ -53,10 +63,32 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
                 }
                 sql.push(" WHERE call = ").bind(step.call.to_string());
                 only_at(&mut sql, step.from);
+                if step.to == Stage::Dialing {
+                    sql.push(" AND called_off_at IS NULL");
+                }
                 Ok(sql.execute(writing).await? > 0)
             })
         })
         .await
+}
+
+/// Notes that somebody wants a call to be over that nobody has picked up; returns it as it stands, if
+/// it is one.
+pub async fn call_off(
+    database: &Database,
+    call: CallId,
+    now: i64,
+) -> Result<Option<Row>, DatabaseError> {
+    let write = database.write(move |writing| {
+        Box::pin(async move {
+            let mut sql = Sql::new("UPDATE outbound SET called_off_at = COALESCE(called_off_at, ");
+            sql.bind(now).push(") WHERE call = ").bind(call.to_string());
+            sql.push(" AND state NOT IN ('answered', 'over') RETURNING ");
+            sql.push(COLUMNS);
+            Ok(rows(writing, sql).await?.pop())
+        })
+    });
+    write.await
 }
 
 /// Adds that a row is at one of these stages.
@@ -78,11 +110,13 @@ pub async fn finish(
     belief: Option<Belief>,
     talked_ms: i64,
     now: i64,
-) -> Result<Option<Stage>, DatabaseError> {
+) -> Result<Option<Finished>, DatabaseError> {
     let kind = database.kind();
     let finish = database.write(move |writing| {
         Box::pin(async move {
-            let mut sql = Sql::new("SELECT tenant, state FROM outbound WHERE state <> 'over'");
+            let mut sql = Sql::new(
+                "SELECT tenant, state, called_off_at FROM outbound WHERE state <> 'over'",
+            );
             sql.push(" AND call = ").bind(call.to_string());
             if let Some(belief) = belief {
                 if let Some(holder) = belief.holder {
@@ -99,6 +133,7 @@ pub async fn finish(
             };
             let tenant: String = row.try_get("tenant")?;
             let was = Stage::read(&row.try_get::<String, _>("state")?);
+            let called_off: Option<i64> = row.try_get("called_off_at")?;
             let mut sql = Sql::new(
                 "UPDATE outbound SET state = 'over', to_number = '', from_number = '' WHERE call = ",
             );
@@ -115,7 +150,10 @@ pub async fn finish(
                 );
                 sql.execute(writing).await?;
             }
-            Ok(was)
+            Ok(was.map(|was| Finished {
+                was,
+                called_off: called_off.is_some(),
+            }))
         })
     });
     finish.await

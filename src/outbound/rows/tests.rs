@@ -66,6 +66,7 @@ fn new(number: &str, api_key: &str) -> NewRow {
         created_at: unix_millis_i64(),
         dialed_at: None,
         rings_until: None,
+        called_off_at: None,
     };
     NewRow {
         key: row.call.to_string(),
@@ -134,7 +135,7 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
                 Noted::New => {
                     let now = unix_millis_i64();
                     let finished = finish(replicas[at % 2], call, None, 0, now).await;
-                    assert_eq!(finished.unwrap(), Some(Stage::Reserving));
+                    assert_eq!(finished.unwrap().unwrap().was, Stage::Reserving);
                     true
                 }
                 Noted::Engaged
@@ -219,7 +220,40 @@ async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_b
         assert!(is_left().await, "who looks next has it");
         assert_eq!(believed("r1", &[Stage::Queued]).await.unwrap(), None);
         let over = believed("r3", &[Stage::Dialing, Stage::Queued]).await;
-        assert_eq!(over.unwrap(), Some(Stage::Queued));
+        let queued = Finished {
+            was: Stage::Queued,
+            called_off: false,
+        };
+        assert_eq!(over.unwrap(), Some(queued));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_called_off_is_not_dialed_whatever_was_under_way() {
+    on_both(async |[replica, other]| {
+        let new = new("+972502345671", "key");
+        let (call, now) = (new.row.call, unix_millis_i64());
+        note(replica, new, LIMITS).await.unwrap();
+        let moves = async |from, to| advance(replica, Move::new(call, from, to)).await.unwrap();
+        assert!(moves(&[Stage::Reserving], Stage::Queued).await);
+        assert!(moves(&[Stage::Queued], Stage::Dialing).await);
+        let off = call_off(other, call, now).await.unwrap().unwrap();
+        assert_eq!((off.stage, off.called_off_at), (Stage::Dialing, Some(now)));
+        // The carrier has not done it, and it waits for another turn.
+        assert!(moves(&[Stage::Dialing], Stage::Queued).await);
+        assert!(!moves(&[Stage::Queued], Stage::Dialing).await);
+        let off = call_off(other, call, now + 1_000).await.unwrap().unwrap();
+        assert_eq!(off.called_off_at, Some(now), "it was called off before");
+        let overdue = overdue(replica, "r1".to_owned(), now, Duration::ZERO).await;
+        assert_eq!(overdue.unwrap().len(), 1, "somebody sees to it");
+        let finished = finish(replica, call, None, 0, now).await.unwrap();
+        let queued = Finished {
+            was: Stage::Queued,
+            called_off: true,
+        };
+        assert_eq!(finished, Some(queued));
+        assert!(call_off(other, call, now).await.unwrap().is_none());
     })
     .await;
 }

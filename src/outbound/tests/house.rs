@@ -189,6 +189,7 @@ pub async fn leave_as(
         created_at: now,
         dialed_at: None,
         rings_until: None,
+        called_off_at: None,
     };
     let new = rows::NewRow {
         row: rows::Row {
