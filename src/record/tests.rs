@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, strategy::ValueTree};
 use secrecy::SecretString;
-use sqlx::Row;
+use sqlx::{Connection, Row};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
+    lost::leave,
     postgres_server::PostgresServer,
     row::CallRow,
     writer::{Writer, columns},
@@ -258,6 +259,35 @@ async fn what_closes_calls_has_room_where_there_is_none_for_words_or_for_more_ca
         recorder.note(&call("CA0"), ended());
     }
     assert_eq!(counts(), (50_000, 40_002));
+}
+
+#[tokio::test]
+async fn an_end_that_is_being_committed_is_not_taken_for_a_loss() {
+    let server = PostgresServer::start();
+    let url = server.database("records");
+    let kept = Kept::open(&url).await;
+    kept.recorder.note(&call("CA1"), arrival(false));
+    kept.recorder
+        .note(&call("CA1"), Fact::Happened(What::Connected));
+    kept.written().await;
+    // What its replica was about to commit when it was taken for gone.
+    let mut its_own = sqlx::postgres::PgConnection::connect(&url).await.unwrap();
+    let ends = "BEGIN; UPDATE calls SET state = 'ended', rank = 90, reason = 'caller_hung_up'";
+    sqlx::raw_sql(ends).execute(&mut its_own).await.unwrap();
+    let told: Arc<dyn Told> = Arc::new(Nobody);
+    let closing = leave(&kept.database, &told, "r1");
+    let committing = async {
+        let waits = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+        while kept.ask(waits).await == ["0"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut its_own).await.unwrap();
+    };
+    let (closed, ()) = tokio::join!(closing, committing);
+    closed.unwrap();
+    let row = "SELECT state, reason FROM calls";
+    assert_eq!(kept.ask(row).await, ["ended caller_hung_up"]);
+    kept.close().await;
 }
 
 #[tokio::test]
