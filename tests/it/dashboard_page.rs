@@ -262,12 +262,29 @@ async fn another_replica_is_drained_by_the_page_of_this_one() {
     browser
         .until(&format!("document.querySelector({})", json!(other)))
         .await;
+    let sid = call_sid();
+    let line = there.call(&sid).await;
+    browser.submit("#now a.act", "/actions/stop-intake").await;
+    browser.submit("form .danger", "/dashboard").await;
     browser.submit(other, "/actions/drain").await;
     browser.submit("form .danger", "/dashboard").await;
     assert_eq!(
         browser.text(".notice.good").await,
         "The replica was told to drain."
     );
+    let drains = "document.getElementById('warnings').textContent.includes('1 replica drains')";
+    browser.until(drains).await;
+    assert!(
+        browser
+            .text("#warnings")
+            .await
+            .contains("The intake is stopped")
+    );
+    browser.be_wide(DESK).await;
+    let picture = browser.screenshot("dashboard-draining").await;
+    keep(&picture, "dashboard-draining.png");
+    line.send(stop(&sid));
+    line.closed().await;
     assert_eq!(there.ended().await.code(), Some(0));
     browser
         .until("document.querySelectorAll('#replicas li').length === 1")
@@ -381,7 +398,7 @@ fn keep(png: &[u8], name: &str) {
     }
 }
 
-/// Has callers come and go for some minutes, so that the pictures have something to show.
+/// Has callers come and go for eleven minutes, so that the pictures have something to show.
 async fn talk_for_the_pictures(gateway: &Program, talking: &[Line]) {
     if wanted().is_none() {
         return;
@@ -389,7 +406,8 @@ async fn talk_for_the_pictures(gateway: &Program, talking: &[Line]) {
     // Those who were let in without media are given up.
     sleep(Duration::from_secs(22)).await;
     let mut lines: Vec<(String, Line)> = Vec::new();
-    for wanted in [1, 2, 1, 0, 2, 2, 1, 2] {
+    // Before ten minutes nothing is said of what calls need.
+    for wanted in [1, 2, 1, 0, 2, 2, 1, 2].repeat(7) {
         while lines.len() > wanted {
             let (sid, line) = lines.remove(0);
             line.send(stop(&sid));
