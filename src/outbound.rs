@@ -60,8 +60,8 @@ pub struct Outbound {
     /// `None` where the settings to ask Twilio for calls are not there.
     twilio: Option<TwilioApi>,
     pace: Pace,
-    /// Calls that are to be over, by their pending names.
-    called_off: Mutex<Recent<CarrierCallId, ()>>,
+    /// Calls that are to be over.
+    called_off: Mutex<Recent<CallId, ()>>,
 }
 
 /// A call that is going to be placed.
@@ -132,20 +132,20 @@ impl Outbound {
     }
 
     /// Remembers here that a call is to be over.
-    fn call_off(&self, pending: &CarrierCallId) {
+    fn call_off(&self, call: CallId) {
         let mut known = self
             .called_off
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        known.put(unix_millis(), CALLED_OFF_KNOWN, pending.clone(), ());
+        known.put(unix_millis(), CALLED_OFF_KNOWN, call, ());
     }
 
-    fn is_called_off(&self, pending: &CarrierCallId) -> bool {
+    fn is_called_off(&self, call: CallId) -> bool {
         let known = self
             .called_off
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        known.get(unix_millis(), pending).is_some()
+        known.get(unix_millis(), &call).is_some()
     }
 
     /// Returns Twilio's API, where the settings to ask it are there.

@@ -118,7 +118,7 @@ pub enum What {
     },
     /// The agent has used a tool, or wanted to.
     ToolUsed {
-        /// `None` where its campaign has no such tool.
+        /// As the agent calls it; `None` where that is no name.
         tool: Option<Name>,
         outcome: ToolOutcome,
         lasted: Duration,

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     admission::{
@@ -87,6 +88,12 @@ struct Noted {
     due: Option<Due>,
     #[serde(default)]
     called_off: bool,
+}
+
+/// Returns by what it is noted that a placed call is to be over: beside its state, which goes by one
+/// name after the other.
+fn called_off(call: CallId) -> Option<CarrierCallId> {
+    CarrierCallId::try_from(format!("off-{call}")).ok()
 }
 
 /// How much the store is told at once of what can wait.
@@ -232,9 +239,20 @@ impl Admission {
         self.noted(carrier_call).await?.due
     }
 
+    /// Notes that somebody wants a placed call to be over.
+    pub async fn note_called_off(&self, call: CallId) {
+        if let Some(key) = called_off(call) {
+            self.note(&key, json!({"called_off": true}).to_string())
+                .await;
+        }
+    }
+
     /// Tells whether somebody wants a placed call to be over, as a replica has noted.
-    pub async fn called_off_noted(&self, pending: &CarrierCallId) -> bool {
-        self.noted(pending).await.is_some_and(|it| it.called_off)
+    pub async fn called_off_noted(&self, call: CallId) -> bool {
+        match called_off(call) {
+            Some(key) => self.noted(&key).await.is_some_and(|it| it.called_off),
+            None => false,
+        }
     }
 
     /// Returns our id of a call, as the replica has noted that has or had it.

@@ -85,6 +85,7 @@ pub fn watch_ringing(gateway: &web::Data<Gateway>, row: &Row, left: Duration) {
         sleep(left).await;
         if let Ok(Some(row)) = rows::find(&gateway.records.database, call).await
             && row.stage == Stage::Placed
+            && row.called_off_at.is_none()
         {
             give_up(&gateway, &row).await;
         }
@@ -144,9 +145,9 @@ pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
             return false; // Of the first time it says nothing.
         };
         tracing::info!(carrier_call.id = %name, "ACS says which call it has placed");
-        named(gateway, row, &name).await;
+        let is_noted = named(gateway, row, &name).await;
         watch_ringing(gateway, row, row.terms.ring_for());
-        return true;
+        return is_noted;
     }
     let is_over = row.rings_until.is_none_or(|until| until < now());
     if is_over {

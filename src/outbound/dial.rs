@@ -148,7 +148,13 @@ async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row, until: Instant) 
     let database = &gateway.records.database;
     // An answer that is lost may have been a yes; then the next one is a no, and the call is looked
     // for as one that the carrier may have.
-    let advanced = answered(until, || rows::advance(database, step.clone()));
+    let advanced = answered(until, || async {
+        // Whoever wants it to be over may be waiting for the same database.
+        if gateway.is_called_off(row.call).await {
+            return Ok(false);
+        }
+        rows::advance(database, step.clone()).await
+    });
     let may = advanced.await == Some(true);
     if may {
         gateway.timeline.step(&row.pending, What::Dialing);

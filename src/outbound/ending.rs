@@ -2,14 +2,11 @@
 //!
 //! Invariant: what we judge ourselves ends a call only where it is believed to be.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use actix_web::web;
-use serde_json::json;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use crate::{
     admission::{Ended, Phase},
@@ -21,9 +18,11 @@ use crate::{
         progress::DATABASE_WITHIN,
         rows::{self, Belief, Move, Row, Stage},
     },
-    record::{DatabaseError, unix_millis_i64 as now},
+    record::{DatabaseError, What, unix_millis_i64 as now},
 };
 
+/// How long it is looked in the store whether a call is to be over.
+const STORE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the wish that a call ends waits for the database, where nothing can be done without: longer
 /// than a call waits for its turn and rings.
 const WISH_WITHIN: Duration = Duration::from_secs(300);
@@ -128,43 +127,52 @@ pub async fn over(
 /// carrier. `call` is our name for it, `name` its carrier's.
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
     gateway.timeline.named(name, call);
-    if gateway.connections.has(name) || gateway.admission.phase(name).await == Some(Phase::Live) {
-        return end_live(gateway, call, name).await; // Whatever the database says.
+    // What comes in is called as its carrier calls it.
+    if !name.is_pending() && call == CallId::of(name) {
+        end_live(gateway, name).await;
+        end_at_carrier(gateway, name).await;
+        return;
     }
-    // Of a call without a carrier's name only the database knows whether it can still be stopped.
-    let wait = if name.is_pending() {
-        gateway.tell_called_off(name).await;
-        WISH_WITHIN
-    } else {
-        Duration::ZERO
-    };
-    let asked = AtomicBool::new(false);
-    let canceled = answered(Instant::now() + wait, || {
-        cancel(gateway, call, asked.swap(true, Ordering::Relaxed))
-    });
-    match canceled.await {
-        Some(Canceled::Done) => {}
-        Some(Canceled::PickedUp(name)) => {
-            acs::know(gateway, &name);
-            end_live(gateway, call, &name).await;
-        }
-        Some(Canceled::NotPlaced) => end_live(gateway, call, name).await,
-        // It may be one that rings, and does so until its carrier has ended it.
-        None if !name.is_pending() => {
-            acs::know(gateway, name);
-            if end_at_carrier(gateway, name).await {
-                end_live(gateway, call, name).await;
-            }
-        }
-        None => tracing::error!(
-            "a call that is to be hung up is not called off: the database is away. Whoever picks it \
-             up is hung up on"
-        ),
+    if let Some(known) = gateway.connections.name_of(call) {
+        return end_picked_up(gateway, call, &known).await;
+    }
+    // Before the database is asked, which may be away: nobody dials it from here on, and whoever picks
+    // it up is hung up on.
+    gateway.tell_called_off(call).await;
+    if is_live(gateway, name).await {
+        return end_picked_up(gateway, call, name).await;
+    }
+    if let Err(error) = cancel(gateway, call, false).await {
+        tracing::warn!(%error, "a call that is to be hung up is not called off yet");
+        acs::know(gateway, name);
+        end_at_carrier(gateway, name).await;
+        // Beside what draining waits for.
+        let again = gateway.clone();
+        let cancelling = async move { cancel_later(&again, call).await };
+        gateway.chores().spawn(cancelling.in_current_span());
     }
 }
 
-/// Ends a call that talks, or may, as somebody wants.
-pub async fn end_live(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
+/// Tries to cancel a call until the database takes it.
+async fn cancel_later(gateway: &web::Data<Gateway>, call: CallId) {
+    let until = Instant::now() + WISH_WITHIN;
+    if answered(until, || cancel(gateway, call, true))
+        .await
+        .is_none()
+    {
+        tracing::error!(
+            "a call that was to be hung up is not called off: the database was away for too long"
+        );
+    }
+}
+
+async fn is_live(gateway: &Gateway, name: &CarrierCallId) -> bool {
+    gateway.connections.has(name) || gateway.admission.phase(name).await == Some(Phase::Live)
+}
+
+/// Ends a call here, and at whichever replica carries it, as somebody wants; tells whether its end is
+/// counted by that.
+async fn end_live(gateway: &Gateway, name: &CarrierCallId) -> bool {
     let requested = Ended {
         live: EndReason::Requested,
         waiting: EndReason::Requested,
@@ -172,13 +180,23 @@ pub async fn end_live(gateway: &web::Data<Gateway>, call: CallId, name: &Carrier
     };
     gateway.dismiss_agent(name);
     gateway.connections.end(name, EndReason::Requested);
-    if gateway.admission.end(name, requested).await {
+    let waited = gateway.admission.end(name, requested).await;
+    if waited {
         gateway.ended(name, EndReason::Requested);
     }
-    // If the database was not there to hear that somebody has picked it up: its end is counted above.
-    let step = Move::new(call, MAY_RING, Stage::Answered);
-    let noting = rows::advance(&gateway.records.database, step);
-    let _ = timeout(DATABASE_WITHIN, noting).await;
+    waited
+}
+
+/// Ends a placed call that somebody has picked up.
+pub async fn end_picked_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
+    acs::know(gateway, name);
+    let is_live = is_live(gateway, name).await;
+    if end_live(gateway, name).await || is_live {
+        // Its end is counted: should the database not have heard of the pick-up, it is not once more.
+        let step = Move::new(call, MAY_RING, Stage::Answered);
+        let noting = rows::advance(&gateway.records.database, step);
+        let _ = timeout(DATABASE_WITHIN, noting).await;
+    }
     end_at_carrier(gateway, name).await;
 }
 
@@ -187,41 +205,34 @@ pub const UNASKED: &[Stage] = &[Stage::Reserving, Stage::Queued];
 /// Where a call is that may ring.
 const MAY_RING: &[Stage] = &[Stage::Dialing, Stage::Unknown, Stage::Placed];
 
-/// What came of canceling a call.
-enum Canceled {
-    /// It is over, or somebody looks after it until it is.
-    Done,
-    /// It is called so by its carrier.
-    PickedUp(CarrierCallId),
-    /// It is none that we have placed.
-    NotPlaced,
-}
-
-/// Has a call that we place, and that nobody has picked up, be over. What may ring holds its slot and
-/// its number until the carrier has ended it, or it cannot ring any more. `again` if it was tried
-/// before, and nobody has heard what came of it.
+/// Has a call that we place be over. What may ring holds its slot and its number until the carrier has
+/// ended it, or it cannot ring any more. `again` if it was tried before, and nobody has heard what came
+/// of it.
+///
+/// # Errors
+/// If the database does not answer; it may have been done then.
 async fn cancel(
     gateway: &web::Data<Gateway>,
     call: CallId,
     again: bool,
-) -> Result<Canceled, DatabaseError> {
+) -> Result<(), DatabaseError> {
     let database = &gateway.records.database;
     let reason = EndReason::Canceled;
     let Some(row) = rows::call_off(database, call, now()).await? else {
-        return Ok(match rows::find(database, call).await? {
-            None => Canceled::NotPlaced,
+        // It was picked up, or is over.
+        match rows::find(database, call).await? {
             Some(Row {
                 carrier_call: Some(name),
                 ..
-            }) => Canceled::PickedUp(name),
-            Some(row) => {
-                if again {
-                    gateway.admission.unplaced(&row.pending, reason).await;
-                    gateway.ended(&row.pending, reason);
-                }
-                Canceled::Done
+            }) => end_picked_up(gateway, call, &name).await,
+            // Perhaps by ourselves: its record is closed, and its end not counted twice.
+            Some(row) if again => {
+                gateway.admission.unplaced(&row.pending, reason).await;
+                gateway.timeline.step(&row.pending, What::Ended(reason));
             }
-        });
+            Some(_) | None => {}
+        }
+        return Ok(());
     };
     if UNASKED.contains(&row.stage) {
         // From here on it is not asked for.
@@ -234,14 +245,11 @@ async fn cancel(
             gateway.admission.unplaced(&row.pending, reason).await;
             gateway.ended(&row.pending, reason);
         }
-        return Ok(Canceled::Done);
-    }
-    gateway.tell_called_off(&row.pending).await;
-    // One that has no name yet is ended when it gets one.
-    if let Some(name) = &row.carrier_call {
+    } else if let Some(name) = &row.carrier_call {
         end_called_off(gateway, call, &row.pending, name).await;
     }
-    Ok(Canceled::Done)
+    // One that has no name yet is ended when it gets one.
+    Ok(())
 }
 
 /// Has the carrier end a call that was called off; tells whether it is over by that. If not, whoever
@@ -253,8 +261,8 @@ pub async fn end_called_off(
     name: &CarrierCallId,
 ) -> bool {
     acs::know(gateway, name);
-    if gateway.admission.phase(name).await == Some(Phase::Live) {
-        end_live(gateway, call, name).await;
+    if is_live(gateway, name).await {
+        end_picked_up(gateway, call, name).await;
         return false;
     }
     let is_ended = end_at_carrier(gateway, name).await;
@@ -266,16 +274,19 @@ pub async fn end_called_off(
 }
 
 impl Gateway {
-    /// Has every replica know that a call is to be over, also while the database is away.
-    async fn tell_called_off(&self, pending: &CarrierCallId) {
-        self.outbound.call_off(pending);
-        let note = json!({"called_off": true}).to_string();
-        self.admission.note(pending, note).await;
+    /// Has every replica know that a placed call is to be over, also while the database is away.
+    async fn tell_called_off(&self, call: CallId) {
+        self.outbound.call_off(call);
+        self.admission.note_called_off(call).await;
     }
 
-    /// Tells whether it is known beside the database that a call is to be over.
-    pub(super) async fn is_called_off(&self, pending: &CarrierCallId) -> bool {
-        self.outbound.is_called_off(pending) || self.admission.called_off_noted(pending).await
+    /// Tells whether it is known beside the database that a placed call is to be over.
+    pub(super) async fn is_called_off(&self, call: CallId) -> bool {
+        if self.outbound.is_called_off(call) {
+            return true;
+        }
+        let noted = timeout(STORE_WITHIN, self.admission.called_off_noted(call));
+        noted.await.unwrap_or(false)
     }
 }
 

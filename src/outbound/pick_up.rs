@@ -47,7 +47,7 @@ pub async fn picked_up(
         Ok(Ok((true, Some(row)))) if !row.is_unwanted() => Some(row),
         // It is to be over, or a second one.
         Ok(Ok(_)) => return (Answer::HangUp, campaign),
-        Ok(Err(_)) | Err(_) if gateway.is_called_off(&pending).await => {
+        Ok(Err(_)) | Err(_) if gateway.is_called_off(call).await => {
             return (Answer::HangUp, campaign);
         }
         Ok(Err(_)) | Err(_) => None, // Somebody is on the line: they matter more.

@@ -49,14 +49,14 @@ impl Progress {
     }
 }
 
-/// Notes what the carrier calls a call. One that nobody wants any more, or that has another name, is
-/// ended at the carrier.
-pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) {
+/// Notes what the carrier calls a call; tells whether that is noted. One that nobody wants any more, or
+/// that has another name, is ended at the carrier.
+pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId) -> bool {
     acs::know(gateway, name);
     gateway.timeline.named(name, row.call);
     let bound = gateway.records.name_placed(row.call, name).await;
     gateway.admission.named(&row.pending, name).await;
-    match bound {
+    match &bound {
         Ok(true) if is_unwanted(gateway, row.call).await => {
             end_called_off(gateway, row.call, &row.pending, name).await;
         }
@@ -65,16 +65,24 @@ pub async fn named(gateway: &web::Data<Gateway>, row: &Row, name: &CarrierCallId
             tracing::error!(carrier_call.id = %name, "a call has two names: one is ended");
             end_at_carrier(gateway, name).await;
         }
-        Err(error) => tracing::warn!(%error, "the name of a call is not noted yet"),
+        Err(error) => {
+            tracing::warn!(%error, "the name of a call is not noted yet");
+            if gateway.is_called_off(row.call).await {
+                end_at_carrier(gateway, name).await;
+            }
+        }
     }
+    bound.is_ok()
 }
 
-/// Tells whether it is known here that a call is to be over, or is; not where the database does not
-/// say.
+/// Tells whether a call is to be over, or is; where the database does not say, as far as it is known
+/// beside it.
 async fn is_unwanted(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
-    let found = found.await.ok().and_then(Result::ok).flatten();
-    found.is_some_and(|row| row.is_unwanted())
+    match found.await {
+        Ok(Ok(found)) => found.is_some_and(|row| row.is_unwanted()),
+        Ok(Err(_)) | Err(_) => gateway.is_called_off(call).await,
+    }
 }
 
 /// Takes in what the carrier tells of a call. One that nobody wants any more is ended at the carrier.

@@ -67,9 +67,9 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
     match twilio::look_for(gateway, &row).await {
         Ok(Some(found)) => {
             tracing::info!(carrier_call.id = %found.call, "found a call that was placed after all");
-            named(gateway, &row, &found.call).await;
+            let is_noted = named(gateway, &row, &found.call).await;
             apply(gateway, &row, &found).await;
-            true
+            is_noted
         }
         Ok(None) if row.rings_until.is_none_or(|until| until < now()) => {
             tracing::warn!("a call was not placed, as far as the carrier says");

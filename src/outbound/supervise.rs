@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::web;
 use futures_util::{StreamExt, stream};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -16,7 +16,7 @@ use crate::{
     outbound::{
         acs,
         dial::{GRACE, spawn_drive},
-        ending::{UNASKED, end_called_off, end_live, fail, over},
+        ending::{UNASKED, end_called_off, end_picked_up, fail, over},
         progress::{Progress, apply},
         reconcile::{is_untold, look_once, reconcile},
         room::{forget, take_slot},
@@ -28,6 +28,8 @@ use crate::{
 /// How often it is looked: several times before somebody else would think that we are gone.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How long a carrier may take to end a call, before others have their turn.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// Of how many calls the carrier is asked at once.
 const SETTLED_AT_ONCE: usize = 8;
 
@@ -244,7 +246,8 @@ async fn settle_called_off(gateway: &web::Data<Gateway>, row: &Row) -> bool {
         }
         (Stage::Answered, Some(name)) => {
             // The database was not there when somebody picked it up.
-            end_live(gateway, row.call, name).await;
+            let ending = end_picked_up(gateway, row.call, name);
+            let _ = timeout(ENDED_WITHIN, ending).await;
             return false;
         }
         (Stage::Dialing | Stage::Unknown | Stage::Placed, Some(name)) => name,
@@ -252,7 +255,8 @@ async fn settle_called_off(gateway: &web::Data<Gateway>, row: &Row) -> bool {
         (Stage::Dialing | Stage::Unknown | Stage::Placed | Stage::Answered, None) => return false,
         (Stage::Over, _) => return true,
     };
-    let is_ended = end_called_off(gateway, row.call, &row.pending, name).await;
+    let ending = end_called_off(gateway, row.call, &row.pending, name);
+    let is_ended = timeout(ENDED_WITHIN, ending).await == Ok(true);
     if !is_ended && is_untold(row, Duration::ZERO) {
         tracing::warn!(
             carrier_call.id = %name,

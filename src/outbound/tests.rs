@@ -191,6 +191,8 @@ async fn a_call_that_was_called_off_holds_its_slot_and_its_number_until_it_canno
 async fn a_call_that_its_carrier_does_not_end_at_once_is_ended_later() {
     let house = House::open(&[]).await;
     house.twilio.callees(Callee::Rings);
+    // Each would have it ended once more.
+    house.twilio.lose_callbacks(100);
     let body = json!({"to": "+972502345671", "ring_timeout": 60});
     let placed = house.place("one", &body).await.unwrap();
     let rings = house
@@ -222,20 +224,17 @@ async fn a_call_that_waits_for_its_turn_is_not_placed_though_the_database_was_aw
     house.database.ask(ages).await;
     let first = house.place("one", &to("+972502345671")).await.unwrap();
     house.over(&first.id).await;
-    let later = "UPDATE outbound_turns SET next_at = next_at + 20000";
+    let later = "UPDATE outbound_turns SET next_at = next_at + 2000";
     house.database.ask(later).await;
     let placed = house.place("two", &to("+972502345672")).await.unwrap();
     let row = house.row(&placed.id).await;
     assert_eq!(row.stage, Stage::Queued);
     let away = "ALTER TABLE outbound RENAME TO outbound_away";
     house.database.ask(away).await;
-    let gateway = house.running.gateway().clone();
-    let mut ending = Box::pin(hang_up(&gateway, row.call, &row.pending));
-    let waits = timeout(Duration::from_millis(500), &mut ending).await;
-    assert!(waits.is_err(), "it waits for the database");
+    hang_up(house.running.gateway(), row.call, &row.pending).await;
+    // Its turn comes before it is tried again to note that.
     let back = "ALTER TABLE outbound_away RENAME TO outbound";
     house.database.ask(back).await;
-    ending.await;
     let ended = house.over(&placed.id).await;
     assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
     assert_eq!(house.twilio.calls().len(), 1, "only the first was dialed");
@@ -280,7 +279,7 @@ async fn who_picks_up_a_call_that_was_called_off_is_hung_up_on_though_the_databa
     };
     let callee = crate::call::CallerId::read("+972502345671");
     let answering = async {
-        let known = async || gateway.is_called_off(&row.pending).await;
+        let known = async || gateway.is_called_off(row.call).await;
         house.until(known).await;
         let (answer, _) = picked_up(gateway, &marker, &name, &callee, None).await;
         assert_eq!(answer, crate::answer::Answer::HangUp);

@@ -176,7 +176,10 @@ impl<'a> Workbench<'a> {
         let tool = self.campaign.tools.named(&call.tool);
         self.open.push(Opened {
             id: call.id.clone(),
-            tool: tool.map(|tool| tool.name.clone()),
+            tool: match tool {
+                Some(tool) => Some(tool.name.clone()),
+                None => wanted(&call.tool),
+            },
             kind: tool.map_or(ToolKind::Unknown, super::Tool::kind),
             began: Instant::now(),
         });
@@ -311,6 +314,13 @@ impl Drop for Workbench<'_> {
             self.note(open, ToolOutcome::Cancelled);
         }
     }
+}
+
+/// Returns what an agent calls a tool that there is not, if it is a name: one of digits might be
+/// somebody's number.
+fn wanted(tool: &str) -> Option<Name> {
+    let is_word = tool.starts_with(|first: char| first.is_ascii_lowercase());
+    is_word.then(|| tool.parse().ok()).flatten()
 }
 
 /// Has ACS press keys, in as many requests as it takes.

@@ -137,9 +137,15 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
 
     let long = format!(r#"{{"day":"{}"}}"#, "x".repeat(17_000));
     let commands = [
-        ("place_call", r#"{"to":"+97229999999"}"#, "", Unknown),
-        ("end_call", "{}", "", Unknown), // Not among the campaign's.
-        ("refund", r#"{"day":"monday"}"#, "", Unknown), // Another campaign's.
+        (
+            "place_call",
+            r#"{"to":"+97229999999"}"#,
+            "place_call",
+            Unknown,
+        ),
+        ("+97229999999", "{}", "", Unknown),     // No name.
+        ("end_call", "{}", "end_call", Unknown), // Not among the campaign's.
+        ("refund", r#"{"day":"monday"}"#, "refund", Unknown), // Another campaign's.
         (
             "transfer_call",
             r#"{"destination":"boss"}"#,
@@ -184,7 +190,7 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
         .collect();
     eventually(async || all_used(&gateway, &call.sid) == expected).await;
     let figure = r#"tool_uses_total{tool="unknown",outcome="unknown"}"#;
-    assert_eq!(gateway.figure(figure).await, 3);
+    assert_eq!(gateway.figure(figure).await, 4);
     assert_eq!(server.requests().len(), 0, "nothing reached the outside");
     assert!(call.line.is_open());
 

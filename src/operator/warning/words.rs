@@ -94,8 +94,9 @@ impl fmt::Display for Warning {
             ),
             Self::Draining { replicas, live } => write!(
                 f,
-                "{} drains, with {live} connections to go: {}.",
+                "{} drains, with {} to go: {}.",
                 Count(replicas.len(), "replica"),
+                Count(*live, "connection"),
                 replicas.join(", ")
             ),
             Self::AllDrain => write!(

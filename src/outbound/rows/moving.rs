@@ -48,7 +48,7 @@ impl Move {
 }
 
 /// Moves a call on; tells whether it was where it was believed to be. One that was called off is not
-/// dialed any more.
+/// asked for any more.
 pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseError> {
     database
         .write(move |writing| {
@@ -63,7 +63,7 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
                 }
                 sql.push(" WHERE call = ").bind(step.call.to_string());
                 only_at(&mut sql, step.from);
-                if step.to == Stage::Dialing {
+                if step.to == Stage::Dialing || step.rings_until.is_some() {
                     sql.push(" AND called_off_at IS NULL");
                 }
                 Ok(sql.execute(writing).await? > 0)
@@ -72,8 +72,8 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
         .await
 }
 
-/// Notes that somebody wants a call to be over that nobody has picked up; returns it as it stands, if
-/// it is one.
+/// Notes that somebody wants a call to be over that nobody has picked up, or of which the carrier's
+/// name is not known yet; returns it as it stands, if it is one.
 pub async fn call_off(
     database: &Database,
     call: CallId,
@@ -83,7 +83,9 @@ pub async fn call_off(
         Box::pin(async move {
             let mut sql = Sql::new("UPDATE outbound SET called_off_at = COALESCE(called_off_at, ");
             sql.bind(now).push(") WHERE call = ").bind(call.to_string());
-            sql.push(" AND state NOT IN ('answered', 'over') RETURNING ");
+            sql.push(
+                " AND state <> 'over' AND (state <> 'answered' OR carrier_call IS NULL) RETURNING ",
+            );
             sql.push(COLUMNS);
             Ok(rows(writing, sql).await?.pop())
         })
