@@ -91,7 +91,9 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
             .set("OUTBOUND_COUNTRIES", "IL")
             .set("OUTBOUND_FROM", "+972722234567")
             .set("OUTBOUND_CALLS_PER_SECOND", PER_SECOND)
-            .set("OUTBOUND_PER_KEY_MINUTE", 100_000);
+            .set("OUTBOUND_PER_KEY_MINUTE", 100_000)
+            // Their numbers follow each other.
+            .set("OUTBOUND_PER_PREFIX_HOUR", 100_000);
         let mut cluster = Cluster::start(&options).await?;
         let mut random = lab.random(&format!("dials {name}"));
         let seen = measure(lab, &mut cluster, twilio, &url, &mut random).await;
