@@ -65,7 +65,7 @@ pub fn what(finding: &Finding) -> String {
         Finding::SlotsFail(error) => of_store(error),
         Finding::ReplicasFit(live) => format!("{live} replicas live"),
         Finding::ReplicasMore { live, expected } => format!(
-            "{live} replicas live, and it is {expected}: set it to how many there are, or one that \
+            "{live} replicas live, and it is {expected}: set it to the most there may be, or one that \
              is started while Redis is away admits too many"
         ),
         Finding::DatabaseNew(path) => format!("{} is made by the first start", path.display()),

@@ -16,8 +16,8 @@ pub struct StoreSettings {
     pub redis: Option<RedisSettings>,
     /// `REDIS_OUTAGE`: `bounded`, `open` or `closed`. Default `bounded`.
     pub outage: RedisOutage,
-    /// `EXPECTED_REPLICAS`: how many replicas share what is free while Redis is away. Default 1;
-    /// more count if more have been seen.
+    /// `EXPECTED_REPLICAS`: how many replicas there are at most, which share what is free while Redis is
+    /// away. Default 1; more count if more have been seen.
     pub expected_replicas: u32,
     /// `LEAST_REPLICAS`: how many replicas there are at any time; fewer are an alarm. Default
     /// `EXPECTED_REPLICAS`.

@@ -135,7 +135,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
     if row.called_off_at.is_none() && now() < asked_until(gateway, row) {
         let step = Move {
             rings_until: Some(now() + millis(row.terms.ring_for() + GRACE)),
-            ..Move::new(row.call, &[Stage::Dialing, Stage::Unknown], Stage::Unknown)
+            ..Move::new(row.call, MAY_BE_PLACED, Stage::Unknown)
         };
         let may_ask = rows::advance(&gateway.records.database, step).await;
         if !matches!(may_ask, Ok(true)) {

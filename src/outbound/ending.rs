@@ -21,6 +21,10 @@ use crate::{
     record::{DatabaseError, What, unix_millis_i64 as now},
 };
 
+/// Where a call is that its carrier was not asked for.
+pub const UNASKED: &[Stage] = &[Stage::Reserving, Stage::Queued];
+/// Where a call is that may ring.
+const MAY_RING: &[Stage] = &[Stage::Dialing, Stage::Unknown, Stage::Placed];
 /// How long it is looked in the store whether a call is to be over.
 const STORE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the wish that a call ends waits for the database, where nothing can be done without: longer
@@ -199,11 +203,6 @@ pub async fn end_picked_up(gateway: &web::Data<Gateway>, call: CallId, name: &Ca
     }
     end_at_carrier(gateway, name).await;
 }
-
-/// Where a call is that its carrier was not asked for.
-pub const UNASKED: &[Stage] = &[Stage::Reserving, Stage::Queued];
-/// Where a call is that may ring.
-const MAY_RING: &[Stage] = &[Stage::Dialing, Stage::Unknown, Stage::Placed];
 
 /// Has a call that we place be over. What may ring holds its slot and its number until the carrier has
 /// ended it, or it cannot ring any more. `again` if it was tried before, and nobody has heard what came

@@ -162,24 +162,18 @@ async fn a_call_that_rings_can_be_ended() {
 #[tokio::test]
 async fn a_call_that_was_called_off_holds_its_slot_and_its_number_until_it_cannot_ring() {
     let house = House::open(&[]).await;
-    house.twilio.callees(Callee::Rings);
-    // The answer to the request is lost, and so is all that is told of the call.
-    house.twilio.lose_callbacks(100);
-    house.twilio.then(&[Act::TakeThenCut]);
     let body = json!({"to": "+972502345671", "ring_timeout": 60});
-    let placed = house.place("one", &body).await.unwrap();
-    let stage = async || house.row(&placed.id).await.stage;
-    house.until(async || stage().await == Stage::Unknown).await;
-    let row = house.row(&placed.id).await;
+    let row = house.rings_unknown(&body).await;
+    let call = row.call.to_string();
     let gateway = house.running.gateway();
     hang_up(gateway, row.call, &row.pending).await;
-    assert!(house.row(&placed.id).await.called_off_at.is_some());
+    assert!(house.row(&call).await.called_off_at.is_some());
     assert_eq!(gateway.admission.occupancy().active, 1, "it may ring");
     let Err(Refused::TooMany { cap, .. }) = house.place("two", &body).await else {
         panic!("it may ring");
     };
     assert_eq!(cap, "calls_to_one_number_at_a_time");
-    let ended = house.over(&placed.id).await;
+    let ended = house.over(&call).await;
     assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));
     let over = house.twilio.until(|calls| calls[0].is_over());
     let calls = timeout(GUARD, over).await.unwrap();
@@ -258,14 +252,8 @@ async fn a_call_that_was_called_off_and_waits_for_its_turn_is_seen_to_by_the_swe
 #[tokio::test]
 async fn who_picks_up_a_call_that_was_called_off_is_hung_up_on_though_the_database_is_away() {
     let house = House::open(&[]).await;
-    house.twilio.callees(Callee::Rings);
-    house.twilio.lose_callbacks(100);
-    house.twilio.then(&[Act::TakeThenCut]);
     let body = json!({"to": "+972502345671", "ring_timeout": 60});
-    let placed = house.place("one", &body).await.unwrap();
-    let stage = async || house.row(&placed.id).await.stage;
-    house.until(async || stage().await == Stage::Unknown).await;
-    let row = house.row(&placed.id).await;
+    let row = house.rings_unknown(&body).await;
     let gateway = house.running.gateway();
     let away = "ALTER TABLE outbound RENAME TO outbound_away";
     house.database.ask(away).await;
@@ -287,7 +275,7 @@ async fn who_picks_up_a_call_that_was_called_off_is_hung_up_on_though_the_databa
         house.database.ask(back).await;
     };
     tokio::join!(ending, answering);
-    assert_eq!(house.over(&placed.id).await.1, "canceled");
+    assert_eq!(house.over(&row.call.to_string()).await.1, "canceled");
     let over = house.twilio.until(|calls| calls[0].is_over());
     assert_eq!(timeout(GUARD, over).await.unwrap()[0].status, "canceled");
     house.close().await;

@@ -100,6 +100,18 @@ impl House {
         found.unwrap().unwrap()
     }
 
+    /// Has a call ring that nobody has the name of: the answer to the request is lost, and so is all
+    /// that is told of it.
+    pub async fn rings_unknown(&self, body: &Value) -> rows::Row {
+        self.twilio.callees(Callee::Rings);
+        self.twilio.lose_callbacks(100);
+        self.twilio.then(&[Act::TakeThenCut]);
+        let placed = self.place("unknown", body).await.unwrap();
+        let stage = async || self.row(&placed.id).await.stage;
+        self.until(async || stage().await == Stage::Unknown).await;
+        self.row(&placed.id).await
+    }
+
     /// Waits until a call is over; returns its state and its reason by its record.
     pub async fn over(&self, id: &str) -> (String, String) {
         self.until(async || self.row(id).await.stage == Stage::Over)
