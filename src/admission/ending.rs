@@ -200,8 +200,13 @@ impl Admission {
 
     /// Tells whether a call is known here to be over.
     pub fn has_ended(&self, carrier_call: &CarrierCallId) -> bool {
+        self.ended_here(carrier_call).is_some()
+    }
+
+    /// Returns why a call ended that is known here to be over.
+    pub fn ended_here(&self, carrier_call: &CarrierCallId) -> Option<EndReason> {
         let now = self.clock.local();
-        self.book().ended.get(now, carrier_call).is_some()
+        self.book().ended.get(now, carrier_call).copied()
     }
 
     /// Returns why a call ended that may have been another replica's.

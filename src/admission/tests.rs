@@ -186,6 +186,22 @@ async fn without_the_store_the_same_webhook_gets_one_ticket_and_that_one_socket(
     assert_eq!(claim().await, Err(ClaimError::Used));
 }
 
+#[tokio::test]
+async fn a_call_that_is_ended_as_its_media_comes_ends_for_the_reason_that_was_given() {
+    let (admission, _freed) = admission("5");
+    let own = ticket(admit(&admission, "CA1").await);
+    let _claimed = claim(&admission, &own, "CA1").await.unwrap();
+    assert_eq!(admission.ended_here(&call("CA1")), None);
+    let wished = Ended {
+        live: EndReason::Requested,
+        waiting: EndReason::Canceled,
+        unanswered: false,
+    };
+    assert!(!admission.end(&call("CA1"), wished).await, "it is live");
+    let ended = admission.ended_here(&call("CA1"));
+    assert_eq!(ended, Some(EndReason::Requested));
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_calls_place_is_where_its_media_is() {
     let (rings, _freed) = without_store("4");

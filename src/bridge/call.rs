@@ -274,9 +274,9 @@ async fn bridge(
     };
     let orders = place.enter(brought, claimed.slot);
     gateway.timeline.step(&call, What::Connected);
-    if gateway.admission.has_ended(&call) {
-        // The carrier's word came between the claim and the entry.
-        return Some(Bridged::as_is(place, EndReason::CarrierEnded));
+    if let Some(reason) = gateway.admission.ended_here(&call) {
+        // Its carrier's word, or somebody's wish, came between the claim and the entry.
+        return Some(Bridged::as_is(place, reason));
     }
     #[cfg(test)]
     assert!(call.as_str() != "CApanic", "a test wants it");
