@@ -13,6 +13,7 @@ use actix_web::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 
 use crate::{
     gateway::{Gateway, address_of},
@@ -30,6 +31,13 @@ const ACTION: &str = "operator action";
 const TOKEN: &str = "operator token";
 /// The longest place to go to after a login.
 const LONGEST_WAY: usize = 512;
+const NOT_KEPT: &str = "The token is right, but this browser has not kept the login: have it take \
+     cookies from this page.";
+const NOT_KEPT_BY_HTTP: &str = "The token is right, but this browser has not kept the login, whose \
+     cookie is for https. Open this page by https; or, by http://localhost, with Firefox, Chrome or \
+     Edge.";
+const NOT_KNOWN: &str = "The token is right, but this replica does not know the login that another \
+     one gave: all need the same TICKET_SECRET, OPS_TOKEN and OPS_READ_TOKEN, and one Redis.";
 
 /// One login's name, for `audit`; it opens nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +60,12 @@ pub struct Login {
 struct ActionKey {
     by: String,
     until: i64,
+}
+
+/// What the address of `GET /login` says behind a login that was given: where to go from there.
+#[derive(Deserialize)]
+pub struct Entered {
+    to: Option<String>,
 }
 
 /// `POST /login`.
@@ -169,12 +183,29 @@ fn check_origin(gateway: &Gateway, request: &HttpRequest) -> Result<(), NotOurFo
     }
 }
 
-/// `GET /login`: the form.
-pub async fn form(operator: Result<Operator, Denied>) -> HttpResponse {
-    match operator {
-        Ok(_) => go_to("/dashboard"),
-        Err(Denied::NoToken | Denied::ReadOnly) => page::login(StatusCode::OK, "", None),
-        Err(denied @ Denied::NotLoopback) => denied.error_response(),
+/// `GET /login`: the form. Where a login has just been given, on to where its operator wanted to go,
+/// unless it is gone on the way.
+pub async fn form(
+    operator: Result<Operator, Denied>,
+    entered: web::Query<Entered>,
+    request: HttpRequest,
+    gateway: web::Data<Gateway>,
+) -> HttpResponse {
+    let to = entered.to.as_deref();
+    match (operator, to) {
+        (Ok(_), to) => go_to(way(to.unwrap_or_default())),
+        (Err(denied @ Denied::NotLoopback), _) => denied.error_response(),
+        (Err(_), None) => page::login(StatusCode::OK, "", None),
+        (Err(_), Some(to)) => {
+            let trouble = if kept(&request, name(&gateway)).is_some() {
+                NOT_KNOWN
+            } else if gateway.operator.https_only {
+                NOT_KEPT_BY_HTTP
+            } else {
+                NOT_KEPT
+            };
+            page::login(StatusCode::UNAUTHORIZED, to, Some(trouble))
+        }
     }
 }
 
@@ -196,7 +227,9 @@ pub async fn log_in(
     };
     tracing::info!(login = %login.id, may_change = login.may_change, "an operator has logged in");
     let sealed = gateway.seal.close(LOGIN, &login);
-    let mut response = go_to(way(&form.to));
+    let mut seen = form_urlencoded::Serializer::new(String::new());
+    let seen = seen.append_pair("to", way(&form.to)).finish();
+    let mut response = go_to(&format!("/login?{seen}"));
     keep(&gateway, &mut response, &sealed, LASTS);
     response
 }

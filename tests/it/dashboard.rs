@@ -122,7 +122,7 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
     assert!(wrong.headers().get("set-cookie").is_none());
 
     let answer = stranger.log_in(OPS_TOKEN).await;
-    assert_eq!(answer.headers()["location"], "/calls");
+    assert_eq!(answer.headers()["location"], "/login?to=%2Fcalls");
     let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
     for part in [
         "; Path=/",
@@ -133,6 +133,11 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
         assert!(cookie.contains(part), "{part} in {cookie}");
     }
     assert!(!cookie.contains(OPS_TOKEN));
+    // Which a browser may drop.
+    let back = stranger.get("/login?to=%2Fcalls").send().await.unwrap();
+    assert_eq!(back.status(), 401);
+    let said = back.text().await.unwrap();
+    assert!(said.contains("has not kept the login"), "{said}");
 
     let operator = Desk::with(&gateway.carrier, OPS_TOKEN).await;
     for path in [
@@ -161,6 +166,17 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
         .as_ref()
         .map(|cookie| cookie.replace('.', "x."));
     assert_eq!(forged.get("/dashboard").send().await.unwrap().status(), 401);
+    let unknown = forged.get("/login?to=%2Fcalls").send().await.unwrap();
+    let said = unknown.text().await.unwrap();
+    assert!(said.contains("does not know the login"), "{said}");
+    for (to, place) in [("%2Fcalls", "/calls"), ("%2F%2Felsewhere", "/dashboard")] {
+        let on = operator
+            .get(&format!("/login?to={to}"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(on.headers()["location"], place);
+    }
 
     let form = [("key", operator.key().await)];
     let left = operator

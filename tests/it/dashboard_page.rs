@@ -307,8 +307,17 @@ async fn in_production_a_login_holds_in_a_browser_that_comes_through_a_tunnel() 
     ]
     .concat();
     let gateway = Program::start(&settings).await;
-    let mut browser = Chromium::start(&[0; 480], &[]).await;
+    let named = "--host-resolver-rules=MAP gate.test 127.0.0.1";
+    let mut browser = Chromium::start(&[0; 480], &[named]).await;
     let port = gateway.carrier.address.port();
+    // By http and any other name the cookie is dropped, which is said.
+    let plain = format!("http://gate.test:{port}/login");
+    browser.visit(&plain).await;
+    type_in(&mut browser, OPS_TOKEN).await;
+    browser.submit("form button", "/login").await;
+    let said = browser.text("[role=alert]").await;
+    assert!(said.contains("cookie is for https"), "{said}");
+    browser.forgive("401");
     browser
         .visit(&format!("http://localhost:{port}/login"))
         .await;

@@ -96,7 +96,7 @@ impl By {
 impl Asked {
     /// Returns the address of the page that begins after `cursor`.
     pub fn page_after(&self, cursor: &str) -> String {
-        let mut query = form_urlencoded::Serializer::new("/calls?".to_owned());
+        let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs([
             ("q", self.q.as_str()),
             ("campaign", &self.campaign),
@@ -104,7 +104,7 @@ impl Asked {
             ("days", &self.days),
             ("after", cursor),
         ]);
-        query.finish()
+        format!("/calls?{}", query.finish())
     }
 }
 
