@@ -101,7 +101,8 @@ pub async fn settle_debts(gateway: web::Data<Gateway>, stop: CancellationToken) 
 async fn pay_debts(gateway: &web::Data<Gateway>) {
     let note = |call: CarrierCallId, reason| {
         let gateway = gateway.clone();
-        async move { gateway.ended_waiting(&call, reason).await }
+        let span = gateway.span_of(&call);
+        async move { gateway.ended_waiting(&call, reason).await }.instrument(span)
     };
     gateway.admission.settle_debts(note).await;
 }
