@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{
-    Database, DatabaseError, Direction, OVER, Sql, State,
+    Database, DatabaseError, Direction, Sql, State,
     database::Writing,
     unix_millis,
     writer::{CallFacts, Told, announce, columns},
@@ -209,21 +209,8 @@ async fn close_some(
     replica: String,
 ) -> Result<usize, sqlx::Error> {
     let now = i64::try_from(unix_millis()).unwrap_or(i64::MAX);
-    let lost = State::InstanceLost;
-    let mut sql = Sql::new("UPDATE calls SET state = ");
-    sql.bind(lost.as_str()).push(", rank = ").bind(lost.rank());
-    sql.push(", reason = ").bind(lost.as_str());
-    sql.push(", blame = 'callgate', ended_at = CASE WHEN rang_at > ");
-    sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
-    sql.push(" END WHERE call IN (SELECT call FROM calls WHERE replica = ");
-    sql.bind(replica.clone()).push(" AND rank < ").bind(OVER);
-    // What a person talks in, or is still to be placed, ends without us.
-    sql.push(" AND rank >= 40 AND rank < 60 LIMIT ")
-        .bind(AT_ONCE);
-    // Postgres asks again of a row that it has waited for, and then only what is outside: the end that
-    // its replica was about to commit stands.
-    sql.push(") AND rank < 60 RETURNING ").push(columns());
-    let closed = sql.fetch_all(writing).await?;
+    let closed = closing(Sql::new(""), &replica, now);
+    let closed = closed.fetch_all(writing).await?;
     for row in &closed {
         let facts = CallFacts::read(row)?;
         let at = unix_millis();
@@ -239,9 +226,45 @@ async fn close_some(
     Ok(closed.len())
 }
 
+/// Writes the statement that closes some of a replica's calls.
+fn closing(mut sql: Sql, replica: &str, now: i64) -> Sql {
+    let lost = State::InstanceLost;
+    sql.push("UPDATE calls SET state = ");
+    sql.bind(lost.as_str()).push(", rank = ").bind(lost.rank());
+    sql.push(", reason = ").bind(lost.as_str());
+    sql.push(", blame = 'callgate', ended_at = CASE WHEN rang_at > ");
+    sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
+    sql.push(" END WHERE call IN (SELECT call FROM calls WHERE replica = ");
+    // Open ones are few, and have an index of their own, which SQLite takes for these very words. What
+    // a person talks in, or is still to be placed, ends without us.
+    sql.bind(replica.to_owned())
+        .push(" AND rank < 90 AND rank >= 40 AND rank < 60 LIMIT ")
+        .bind(AT_ONCE);
+    // Postgres asks again of a row that it has waited for, and then only what is outside: the end that
+    // its replica was about to commit stands.
+    sql.push(") AND rank < 60 RETURNING ").push(columns());
+    sql
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::database::{on_both, put_many};
+
+    #[tokio::test]
+    async fn a_lost_replicas_calls_are_looked_for_among_the_open_ones() {
+        on_both(async |database| {
+            put_many(database, 3_000).await;
+            let analyze = database.write(|writing| {
+                Box::pin(async move { Sql::new("ANALYZE calls").execute(writing).await })
+            });
+            analyze.await.unwrap();
+            let plan = database.plan(|sql| closing(sql, "gone", 0)).await.unwrap();
+            let plan = plan.join("\n");
+            assert!(plan.contains("calls_open"), "{plan}");
+        })
+        .await;
+    }
 
     #[test]
     fn only_who_could_show_itself_is_silent() {

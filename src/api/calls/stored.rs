@@ -315,17 +315,7 @@ pub async fn plan(
     wanted: Wanted,
     found_by: Option<String>,
 ) -> Result<Vec<String>, DatabaseError> {
-    use crate::record::DatabaseKind;
-    let (explain, column) = match database.kind() {
-        DatabaseKind::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
-        DatabaseKind::Postgres => ("EXPLAIN ", "QUERY PLAN"),
-    };
     let limit = wanted.limit.unwrap_or(PAGE) as usize;
     let search = Search::new(tenant, wanted, found_by);
-    let sql = search.next(Sql::new(explain), limit + 1);
-    let read = database.read(move |pool| async move {
-        let rows = sql.read(&pool).await?;
-        rows.iter().map(|row| row.try_get(column)).collect()
-    });
-    read.await
+    database.plan(|sql| search.next(sql, limit + 1)).await
 }

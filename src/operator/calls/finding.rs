@@ -243,21 +243,6 @@ mod tests {
         found.await.unwrap()
     }
 
-    /// Returns how the database goes about the next calls.
-    async fn plan(database: &Database, finding: Finding) -> String {
-        let (explain, column) = match database.kind() {
-            DatabaseKind::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
-            DatabaseKind::Postgres => ("EXPLAIN ", "QUERY PLAN"),
-        };
-        let sql = finding.next(Sql::new(explain));
-        let lines = database.read(|pool| async move {
-            let rows = sql.read(&pool).await?;
-            let lines = rows.iter().map(|row| row.try_get::<String, _>(column));
-            lines.collect::<Result<Vec<_>, _>>()
-        });
-        lines.await.unwrap().join("\n")
-    }
-
     #[tokio::test]
     async fn no_search_looks_at_all_calls() {
         on_both(async |database| {
@@ -275,7 +260,9 @@ mod tests {
                 ("+97221111111", "", None, "calls_of_called"),
                 ("CA7", "", None, "carrier_call"),
             ] {
-                let plan = plan(database, finding(q, campaign, after)).await;
+                let finding = finding(q, campaign, after);
+                let plan = database.plan(|sql| finding.next(sql)).await.unwrap();
+                let plan = plan.join("\n");
                 assert!(plan.contains(index), "{q} {campaign}: {plan}");
                 let all = match database.kind() {
                     DatabaseKind::Sqlite => plan.contains("SCAN calls"),

@@ -48,6 +48,24 @@ impl Database {
         Ok(Tables::compare(&read.await?))
     }
 
+    /// Returns how the database goes about the statement that `ask` writes.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    #[cfg(any(test, feature = "bench"))]
+    pub async fn plan(&self, ask: impl FnOnce(Sql) -> Sql) -> Result<Vec<String>, DatabaseError> {
+        let (explain, column) = match self.kind {
+            Kind::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
+            Kind::Postgres => ("EXPLAIN ", "QUERY PLAN"),
+        };
+        let sql = ask(Sql::new(explain));
+        let read = self.read(move |pool| async move {
+            let rows = sql.read(&pool).await?;
+            rows.iter().map(|row| row.try_get(column)).collect()
+        });
+        read.await
+    }
+
     /// Returns the database's time, in Unix milliseconds.
     ///
     /// # Errors
