@@ -4,6 +4,7 @@
 //! `drop`; if this process dies in a way that leaves no time for that, the kernel sees to it.
 
 mod leftovers;
+mod parrot;
 mod ports;
 mod process;
 mod proxy;
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 pub use leftovers::leftovers;
+pub use parrot::Parrot;
 pub use ports::free as free_port;
 pub use process::{Process, Signal};
 pub use proxy::{Proxy, Way};

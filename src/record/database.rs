@@ -140,9 +140,9 @@ impl Database {
         // SQLite has one writer at a time: a second one of ours would only wait for it.
         let (writing, reading, asking) = match kind {
             Kind::Sqlite => (
-                pool(1, Some(PRAGMAS))?,
-                pool(READERS, Some(PRAGMAS))?,
-                pool(ASKERS, Some(PRAGMAS))?,
+                pool(1, Some(WRITES))?,
+                pool(READERS, Some(READS))?,
+                pool(ASKERS, Some(READS))?,
             ),
             Kind::Postgres => (
                 pool(READERS, None)?,
@@ -295,10 +295,14 @@ impl Database {
 }
 
 /// Replicas of one machine may share a file, so writers wait for each other; and what is committed
-/// outlives a loss of power. Eight connections have pages of their own, 512 KiB each: the usual 2 MB
-/// would take an hour of calls to fill, and the system keeps the file's pages as well.
-const PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+/// outlives a loss of power. 512 KiB of pages hold what a batch of rows touches: the usual 2 MB would
+/// take an hour of calls to fill.
+const WRITES: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
      PRAGMA synchronous = FULL; PRAGMA cache_size = -512;";
+/// Seven connections read. The system keeps the file's pages as well: 96 KiB hold the way down some
+/// indexes, and are full soon.
+const READS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+     PRAGMA synchronous = FULL; PRAGMA cache_size = -96;";
 
 /// Postgres goes on with a question that nobody waits for, and its connection is not free until then.
 const QUESTIONS_END: &str = "SET statement_timeout = '10s'";

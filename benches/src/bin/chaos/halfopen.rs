@@ -5,15 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use callgate_benches::carrier::Ending;
-use callgate_benches::cluster::{Cluster, Process, Redis, until_ready};
-use callgate_benches::http;
+use callgate_benches::cluster::{Cluster, Parrot, Redis};
 use callgate_benches::twilio::Answer;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -90,7 +88,12 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let calls = lab.or_short(50, 10);
     let config = directory.path().join("campaigns.toml");
     fs::write(&config, campaigns(calls))?;
-    let _agents = start_agents(&lab.gateway, directory.path()).await?;
+    // One process is the agent of all calls, and listens on every address.
+    let mut agents = Parrot::at((Ipv4Addr::UNSPECIFIED, AGENTS_PORT).into());
+    let at_once = ["--answer-after-ms", "0"];
+    agents
+        .start(&lab.gateway, directory.path(), &at_once)
+        .await?;
     let options = lab
         .options()
         .set("MAX_ACTIVE_CALLS", calls * 3)
@@ -117,22 +120,6 @@ fn campaigns(calls: usize) -> String {
         agent(AGENT),
         calls * 2,
     )
-}
-
-/// Starts the agents of all calls: one process, which listens on every address.
-async fn start_agents(gateway: &Path, directory: &Path) -> anyhow::Result<Process> {
-    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, AGENTS_PORT));
-    let mut agents = Process::new("agents", gateway, directory).arguments([
-        "parrot",
-        "--answer-after-ms",
-        "0",
-        "--listen",
-        &everywhere.to_string(),
-    ]);
-    agents.start()?;
-    let address = SocketAddr::from((AGENT, AGENTS_PORT));
-    until_ready(&mut agents, async || http::connect(address).await.is_ok()).await?;
-    Ok(agents)
 }
 
 async fn measure(

@@ -13,14 +13,14 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callgate_benches::cluster::Cluster;
+use callgate_benches::cluster::{Cluster, Parrot};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use self::judging::judge;
-use self::probe::{Agent, Heard, PROBES};
+use self::probe::{Heard, PROBES};
 use crate::arrivals::Arrivals;
 use crate::lab::{Lab, Verdict, conclude};
 use crate::life::{Life, Ring, World};
@@ -87,7 +87,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let course = Course::of(lab);
     let directory = TempDir::with_prefix("callgate-overload-")?;
     let config = directory.path().join("campaigns.toml");
-    let mut agent = Agent::choose()?;
+    let mut agent = Parrot::choose()?;
     fs::write(&config, campaigns(&course, &agent))?;
     let options = lab
         .options()
@@ -95,14 +95,15 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
         .set("CALLGATE_CONFIG", config.display())
         .set("REDIS_TIMEOUT_MS", store_patience_ms());
     let mut cluster = Cluster::start(&options).await?;
-    agent.start(&lab.gateway, cluster.directory()).await?;
+    let directory = cluster.directory();
+    agent.start(&lab.gateway, directory, &["--echo"]).await?;
     let measured = measure(lab, &cluster, &course).await;
     let verdict = measured.map(|observed| judge(lab, &course, &observed));
     conclude(&mut cluster, verdict)
 }
 
 /// Describes a campaign for those who ring, and one for the calls whose audio is measured.
-fn campaigns(course: &Course, agent: &Agent) -> String {
+fn campaigns(course: &Course, agent: &Parrot) -> String {
     format!(
         "default_campaign = \"any\"\n\
          [agents.echo]\nkind = \"openai\"\nurl = \"{}\"\napi_key = \"any\"\ngreeting = \"none\"\n\

@@ -1,6 +1,6 @@
 //! R13: hours of calls, and whether memory, tasks, descriptors, keys and series grow with them.
 //!
-//! The simulator's callers talk with the parrot by nginx, 45 to 90 s at a time, and call again. Every
+//! The simulator's callers talk by nginx with a parrot in a process of its own, 45 to 90 s at a time, and call again. Every
 //! 10 s it is looked what replicas take up, and written as a line of JSON. When the callers have hung
 //! up and the last lease has lapsed, everything is to be where it was before them.
 
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callgate_benches::cluster::{Cluster, Options};
+use callgate_benches::cluster::{Cluster, Options, Parrot};
 use callgate_benches::machine::{Machine, commit};
 use clap::Parser;
 use comfy_table::{Table, presets};
@@ -117,7 +117,13 @@ async fn measure(soak: &Soak, server: Option<&PostgresServer>) -> anyhow::Result
         Some(server) => server.database("soak"),
         None => format!("sqlite://{}/records.db", folder.path().display()),
     };
+    // What an agent keeps of what it hears is not the gateway's.
+    let mut agent = Parrot::choose()?;
+    agent.start(&gateway, folder.path(), &[]).await?;
     let options = Options::new(gateway.clone(), soak.replicas.into())
+        .set("AGENT", "openai")
+        .set("OPENAI_API_KEY", "any")
+        .set("OPENAI_REALTIME_URL", agent.url())
         .set("MAX_ACTIVE_CALLS", soak.calls * 2)
         .set("MAX_CONNECTIONS", soak.calls * 2)
         .set("DATABASE_URL", &url)

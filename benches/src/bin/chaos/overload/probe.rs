@@ -1,13 +1,10 @@
 //! A few calls whose every frame is sent back, so that it is known how late audio is.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use callgate_benches::cluster::{Cluster, Process, Report, credentials, free_port, until_ready};
+use callgate_benches::cluster::{Cluster, Process, Report, credentials};
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::PROBED;
 use crate::lab::Lab;
@@ -16,12 +13,6 @@ use crate::lab::Lab;
 pub const PROBES: usize = 5;
 /// How long they may take to begin and to end, beside talking.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An agent that sends back every frame.
-pub struct Agent {
-    address: SocketAddr,
-    process: Option<Process>,
-}
 
 /// What was heard in these calls, in milliseconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,37 +25,6 @@ pub struct Heard {
     pub round_trip_p99_ms: f64,
     /// How late the callers themselves were.
     pub late_p99_ms: f64,
-}
-
-impl Agent {
-    /// Chooses where it will be, which a cluster has to know before it is started.
-    pub fn choose() -> anyhow::Result<Self> {
-        Ok(Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
-            process: None,
-        })
-    }
-
-    pub fn url(&self) -> String {
-        format!("ws://{}/v1/realtime", self.address)
-    }
-
-    pub async fn start(&mut self, program: &Path, directory: &Path) -> anyhow::Result<()> {
-        let mut process = Process::new("echoing-agent", program, directory).arguments([
-            "parrot",
-            "--echo",
-            "--listen",
-            &self.address.to_string(),
-        ]);
-        process.start()?;
-        let address = self.address;
-        until_ready(&mut process, async || {
-            TcpStream::connect(address).await.is_ok()
-        })
-        .await?;
-        self.process = Some(process);
-        Ok(())
-    }
 }
 
 /// Lets the calls talk for most of `long`, and tells what was heard.
