@@ -90,10 +90,10 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Request>>>, answer: Answer
         Reply::Close => return,
     };
     let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} Said\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    let answer = format!(
+        "HTTP/1.1 {status} Said\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    let _ = stream.write_all((head + &body).as_bytes()).await;
+    let _ = stream.write_all(answer.as_bytes()).await;
 }
 
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {

@@ -1,8 +1,8 @@
-//! A real Chromium without a window, by its `DevTools` protocol
-//! (chromedevtools.github.io/devtools-protocol): one page, and a microphone that hears a file.
+//! A real Chromium without a window, driven by `chromedriver`: one page, and a microphone that hears
+//! a file.
 //!
 //! Invariant: there is one at a time. Several would be late with each other's audio.
-//! Invariant: it does not outlive its test, and neither do its helpers.
+//! Invariant: it does not outlive its test, and neither do its driver and its helpers.
 
 use std::{
     io::ErrorKind,
@@ -11,22 +11,20 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::{SinkExt, StreamExt};
 use hound::{SampleFormat, WavSpec, WavWriter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use thirtyfour::{
+    By, ChromiumLikeCapabilities, DesiredCapabilities, Key, LoggingPrefsLogLevel, WebDriver,
+    cdp::domains::emulation::{MediaFeature, SetEmulatedMedia},
+};
 use tokio::{
-    net::TcpStream,
     process::{Child, Command},
     sync::{Mutex, MutexGuard},
     time::{sleep, timeout},
 };
-use tokio_tungstenite::{client_async, tungstenite::Message};
-use url::Url;
 
 use crate::{
-    carrier::Socket,
     line::GUARD,
     process::{follow, until},
 };
@@ -34,21 +32,17 @@ use crate::{
 /// Samples a second of what the microphone hears.
 pub const MICROPHONE_RATE: u32 = 48_000;
 
-const FLAGS: [&str; 14] = [
+/// Beyond those that chromedriver sets by itself.
+const FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--disable-background-networking",
     "--disable-component-update",
-    "--disable-sync",
     "--lang=en-US",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
-    "--remote-debugging-port=0",
 ];
 
 /// How often Tab is pressed until something counts as out of reach.
@@ -75,12 +69,10 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A browser with one page.
 pub struct Chromium {
-    process: Child,
-    devtools: Socket,
-    session: Option<String>,
-    asked: u64,
+    driver: WebDriver,
+    _processes: Processes,
     /// What the page has done wrong: errors, exceptions, and breaches of its policy.
-    complaints: Vec<Value>,
+    complaints: Vec<String>,
     _profile: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -92,82 +84,53 @@ impl Chromium {
         let profile = tempfile::tempdir().unwrap();
         let wav = profile.path().join("microphone.wav");
         write(&wav, microphone);
-        let started = Command::new("chromium")
-            .args(FLAGS)
-            .args(flags)
-            .arg(format!(
-                "--use-file-for-fake-audio-capture={}",
-                wav.display()
-            ))
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg("about:blank")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // So that its helpers can be ended with it.
-            .process_group(0)
-            .spawn();
-        let mut process = match started {
-            Ok(process) => process,
-            Err(error) if error.kind() == ErrorKind::NotFound => panic!(
-                "chromium is not installed: these tests take a real one (apt install chromium)"
-            ),
-            Err(error) => panic!("chromium cannot be started: {error}"),
-        };
-        let log = follow(process.stderr.take().unwrap());
-        let listening = until(&log, "DevTools listening on ").await;
-        let url: Url = listening.rsplit(' ').next().unwrap().parse().unwrap();
-        let tcp = TcpStream::connect(("127.0.0.1", url.port().unwrap()));
-        let connected = client_async(url.as_str(), tcp.await.unwrap()).await;
-        let mut this = Self {
-            process,
-            devtools: connected.unwrap().0,
-            session: None,
-            asked: 0,
+        let hears = format!("--use-file-for-fake-audio-capture={}", wav.display());
+        let keeps = format!("--user-data-dir={}", profile.path().display());
+        let mut wanted = DesiredCapabilities::chrome();
+        for flag in FLAGS.iter().chain(flags).chain(&[&*hears, &*keeps]) {
+            wanted.add_arg(flag).unwrap();
+        }
+        let level = LoggingPrefsLogLevel::Severe;
+        wanted.set_browser_log_level(level).unwrap();
+
+        let (processes, url) = Processes::start().await;
+        let driver = WebDriver::builder(url, wanted).request_timeout(GUARD);
+        let driver = driver.await.expect("chromedriver starts a browser");
+        let this = Self {
+            driver,
+            _processes: processes,
             complaints: Vec::new(),
             _profile: profile,
             _turn: turn,
         };
-        this.open_page().await;
+        let devtools = this.driver.cdp();
+        let page = devtools.page();
+        let eavesdrop = page.add_script_to_evaluate_on_new_document(EAVESDROP);
+        eavesdrop.await.unwrap();
         this
-    }
-
-    async fn open_page(&mut self) {
-        let blank = json!({"url": "about:blank"});
-        let target = self.ask("Target.createTarget", blank).await;
-        let target = json!({"targetId": target["targetId"], "flatten": true});
-        let attached = self.ask("Target.attachToTarget", target).await;
-        self.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
-            self.ask(domain, json!({})).await;
-        }
-        let eavesdrop = json!({"source": EAVESDROP});
-        let method = "Page.addScriptToEvaluateOnNewDocument";
-        self.ask(method, eavesdrop).await;
     }
 
     /// Opens an address and waits until the page is ready to be used.
     pub async fn visit(&mut self, url: &str) {
-        let opened = self.ask("Page.navigate", json!({"url": url})).await;
-        assert_eq!(opened["errorText"], Value::Null, "{url}");
+        let opened = self.driver.goto(url).await;
+        opened.unwrap_or_else(|error| panic!("{url}: {error}"));
         let ready = format!("location.href === {} && !!window.callgate", json!(url));
         self.until(&ready).await;
     }
 
     /// Presses what `selector` finds, and waits for the page that it leads to.
     pub async fn submit(&mut self, selector: &str, path: &str) {
-        let press = format!(
-            "window.isLeft = true; document.querySelector({}).click()",
-            json!(selector)
-        );
-        self.evaluate(&press).await;
+        // In one step, because pages replace what they show.
+        let press = format!("document.querySelector({}).click()", json!(selector));
+        self.evaluate(&format!("window.isLeft = true, {press}"))
+            .await;
         self.arrive(path).await;
     }
 
     /// Presses the key Enter on whatever has the focus, and waits for the page that it leads to.
     pub async fn enter(&mut self, path: &str) {
         self.evaluate("window.isLeft = true").await;
-        self.key("Enter", 13, "\r").await;
+        self.key(Key::Enter).await;
         self.arrive(path).await;
     }
 
@@ -175,7 +138,7 @@ impl Chromium {
     pub async fn tab_to(&mut self, selector: &str) {
         let there = format!("document.activeElement.matches({})", json!(selector));
         for _ in 0..MOST_TABS {
-            self.key("Tab", 9, "").await;
+            self.key(Key::Tab).await;
             if self.evaluate(&there).await == true {
                 return;
             }
@@ -183,20 +146,16 @@ impl Chromium {
         panic!("{selector} cannot be reached by keyboard");
     }
 
-    async fn key(&mut self, key: &str, code: u32, text: &str) {
-        for phase in ["keyDown", "keyUp"] {
-            let event = json!({
-                "type": phase, "key": key, "code": key, "windowsVirtualKeyCode": code,
-                "text": if phase == "keyDown" { text } else { "" },
-            });
-            self.ask("Input.dispatchKeyEvent", event).await;
-        }
+    async fn key(&mut self, key: Key) {
+        let keys = self.driver.action_chain().send_keys(key);
+        keys.perform().await.expect("a key is pressed");
     }
 
     /// Returns what a screen reader finds on the page, each as its role and its name.
     pub async fn read_out(&mut self) -> Vec<(String, String)> {
-        let mut tree = self.ask("Accessibility.getFullAXTree", json!({})).await;
-        let nodes = tree["nodes"].take();
+        let devtools = self.driver.cdp();
+        let tree = devtools.send_raw("Accessibility.getFullAXTree", ());
+        let nodes = tree.await.unwrap()["nodes"].take();
         let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
         let nodes = nodes.as_array().unwrap().iter();
         let nodes = nodes.filter(|node| node["ignored"] == false);
@@ -208,31 +167,30 @@ impl Chromium {
     /// Waits for a page that the last one leads to.
     async fn arrive(&mut self, path: &str) {
         let there = format!(
-            "!window.isLeft && !!window.callgate && location.pathname === {}",
+            "return !window.isLeft && !!window.callgate && location.pathname === {}",
             json!(path)
         );
-        let asked = json!({"expression": there, "returnByValue": true});
         let arrived = async {
             // Between two pages there is none that could answer.
-            while self.exchange("Runtime.evaluate", asked.clone()).await["result"]["result"]["value"]
-                != true
-            {
+            while !matches!(self.driver.execute(&*there, []).await, Ok(it) if *it.json() == true) {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        assert!(timeout(GUARD, arrived).await.is_ok(), "{path}");
+        let arrived = timeout(GUARD, arrived).await;
+        assert!(arrived.is_ok(), "{path}: not in time");
     }
 
     /// Forgets what was said of answers that were meant to be errors.
-    pub fn forgive(&mut self, what: &str) {
+    pub async fn forgive(&mut self, what: &str) {
+        self.listen().await;
         self.complaints
-            .retain(|complaint| !complaint.to_string().contains(what));
+            .retain(|complaint| !complaint.contains(what));
     }
 
     /// Presses the page's one button.
     pub async fn press(&mut self) {
-        let press = "document.getElementById('button').click()";
-        self.evaluate(press).await;
+        let button = self.driver.find(By::Id("button")).await.unwrap();
+        button.click().await.expect("the button can be pressed");
     }
 
     /// Returns the text of the first element that `selector` finds.
@@ -257,52 +215,50 @@ impl Chromium {
 
     /// Returns what an expression is on the page.
     pub async fn evaluate(&mut self, expression: &str) -> Value {
-        let asked = json!({
-            "expression": expression, "returnByValue": true, "userGesture": true,
-        });
-        let mut answer = self.ask("Runtime.evaluate", asked).await;
-        let thrown = &answer["exceptionDetails"];
-        assert!(thrown.is_null(), "{expression}: {thrown}");
-        answer["result"]["value"].take()
+        let answer = self
+            .driver
+            .execute(format!("return ({expression})"), [])
+            .await;
+        let answer = answer.unwrap_or_else(|error| panic!("{expression}: {error}"));
+        answer.json().clone()
     }
 
     /// Makes the page's window as wide as a phone, 320 by 640.
     pub async fn be_a_phone(&mut self) {
-        let metrics = json!({
-            "width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": true,
-        });
-        self.ask("Emulation.setDeviceMetricsOverride", metrics)
-            .await;
+        self.resize(320, 640, 2.0).await;
     }
 
     /// Makes the page's window so wide, and as high as the page.
     pub async fn be_wide(&mut self, width: u32) {
-        for height in [800.0, f64::NAN] {
-            let whole = "document.documentElement.scrollHeight";
-            let height = if height.is_nan() {
-                self.evaluate(whole).await.as_f64().unwrap()
-            } else {
-                height
-            };
-            let metrics = json!({
-                "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
-            });
-            self.ask("Emulation.setDeviceMetricsOverride", metrics)
-                .await;
-        }
+        self.resize(width, 800, 1.0).await;
+        let height = self.evaluate("document.documentElement.scrollHeight");
+        let height = height.await.as_u64().unwrap();
+        self.resize(width, height.try_into().unwrap(), 1.0).await;
+    }
+
+    async fn resize(&mut self, width: u32, height: u32, sharpness: f64) {
+        let devtools = self.driver.cdp();
+        let screen = devtools.emulation();
+        let resized = screen.set_device_metrics_override(width, height, sharpness, width < 500);
+        resized.await.unwrap();
     }
 
     /// Sets whether the system is `dark` or `light`.
     pub async fn prefer(&mut self, scheme: &str) {
-        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
-        let media = json!({"features": [feature]});
-        self.ask("Emulation.setEmulatedMedia", media).await;
+        let feature = MediaFeature {
+            name: "prefers-color-scheme".to_owned(),
+            value: scheme.to_owned(),
+        };
+        let media = SetEmulatedMedia {
+            media: None,
+            features: Some(vec![feature]),
+        };
+        self.driver.cdp().send(media).await.unwrap();
     }
 
     /// Returns what the page looks like, and keeps it below `target` for people to look at.
     pub async fn screenshot(&mut self, name: &str) -> Vec<u8> {
-        let taken = self.ask("Page.captureScreenshot", json!({})).await;
-        let png = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
+        let png = self.driver.screenshot_as_png().await.unwrap();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("browser");
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join(name).with_extension("png"), &png).unwrap();
@@ -311,59 +267,65 @@ impl Chromium {
 
     /// Ends it, and asserts that the page has done nothing wrong.
     pub async fn close(mut self) {
-        self.session = None;
-        self.ask("Browser.close", json!({})).await;
-        let ended = timeout(GUARD, self.process.wait()).await;
-        assert!(ended.is_ok(), "chromium does not end");
-        assert_eq!(self.complaints, [Value::Null; 0]);
+        self.listen().await;
+        let ended = self.driver.clone().quit().await;
+        ended.expect("chromium ends");
+        assert_eq!(self.complaints, [""; 0]);
     }
 
-    /// Sends a command; returns its result.
-    async fn ask(&mut self, method: &str, params: Value) -> Value {
-        let asked = timeout(GUARD, self.exchange(method, params)).await;
-        let mut answer = asked.unwrap_or_else(|_| panic!("{method} was not answered in time"));
-        assert_eq!(answer["error"], Value::Null, "{method}");
-        answer["result"].take()
-    }
-
-    async fn exchange(&mut self, method: &str, params: Value) -> Value {
-        self.asked += 1;
-        let mut command = json!({"id": self.asked, "method": method, "params": params});
-        if let Some(session) = &self.session {
-            command["sessionId"] = session.as_str().into();
-        }
-        let command = Message::text(command.to_string());
-        self.devtools.send(command).await.unwrap();
-        loop {
-            let message = self.devtools.next().await.unwrap().unwrap();
-            let message: Value = serde_json::from_slice(&message.into_data()).unwrap();
-            if message["id"] == self.asked {
-                return message;
-            }
-            self.complaints.extend(complaint(message));
-        }
+    /// Takes down what the page has done wrong since the last time.
+    async fn listen(&mut self) {
+        let log = self.driver.browser_log().await;
+        let log = log.expect("chromedriver tells of errors");
+        self.complaints
+            .extend(log.into_iter().map(|entry| entry.message));
     }
 }
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // Without an id it has been waited for, and its helpers end with it.
-        if let Some(id) = self.process.id() {
+        // After a failure the processes are killed. Left alone, the session would ask for its end on
+        // a connection that this thread serves, and block the thread until that times out.
+        let _ = self.driver.clone().leak();
+    }
+}
+
+/// A chromedriver, the browser that it starts, and the browser's helpers. Dropping it ends them all.
+struct Processes(Child);
+
+impl Processes {
+    /// Returns them with the address at which chromedriver answers.
+    async fn start() -> (Self, String) {
+        let started = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // The browser is started in the same group, so that all end with it.
+            .process_group(0)
+            .spawn();
+        let mut this = match started {
+            Ok(process) => Self(process),
+            Err(error) if error.kind() == ErrorKind::NotFound => panic!(
+                "chromedriver is not installed: these tests take a real Chromium \
+                 (apt install chromium chromium-driver)"
+            ),
+            Err(error) => panic!("chromedriver cannot be started: {error}"),
+        };
+        let log = follow(this.0.stdout.take().unwrap());
+        let listening = until(&log, "started successfully on port ").await;
+        let port = listening.trim_end_matches('.').rsplit(' ').next().unwrap();
+        (this, format!("http://127.0.0.1:{port}"))
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if let Some(id) = self.0.id() {
             let group = format!("-{id}");
             let mut kill = std::process::Command::new("kill");
             let _ = kill.args(["-KILL", "--", &group]).status();
         }
-    }
-}
-
-/// Returns an event of the browser if it is about something that went wrong on the page.
-fn complaint(mut event: Value) -> Option<Value> {
-    let params = event["params"].take();
-    match event["method"].as_str()? {
-        "Runtime.exceptionThrown" => Some(params),
-        "Log.entryAdded" if params["entry"]["level"] == "error" => Some(params),
-        "Runtime.consoleAPICalled" if params["type"] == "error" => Some(params),
-        _ => None,
     }
 }
 

@@ -140,7 +140,7 @@ async fn the_intake_is_stopped_and_the_replica_drained_by_the_page() {
     type_in(&mut browser, "not-the-operators-one").await;
     browser.submit("form button", "/login").await;
     assert!(browser.text("[role=alert]").await.contains("not OPS_TOKEN"));
-    browser.forgive("401");
+    browser.forgive("401").await;
     log_in(&mut browser, &gateway, READ_TOKEN).await;
     let offered = "[...document.querySelectorAll('a.act')].some((it) => it.checkVisibility())";
     assert_eq!(browser.evaluate(offered).await, false);
@@ -174,7 +174,7 @@ async fn the_intake_is_stopped_and_the_replica_drained_by_the_page() {
     line.closed().await;
     assert_eq!(gateway.ended().await.code(), Some(0));
     // The page notices that nobody answers any more.
-    browser.forgive("Failed to load resource");
+    browser.forgive("Failed to load resource").await;
     browser.close().await;
 }
 
@@ -317,7 +317,7 @@ async fn in_production_a_login_holds_in_a_browser_that_comes_through_a_tunnel() 
     browser.submit("form button", "/login").await;
     let said = browser.text("[role=alert]").await;
     assert!(said.contains("cookie is for https"), "{said}");
-    browser.forgive("401");
+    browser.forgive("401").await;
     browser
         .visit(&format!("http://localhost:{port}/login"))
         .await;

@@ -8,9 +8,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use callgate::parrot::{Parrot, ParrotOptions};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     net::TcpListener,
-    process::{Child, ChildStderr, Command},
+    process::{Child, Command},
     sync::watch,
     time::timeout,
 };
@@ -146,7 +146,7 @@ async fn assert_tells(log: &watch::Receiver<Vec<String>>, first: &str, second: &
 }
 
 /// Reads what a process says, to its end.
-pub fn follow(said: ChildStderr) -> watch::Receiver<Vec<String>> {
+pub fn follow(said: impl AsyncRead + Unpin + Send + 'static) -> watch::Receiver<Vec<String>> {
     let mut lines = BufReader::new(said).lines();
     let (log, followed) = watch::channel(Vec::new());
     TaskTracker::new().spawn(async move {

@@ -284,8 +284,11 @@ async fn an_http_tool_is_asked_and_what_it_answers_is_told() {
 #[tokio::test]
 async fn an_address_that_is_not_public_is_asked_nothing_in_production() {
     let server = ToolServer::start(&[]).await;
-    let text = campaign("support", SUPPORT, "ws://127.0.0.1:1/", "")
-        + &http_tool("support", "find_slot", &server.url);
+    let text = [
+        campaign("support", SUPPORT, "ws://127.0.0.1:1/", ""),
+        http_tool("support", "find_slot", &server.url),
+    ]
+    .concat();
     let file = File::new(&text);
     let mistake = file.mistakes(&[]).await;
     assert!(mistake.contains("http_tools[1].url"), "{mistake}");
@@ -603,9 +606,17 @@ async fn a_call_is_never_handed_over_to_the_reception_of_another_campaign() {
         campaign(name, number, &agent.url, &directory)
     };
     let other = "+97224444444";
-    let before = with("support", SUPPORT, RECEPTION) + &with("sales", SALES, other);
+    let before = [
+        with("support", SUPPORT, RECEPTION),
+        with("sales", SALES, other),
+    ]
+    .concat();
     // Support has another number by now, and its former one is of sales; or it is gone.
-    let moved = with("support", "+97225555555", RECEPTION) + &with("sales", SUPPORT, other);
+    let moved = [
+        with("support", "+97225555555", RECEPTION),
+        with("sales", SUPPORT, other),
+    ]
+    .concat();
     let gone = with("sales", SUPPORT, other);
     let file = File::new(&before);
     let gateway = file.gateway(&[]).await;
