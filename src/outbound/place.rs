@@ -1,6 +1,6 @@
 //! A program asks for a call: checked, and noted once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix_web::web;
 use serde_json::Value;
@@ -284,8 +284,22 @@ fn counted(calls: i64) -> u32 {
     u32::try_from(calls).unwrap_or(u32::MAX)
 }
 
-/// Returns what tells one body from another: `serde_json` keeps names in order. A code, for the body
+/// Returns what tells one body from another, in whatever order its names come. A code, for the body
 /// names a number.
 fn hash(numbers: &Numbers, body: &Value) -> String {
-    numbers.code(&body.to_string())
+    numbers.code(&in_order(body).to_string())
+}
+
+/// Returns a value with all names in the order of their letters.
+fn in_order(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> = fields.iter().collect();
+            let fields = fields.into_iter();
+            let fields = fields.map(|(name, value)| (name.clone(), in_order(value)));
+            Value::Object(fields.collect())
+        }
+        Value::Array(items) => items.iter().map(in_order).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }

@@ -53,7 +53,10 @@ async fn the_same_key_a_hundred_times_at_once_calls_once_and_another_body_is_ref
         .collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]));
     house.over(&answers[0].id).await;
-    assert_eq!(house.place("one", &body).await.as_ref(), Ok(&answers[0]));
+    let other_order = r#"{"ring_timeout":5,"to":"+972502345678"}"#;
+    for body in [body, serde_json::from_str(other_order).unwrap()] {
+        assert_eq!(house.place("one", &body).await.as_ref(), Ok(&answers[0]));
+    }
     let other = house.place("one", &to("+972502345679")).await;
     assert_eq!(other, Err(Refused::OtherBody));
     assert_eq!(house.twilio.calls().len(), 1);
