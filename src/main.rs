@@ -12,6 +12,11 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// It gives back to the system what a burst has taken; glibc's keeps pages of which a little is used, and
+/// a gateway that runs for weeks grows by them.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A voice gateway between phone carriers and AI agents that speak.
 #[derive(Parser)]
 #[command(version, about)]
