@@ -107,7 +107,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
       }]
     }
     template: {
-      // DRAIN_SECONDS and 15 s for the goodbye and what is to be written down.
+      // DRAIN_SECONDS and 35 s for the goodbye and what is to be written down.
       terminationGracePeriodSeconds: graceSeconds
       containers: [
         {
@@ -198,7 +198,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             }
             {
               name: 'DRAIN_SECONDS'
-              value: string(graceSeconds - 20)
+              value: string(graceSeconds - 35)
             }
             {
               name: 'TERMINATION_GRACE_SECONDS'

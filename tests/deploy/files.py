@@ -9,7 +9,7 @@ import read
 import schemas
 
 # What comes after DRAIN_SECONDS: the goodbye, and writing down what is left.
-AFTER_DRAINING = 15
+AFTER_DRAINING = 35
 PORT = 5050
 
 

@@ -416,14 +416,14 @@ async fn the_grace_there_is_has_to_hold_the_drain() {
     assert_eq!(code, Some(1), "{told}");
     line(
         &told,
-        "error    DRAIN_SECONDS: 300 s, and the platform kills after 30 s: give it 315 s, or set \
+        "error    DRAIN_SECONDS: 300 s, and the platform kills after 30 s: give it 335 s, or set \
          DRAIN_SECONDS to 15 at most",
     );
-    let settings = [("TERMINATION_GRACE_SECONDS", "315")];
+    let settings = [("TERMINATION_GRACE_SECONDS", "335")];
     let (code, told) = check(&settings, &[]).await;
     assert_eq!(code, Some(0), "{told}");
-    line(&told, "ok       DRAIN_SECONDS: 315 s of grace are enough");
-    assert_eq!(check(&settings, &["--grace", "314"]).await.0, Some(1));
+    line(&told, "ok       DRAIN_SECONDS: 335 s of grace are enough");
+    assert_eq!(check(&settings, &["--grace", "334"]).await.0, Some(1));
 }
 
 #[tokio::test]
