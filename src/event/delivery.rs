@@ -230,17 +230,19 @@ impl Counter {
         match self.outbox.standing().await {
             Ok(standing) => {
                 let endpoints = Arc::clone(&self.endpoints.borrow());
-                let in_force = standing.iter().filter(|one| {
-                    let mut tenants = endpoints.iter();
-                    tenants.any(|(tenant, own)| {
-                        let mut own = own.iter();
-                        tenant.as_str() == one.tenant
-                            && own.any(|it| it.name.as_str() == one.endpoint)
-                    })
+                let known: BTreeMap<_, _> = standing
+                    .iter()
+                    .map(|one| ((one.tenant.as_str(), one.endpoint.as_str()), one))
+                    .collect();
+                // Also where nothing waits: what grows from nothing would not be seen to grow.
+                let places = endpoints.iter().flat_map(|(tenant, own)| {
+                    own.iter().map(|it| (tenant.as_str(), it.name.as_str()))
                 });
-                self.metrics.stand(in_force.map(|one| {
-                    let labels = (one.tenant.as_str(), one.endpoint.as_str());
-                    (labels, one.waiting, one.oldest, one.dead)
+                self.metrics.stand(places.map(|place| {
+                    let (waiting, oldest, dead) = known
+                        .get(&place)
+                        .map_or_else(Default::default, |one| (one.waiting, one.oldest, one.dead));
+                    (place, waiting, oldest, dead)
                 }));
                 *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
             }
