@@ -224,6 +224,7 @@ pub struct Admission {
     caps: Caps,
     tickets: TicketKey,
     replica: String,
+    least_replicas: u32,
     clock: Clock,
     store: Store,
     book: Mutex<Book>,
@@ -296,6 +297,7 @@ impl Admission {
             caps,
             tickets: TicketKey::new(secret),
             replica,
+            least_replicas: settings.least_replicas,
             clock: Clock::start(),
             store,
             book: Mutex::new(book),
@@ -355,6 +357,16 @@ impl Admission {
     /// Returns what this replica is called in the store.
     pub fn replica(&self) -> &str {
         &self.replica
+    }
+
+    /// Returns how many replicas there should be at least.
+    pub fn least_replicas(&self) -> u32 {
+        self.least_replicas
+    }
+
+    /// Returns how far our clock is ahead of the store's, in seconds.
+    pub fn clock_skew(&self) -> f64 {
+        self.clock.skew()
     }
 
     /// Shows how things stand, before metrics are read.

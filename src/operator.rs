@@ -68,6 +68,8 @@ pub enum Denied {
     NotLoopback,
     #[error("OPS_READ_TOKEN may look, and change nothing: use OPS_TOKEN")]
     ReadOnly,
+    #[error("too many wrong tokens: try again in {again_in_s} s")]
+    TooMany { again_in_s: u64 },
 }
 
 impl Operator {
@@ -109,7 +111,8 @@ impl FromRequest for Operator {
             };
             return ready(loopback.then_some(here).ok_or(Denied::NotLoopback));
         }
-        let by_bearer = bearer(request).and_then(|sent| may_change(tokens, sent));
+        let sent = bearer(request);
+        let by_bearer = sent.and_then(|sent| may_change(tokens, sent));
         let operator = by_bearer.map(|may_change| Self {
             may_change,
             by: By::Bearer,
@@ -121,7 +124,14 @@ impl FromRequest for Operator {
                 by: By::Login(login.id),
             })
         });
-        ready(operator.ok_or(Denied::NoToken))
+        ready(
+            operator.ok_or_else(|| match sent.map(|_| gateway.wrong_token(request)) {
+                Some(Err(wait)) => Denied::TooMany {
+                    again_in_s: wait.as_secs() + 1,
+                },
+                Some(Ok(())) | None => Denied::NoToken,
+            }),
+        )
     }
 }
 
@@ -137,14 +147,21 @@ impl ResponseError for Denied {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotLoopback | Self::ReadOnly => StatusCode::FORBIDDEN,
         }
     }
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
-        if *self == Self::NoToken {
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        match self {
+            Self::NoToken => {
+                response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            Self::TooMany { again_in_s } => {
+                response.insert_header((header::RETRY_AFTER, *again_in_s));
+            }
+            Self::NotLoopback | Self::ReadOnly => {}
         }
         response
             .content_type("text/plain; charset=utf-8")

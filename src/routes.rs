@@ -85,7 +85,7 @@ pub fn all() -> Vec<Entry> {
         get("/web/web.css", Public, open(to(css))),
         get("/web/web.js", Public, open(to(js))),
         get("/web/ws", Browser, to(call::web::media)),
-        post("/web/tokens", Operator, to(make_token)),
+        post("/web/tokens", Operator, open(to(make_token))),
         get("/login", Public, to(login::form)),
         post("/login", Public, to(login::log_in)),
         post("/logout", Operator, to(login::log_out)),

@@ -25,7 +25,7 @@ use crate::{
 pub use calls::{AgentMetrics, CallMetrics, Counted, Direction};
 pub use capacity::{CapacityMetrics, Condition, StoreOperation};
 pub use events::EventMetrics;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Tally};
 pub use offers::OfferMetrics;
 pub use process::ProcessMetrics;
 pub use records::RecordMetrics;

@@ -66,8 +66,7 @@ impl Gateway {
     pub(crate) fn ended(&self, call: &CarrierCallId, reason: EndReason) {
         self.farewells.note(call, reason);
         let carrier = call.carrier().as_str();
-        self.metrics
-            .ended(carrier, reason.as_str(), reason.blame().as_str());
+        self.metrics.ended(carrier, reason);
         if reason == EndReason::Panicked {
             self.metrics.panicked();
         }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::{
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::{StoreError, Wishes},
     api::Failures,
-    gateway::Gateway,
+    gateway::{Gateway, address_of},
     operator::{
         dashboard::Picture,
         ended::EndedLogins,
@@ -35,6 +35,7 @@ use crate::{
         snapshot::Snapshot,
         view::View,
     },
+    telemetry::Tally,
 };
 
 /// How often a dashboard shows something new.
@@ -45,7 +46,7 @@ const MOST_WATCHERS: usize = 32;
 /// What operators' pages need beside the rest of the gateway.
 #[derive(Debug)]
 pub struct Desk {
-    /// Wrong tokens in the login form.
+    /// Tokens that are no operator's.
     pub failures: Failures,
     /// Logins that are good no longer.
     pub ended: EndedLogins,
@@ -121,10 +122,16 @@ impl Desk {
         }
     }
 
-    fn note(&self, live: u32, refused: u64) {
+    /// Returns what has come in the last ten minutes.
+    pub fn lately(&self) -> Tally {
+        let history = self.history.lock();
+        history.unwrap_or_else(PoisonError::into_inner).lately()
+    }
+
+    fn note(&self, live: u32, refused: u64, tally: Tally) {
         let history = self.history.lock();
         let mut history = history.unwrap_or_else(PoisonError::into_inner);
-        history.note(self.started.elapsed(), live, refused);
+        history.note(self.started.elapsed(), live, refused, tally);
     }
 }
 
@@ -150,7 +157,8 @@ pub async fn look_out(gateway: web::Data<Gateway>, stop: CancellationToken) {
 impl Gateway {
     async fn look(&self) {
         let (_, refused) = self.metrics.totals();
-        self.desk.note(self.admission.occupancy().active, refused);
+        let (live, tally) = (self.admission.occupancy().active, self.metrics.tally());
+        self.desk.note(live, refused, tally);
         let watched = match self.admission.wishes().await {
             Ok(Some(wishes)) => {
                 self.desk.heed(&wishes);
@@ -202,6 +210,23 @@ impl Gateway {
         if let Err(error) = self.admission.show_view(view).await {
             tracing::debug!(%error, "the other replicas cannot see this one");
         }
+    }
+
+    /// Counts a request with a token that is no operator's.
+    ///
+    /// # Errors
+    /// If there are too many from its address, or from all: with how long to wait.
+    pub(crate) fn wrong_token(&self, request: &HttpRequest) -> Result<(), Duration> {
+        self.metrics.operator_refused();
+        let address = address_of(request);
+        if self.may_warn() {
+            tracing::warn!(
+                ?address,
+                path = request.path(),
+                "a token that is no operator's"
+            );
+        }
+        address.map_or(Ok(()), |address| self.desk.failures.count(address))
     }
 
     /// Has a login be good no longer: here at once, and on the other replicas once they hear of it.

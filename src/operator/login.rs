@@ -13,10 +13,9 @@ use actix_web::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use url::form_urlencoded;
 
 use crate::{
-    gateway::{Gateway, address_of},
+    gateway::Gateway,
     operator::{
         By, Denied, Operator, may_change,
         page::{self, Frame, Visitor},
@@ -31,13 +30,17 @@ const ACTION: &str = "operator action";
 const TOKEN: &str = "operator token";
 /// The longest place to go to after a login.
 const LONGEST_WAY: usize = 512;
+/// What says that a login was given, on the way from the form to a page.
+const ENTERED: &str = "operator entered";
+/// How long that is true.
+const ENTERED_FOR_S: i64 = 60;
 const NOT_KEPT: &str = "The token is right, but this browser has not kept the login: have it take \
      cookies from this page.";
 const NOT_KEPT_BY_HTTP: &str = "The token is right, but this browser has not kept the login, whose \
      cookie is for https. Open this page by https; or, by http://localhost, with Firefox, Chrome or \
      Edge.";
-const NOT_KNOWN: &str = "The token is right, but this replica does not know the login that another \
-     one gave: all need the same TICKET_SECRET, OPS_TOKEN and OPS_READ_TOKEN, and one Redis.";
+const NOT_KNOWN: &str = "This replica does not know your login. If another one has just given it: \
+     all need the same TICKET_SECRET, OPS_TOKEN and OPS_READ_TOKEN, and one Redis.";
 
 /// One login's name, for `audit`; it opens nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,10 +65,19 @@ struct ActionKey {
     until: i64,
 }
 
-/// What the address of `GET /login` says behind a login that was given: where to go from there.
+/// The query of `GET /login`.
 #[derive(Deserialize)]
-pub struct Entered {
-    to: Option<String>,
+pub struct EnteredQuery {
+    /// An [`Entered`], where a login was just given.
+    entered: Option<String>,
+}
+
+/// That a login was given, and where its operator wants to go.
+#[derive(Serialize, Deserialize)]
+struct Entered {
+    to: String,
+    /// Unix seconds.
+    until: i64,
 }
 
 /// `POST /login`.
@@ -187,24 +199,35 @@ fn check_origin(gateway: &Gateway, request: &HttpRequest) -> Result<(), NotOurFo
 /// unless it is gone on the way.
 pub async fn form(
     operator: Result<Operator, Denied>,
-    entered: web::Query<Entered>,
+    entered: Option<web::Query<EnteredQuery>>,
     request: HttpRequest,
     gateway: web::Data<Gateway>,
 ) -> HttpResponse {
-    let to = entered.to.as_deref();
-    match (operator, to) {
-        (Ok(_), to) => go_to(way(to.unwrap_or_default())),
-        (Err(denied @ Denied::NotLoopback), _) => denied.error_response(),
-        (Err(_), None) => page::login(StatusCode::OK, "", None),
-        (Err(_), Some(to)) => {
-            let trouble = if kept(&request, name(&gateway)).is_some() {
-                NOT_KNOWN
-            } else if gateway.operator.https_only {
-                NOT_KEPT_BY_HTTP
-            } else {
-                NOT_KEPT
+    let entered = entered.and_then(|query| query.into_inner().entered);
+    let just = entered.as_deref().and_then(|sealed| {
+        let entered: Entered = gateway.seal.open(ENTERED, sealed)?;
+        (Timestamp::now().as_second() <= entered.until).then_some(entered)
+    });
+    let to = just.as_ref().map(|entered| way(&entered.to));
+    match operator {
+        Ok(_) => go_to(to.unwrap_or("/dashboard")),
+        Err(denied @ (Denied::NotLoopback | Denied::TooMany { .. })) => denied.error_response(),
+        Err(Denied::NoToken | Denied::ReadOnly) => {
+            let has_cookie = kept(&request, name(&gateway)).is_some();
+            let is_by_http = request.connection_info().scheme() != "https";
+            let trouble = match (just.is_some(), has_cookie) {
+                (true, false) if gateway.operator.https_only && is_by_http => NOT_KEPT_BY_HTTP,
+                (true, false) => NOT_KEPT,
+                (true, true) => NOT_KNOWN,
+                // It was sealed elsewhere, or long ago.
+                (false, true) if entered.is_some() => NOT_KNOWN,
+                (false, _) => return page::login(StatusCode::OK, "", None),
             };
-            page::login(StatusCode::UNAUTHORIZED, to, Some(trouble))
+            page::login(
+                StatusCode::UNAUTHORIZED,
+                to.unwrap_or_default(),
+                Some(trouble),
+            )
         }
     }
 }
@@ -221,15 +244,16 @@ pub async fn log_in(
     let login = may_change(&gateway.operator, &form.token);
     let login = login.and_then(|may_change| Login::new(&gateway, may_change));
     let Some(login) = login else {
-        let address = address_of(&request);
-        let waits = address.and_then(|address| gateway.desk.failures.count(address).err());
-        return refused(&form.to, waits);
+        return refused(&form.to, gateway.wrong_token(&request).err());
     };
     tracing::info!(login = %login.id, may_change = login.may_change, "an operator has logged in");
     let sealed = gateway.seal.close(LOGIN, &login);
-    let mut seen = form_urlencoded::Serializer::new(String::new());
-    let seen = seen.append_pair("to", way(&form.to)).finish();
-    let mut response = go_to(&format!("/login?{seen}"));
+    let entered = Entered {
+        to: way(&form.to).to_owned(),
+        until: Timestamp::now().as_second() + ENTERED_FOR_S,
+    };
+    let entered = gateway.seal.close(ENTERED, &entered);
+    let mut response = go_to(&format!("/login?entered={entered}"));
     keep(&gateway, &mut response, &sealed, LASTS);
     response
 }

@@ -158,7 +158,9 @@ impl ResponseError for Stranger {
                     .insert(header::WWW_AUTHENTICATE, bearer);
                 response
             }
-            Denied::NotLoopback | Denied::ReadOnly => self.denied.error_response(),
+            Denied::NotLoopback | Denied::ReadOnly | Denied::TooMany { .. } => {
+                self.denied.error_response()
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         outlook::{Costs, Forecast},
         view::{AgentView, LiveCall, RecordsView, StoreView, View},
     },
+    telemetry::Tally,
 };
 
 /// How many live calls are shown.
@@ -38,6 +39,14 @@ pub struct Snapshot {
     pub agents: Vec<AgentView>,
     pub endpoints: Vec<Endpoint>,
     pub records: RecordsView,
+    /// What has come in the last ten minutes.
+    pub lately: Tally,
+    /// How many of Twilio, ACS and browsers may call.
+    pub ways_in: usize,
+    /// How many replicas there should be at least.
+    pub least_replicas: u32,
+    /// How far this replica's clock is ahead of the store's, in seconds.
+    pub clock_skew: f64,
     /// The last hour, the newest first; blank where nobody has seen it.
     #[serde(skip)]
     pub history: Vec<Sample>,
@@ -107,6 +116,16 @@ impl Snapshot {
             is_shared: gateway.admission.is_shared(),
             store: mine.store.clone(),
             store_flaws: gateway.store_flaws(),
+            ways_in: [
+                gateway.twilio.is_open(),
+                gateway.acs.is_some(),
+                gateway.web.open,
+            ]
+            .iter()
+            .filter(|is_open| **is_open)
+            .count(),
+            least_replicas: gateway.admission.least_replicas(),
+            clock_skew: gateway.admission.clock_skew(),
             caps: caps.collect(),
             endpoints: gateway
                 .deliveries
@@ -150,6 +169,7 @@ impl Snapshot {
                 }
             }
             self.records.learn(&view.records);
+            self.lately = self.lately.and(view.lately);
             self.remember(view);
         }
         self.replicas
@@ -261,6 +281,10 @@ mod tests {
                 waiting: 3,
                 ..RecordsView::default()
             },
+            lately: Tally {
+                unsigned: 2,
+                ..Tally::default()
+            },
             store: None,
             live: live.to_vec(),
             refused: refused.to_vec(),
@@ -303,6 +327,7 @@ mod tests {
         );
         assert_eq!(health.failed, Some(("agent_refused".to_owned(), 40)));
         assert_eq!(snapshot.records.waiting, 6);
+        assert_eq!(snapshot.lately.unsigned, 4);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Summary {
         let admission = &gateway.admission;
         let room = admission.occupancy();
         let (started, refused) = gateway.metrics.totals();
-        let (webhooks, unsigned) = gateway.metrics.webhook_totals();
+        let tally = gateway.metrics.tally();
         let records = gateway.records.standing();
         let events = gateway.deliveries.standing();
         let agents = gateway.campaigns.agents();
@@ -83,8 +83,8 @@ impl Summary {
             connections_max: gateway.connections.most(),
             calls_started: started,
             calls_rejected_max_concurrent: refused,
-            webhooks,
-            requests_unauthenticated: unsigned,
+            webhooks: tally.signed,
+            requests_unauthenticated: tally.unsigned,
             agents_resting: resting.map(|agent| agent.name().to_string()).collect(),
             degraded: admission.trouble().iter().map(|it| it.as_str()).collect(),
             records_waiting: records.waiting,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::Trouble, agent::AgentHealth, connections::Live, gateway::Gateway,
-    operator::history::Sample, record::Standing,
+    operator::history::Sample, record::Standing, telemetry::Tally,
 };
 
 /// How many live calls, and how many agents, a replica shows.
@@ -27,6 +27,9 @@ pub struct View {
     pub calls: Vec<LiveCall>,
     pub agents: Vec<AgentView>,
     pub records: RecordsView,
+    /// What has come in the last ten minutes.
+    #[serde(default)]
+    pub lately: Tally,
     /// How the store lets it down, if it does.
     pub store: Option<StoreView>,
     /// The last hour, the newest first: live calls of all replicas, and those that this one refused.
@@ -94,6 +97,7 @@ impl View {
             calls: calls(gateway),
             agents: agents(gateway),
             records: RecordsView::from(gateway.records.standing()),
+            lately: gateway.desk.lately(),
             store: store(gateway),
             live: history.iter().map(|sample: &Sample| sample.live).collect(),
             refused: history.iter().map(|sample| sample.refused).collect(),

@@ -12,10 +12,36 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{
-    AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, ProcessMetrics,
-    RecordMetrics, ToolMetrics, TraceMetrics, slow,
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    call::{Blame, EndReason},
+    telemetry::{
+        AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, ProcessMetrics,
+        RecordMetrics, ToolMetrics, TraceMetrics, slow,
+    },
 };
+
+impl Tally {
+    /// Returns what has come since it was `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            signed: self.signed.saturating_sub(earlier.signed),
+            unsigned: self.unsigned.saturating_sub(earlier.unsigned),
+            ended: self.ended.saturating_sub(earlier.ended),
+            failed: self.failed.saturating_sub(earlier.failed),
+        }
+    }
+
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            signed: self.signed.saturating_add(other.signed),
+            unsigned: self.unsigned.saturating_add(other.unsigned),
+            ended: self.ended.saturating_add(other.ended),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+}
 
 /// Every figure of this process. Handles are cloned once, not looked up per frame.
 pub struct Metrics {
@@ -31,6 +57,9 @@ pub struct Metrics {
     calls_refused: Counter,
     refusals: Family<RefusalLabels, Counter>,
     calls_ended: Family<EndLabels, Counter>,
+    /// Their sums, of all and of those that failed, which are not shown beside them.
+    all_ended: Counter,
+    all_failed: Counter,
     connections: Gauge,
     most_connections: Gauge,
     panics: Counter,
@@ -38,6 +67,7 @@ pub struct Metrics {
     keyless: Counter,
     api_errors: Family<CodeLabels, Counter>,
     tickets_refused: Counter,
+    operators_refused: Counter,
     prefixes_refused: Counter,
     webhook_seconds: Histogram,
     admission_seconds: Histogram,
@@ -52,6 +82,18 @@ pub struct Metrics {
     pub tools: ToolMetrics,
     pub process: ProcessMetrics,
     pub traces: TraceMetrics,
+}
+
+/// What has come of carriers' requests and of calls in some time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Webhooks with a good signature.
+    pub signed: u64,
+    /// Carriers' requests without one.
+    pub unsigned: u64,
+    pub ended: u64,
+    /// Calls that ended by a carrier's, an agent's or callgate's fault.
+    pub failed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,6 +153,8 @@ impl Metrics {
             requests: Family::default(),
             webhooks: Family::default(),
             all_webhooks: Counter::default(),
+            all_ended: Counter::default(),
+            all_failed: Counter::default(),
             calls_active: Gauge::default(),
             calls_started: Counter::default(),
             calls_refused: Counter::default(),
@@ -123,6 +167,7 @@ impl Metrics {
             keyless: Counter::default(),
             api_errors: Family::default(),
             tickets_refused: Counter::default(),
+            operators_refused: Counter::default(),
             prefixes_refused: Counter::default(),
             webhook_seconds: quick(),
             admission_seconds: quick(),
@@ -246,6 +291,11 @@ impl Metrics {
             self.tickets_refused.clone(),
         );
         r.register(
+            "operator_tokens_refused",
+            "Requests with a token that is no operator's",
+            self.operators_refused.clone(),
+        );
+        r.register(
             "outbound_prefix_refusals",
             "Calls that were not placed because numbers of one block had been called too often",
             self.prefixes_refused.clone(),
@@ -308,6 +358,11 @@ impl Metrics {
         self.tickets_refused.inc();
     }
 
+    /// Counts a request with a token that is no operator's.
+    pub fn operator_refused(&self) {
+        self.operators_refused.inc();
+    }
+
     /// Counts a call that was not placed because numbers of one block had been called too often.
     pub fn prefix_refused(&self) {
         self.prefixes_refused.inc();
@@ -331,11 +386,16 @@ impl Metrics {
         self.refusals.get_or_create(&labels).inc();
     }
 
-    pub fn ended(&self, carrier: &'static str, reason: &'static str, blame: &'static str) {
+    pub fn ended(&self, carrier: &'static str, reason: EndReason) {
+        let blame = reason.blame();
+        self.all_ended.inc();
+        if matches!(blame, Blame::Carrier | Blame::Agent | Blame::Callgate) {
+            self.all_failed.inc();
+        }
         let labels = EndLabels {
             carrier,
-            reason,
-            blame,
+            reason: reason.as_str(),
+            blame: blame.as_str(),
         };
         self.calls_ended.get_or_create(&labels).inc();
     }
@@ -358,9 +418,14 @@ impl Metrics {
             .inc();
     }
 
-    /// Returns how many signed webhooks there were since the start, and unsigned requests.
-    pub fn webhook_totals(&self) -> (u64, u64) {
-        (self.all_webhooks.get(), self.unsigned.get())
+    /// Returns what has come of carriers' requests and of calls since the start.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            signed: self.all_webhooks.get(),
+            unsigned: self.unsigned.get(),
+            ended: self.all_ended.get(),
+            failed: self.all_failed.get(),
+        }
     }
 
     /// Returns the name of every metric, also of those without a series: only its debugging text

@@ -4,6 +4,7 @@ use std::{
 };
 
 use crate::{
+    call::EndReason,
     event::{Cause, Fate},
     record::Standing,
     telemetry::{Condition, Direction, Metrics, StoreOperation},
@@ -23,7 +24,7 @@ fn one_of_each() -> Metrics {
     metrics.webhook("incoming_call");
     metrics.api_refused("not_found");
     metrics.refused("global", "full");
-    metrics.ended("twilio", "caller_hung_up", "caller");
+    metrics.ended("twilio", EndReason::CallerHungUp);
     metrics.agent_ready("default", second);
     metrics.agent_failed("default", "agent_refused");
     drop(metrics.calls.live("twilio", "default"));

@@ -122,7 +122,7 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
     assert!(wrong.headers().get("set-cookie").is_none());
 
     let answer = stranger.log_in(OPS_TOKEN).await;
-    assert_eq!(answer.headers()["location"], "/login?to=%2Fcalls");
+    let on = answer.headers()["location"].to_str().unwrap().to_owned();
     let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
     for part in [
         "; Path=/",
@@ -134,7 +134,7 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
     }
     assert!(!cookie.contains(OPS_TOKEN));
     // Which a browser may drop.
-    let back = stranger.get("/login?to=%2Fcalls").send().await.unwrap();
+    let back = stranger.get(&on).send().await.unwrap();
     assert_eq!(back.status(), 401);
     let said = back.text().await.unwrap();
     assert!(said.contains("has not kept the login"), "{said}");
@@ -166,15 +166,19 @@ async fn a_token_is_shown_once_and_a_login_is_good_for_what_the_token_was() {
         .as_ref()
         .map(|cookie| cookie.replace('.', "x."));
     assert_eq!(forged.get("/dashboard").send().await.unwrap().status(), 401);
-    let unknown = forged.get("/login?to=%2Fcalls").send().await.unwrap();
-    let said = unknown.text().await.unwrap();
-    assert!(said.contains("does not know the login"), "{said}");
-    for (to, place) in [("%2Fcalls", "/calls"), ("%2F%2Felsewhere", "/dashboard")] {
-        let on = operator
-            .get(&format!("/login?to={to}"))
-            .send()
-            .await
-            .unwrap();
+    for entered in [&on, "/login?entered=elsewhere"] {
+        let unknown = forged.get(entered).send().await.unwrap();
+        let said = unknown.text().await.unwrap();
+        assert!(said.contains("does not know your login"), "{said}");
+    }
+    // Nobody is told that a token is right who has shown none.
+    for path in ["/login?entered=made-up", "/login?entered=a&entered=b"] {
+        let form = stranger.get(path).send().await.unwrap();
+        assert_eq!(form.status(), 200);
+        assert!(!form.text().await.unwrap().contains("token is right"));
+    }
+    for (path, place) in [(&*on, "/calls"), ("/login", "/dashboard")] {
+        let on = operator.get(path).send().await.unwrap();
         assert_eq!(on.headers()["location"], place);
     }
 

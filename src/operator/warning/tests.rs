@@ -2,9 +2,10 @@ use super::*;
 use crate::{
     agent::AgentHealth,
     operator::{
-        snapshot::{Cap, Endpoint, Replica},
+        snapshot::{Endpoint, Replica},
         view::{AgentView, RecordsView, StoreView},
     },
+    telemetry::Tally,
 };
 
 fn replica(name: &str, draining: bool) -> Replica {
@@ -21,6 +22,7 @@ fn replica(name: &str, draining: bool) -> Replica {
 
 fn quiet() -> Snapshot {
     Snapshot {
+        ways_in: 1,
         replicas: vec![replica("r1", false), replica("r2", false)],
         ..Snapshot::default()
     }
@@ -63,12 +65,80 @@ fn nothing_is_said_where_all_is_well() {
         ..quiet()
     };
     assert_eq!(warnings(&well), []);
+    let few = Tally {
+        signed: 0,
+        unsigned: 3,
+        ended: 100,
+        failed: 5,
+    };
+    let some = Tally {
+        signed: 1,
+        unsigned: 900,
+        ..few
+    };
+    for lately in [few, some] {
+        let well = Snapshot { lately, ..quiet() };
+        assert_eq!(warnings(&well), []);
+    }
+    // Nobody can be seen then.
+    let away = Snapshot {
+        is_shared: true,
+        least_replicas: 3,
+        store: Some(store(false, Some(7))),
+        ..quiet()
+    };
+    assert_eq!(warnings(&away).len(), 1);
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of warnings")]
 fn each_trouble_is_told_in_plain_words_with_its_figures() {
     let table = [
+        (
+            Snapshot {
+                ways_in: 0,
+                clock_skew: -7.4,
+                ..quiet()
+            },
+            vec![
+                "Nobody can call: no carrier is open. Set TWILIO_AUTH_TOKEN, or \
+                 ACS_CONNECTION_STRING and EVENTGRID_SECRET.",
+                "This replica's clock is 7 s behind the store's: tickets and signatures go by it.",
+            ],
+        ),
+        (
+            Snapshot {
+                lately: Tally {
+                    unsigned: 4,
+                    ended: 90,
+                    failed: 5,
+                    ..Tally::default()
+                },
+                ..quiet()
+            },
+            vec![
+                "Callers do not get through: in the last ten minutes 4 requests came without a \
+                 good signature, and none with one. Run callgate check: PUBLIC_URL and the \
+                 carrier's secret have to be right.",
+                "5 of the 90 calls that ended in the last ten minutes ended by a fault: the \
+                 carrier's, an agent's or ours. /calls says of each whose.",
+            ],
+        ),
+        (
+            Snapshot {
+                is_shared: true,
+                least_replicas: 3,
+                replicas: vec![Replica {
+                    connections: 100,
+                    ..replica("r1", false)
+                }],
+                ..quiet()
+            },
+            vec![
+                "Of 3 replicas that there should be at least (LEAST_REPLICAS), 1 can be seen.",
+                "r1 has no place for another media socket: all 100 are taken (MAX_CONNECTIONS).",
+            ],
+        ),
         (
             Snapshot {
                 store: Some(store(false, Some(7))),
@@ -106,6 +176,23 @@ fn each_trouble_is_told_in_plain_words_with_its_figures() {
                 "The cap of the campaign sales is full: all 5 slots are taken, and further \
                  callers hear that the line is busy.",
                 "The intake is stopped: new callers hear that the line is busy, on every replica.",
+            ],
+        ),
+        (
+            Snapshot {
+                caps: [
+                    cap("global", 15, 15),
+                    cap("tenant:default", 15, 15),
+                    cap("outbound", 10, 10),
+                ]
+                .concat(),
+                ..quiet()
+            },
+            vec![
+                "The global cap is full: all 15 slots are taken, and further callers hear that \
+                 the line is busy.",
+                "All 10 slots of calls that are placed are taken: programs that ask for another \
+                 are told to come again.",
             ],
         ),
         (

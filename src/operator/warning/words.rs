@@ -5,8 +5,41 @@ use std::fmt;
 use crate::operator::warning::Warning;
 
 impl fmt::Display for Warning {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Closed => write!(
+                f,
+                "Nobody can call: no carrier is open. Set TWILIO_AUTH_TOKEN, or \
+                 ACS_CONNECTION_STRING and EVENTGRID_SECRET."
+            ),
+            Self::NothingSigned { unsigned } => write!(
+                f,
+                "Callers do not get through: in the last ten minutes {} came without a good \
+                 signature, and none with one. Run callgate check: PUBLIC_URL and the carrier's \
+                 secret have to be right.",
+                Count(*unsigned, "request")
+            ),
+            Self::CallsFail { failed, ended } => write!(
+                f,
+                "{failed} of the {ended} calls that ended in the last ten minutes ended by a \
+                 fault: the carrier's, an agent's or ours. /calls says of each whose."
+            ),
+            Self::FewReplicas { replicas, least } => write!(
+                f,
+                "Of {least} replicas that there should be at least (LEAST_REPLICAS), {replicas} can \
+                 be seen."
+            ),
+            Self::PlacesFull { replica, places } => write!(
+                f,
+                "{replica} has no place for another media socket: all {places} are taken \
+                 (MAX_CONNECTIONS)."
+            ),
+            Self::ClockOff { by_s, ahead } => write!(
+                f,
+                "This replica's clock is {by_s} s {} the store's: tickets and signatures go by it.",
+                if *ahead { "ahead of" } else { "behind" }
+            ),
             Self::IntakeStopped => write!(
                 f,
                 "The intake is stopped: new callers hear that the line is busy, on every replica."
@@ -51,6 +84,11 @@ impl fmt::Display for Warning {
                 "{} is full: all {cap} slots are taken, and further callers hear that the line is \
                  busy.",
                 Capped(scope)
+            ),
+            Self::OutboundFull { cap } => write!(
+                f,
+                "All {cap} slots of calls that are placed are taken: programs that ask for another \
+                 are told to come again."
             ),
             Self::CapNearlyFull { scope, used, cap } => {
                 write!(
@@ -114,7 +152,7 @@ struct For(u64);
 struct Alone(Option<u32>);
 /// A scope as the beginning of a sentence.
 struct Capped<'a>(&'a str);
-struct Count(usize, &'static str);
+struct Count<N>(N, &'static str);
 
 impl fmt::Display for For {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,10 +185,10 @@ impl fmt::Display for Capped<'_> {
     }
 }
 
-impl fmt::Display for Count {
+impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Count<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(count, what) = self;
-        let many = if *count == 1 { "" } else { "s" };
+        let many = if *count == N::from(1) { "" } else { "s" };
         write!(f, "{count} {what}{many}")
     }
 }
