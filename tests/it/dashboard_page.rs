@@ -37,7 +37,7 @@ async fn an_operator_watches_callers_talk_and_hangs_one_up() {
     browser.until("callgate.isLive").await;
     let lines = [
         gateway.call(&call_sid()).await,
-        gateway.call(&call_sid()).await,
+        gateway.call_from(&call_sid(), "+972547779031").await,
     ];
     browser
         .until("document.querySelectorAll('#live tbody tr').length === 2")
@@ -56,8 +56,10 @@ async fn an_operator_watches_callers_talk_and_hangs_one_up() {
             "{words}.some((it) => it.textContent.includes('short tune'))"
         ))
         .await;
-    let cell = browser.text("#live tbody td").await;
-    assert!(cell.contains("+9*******4567"), "{cell}");
+    let shown = browser.text("#live tbody").await;
+    for caller in ["+9*******4567", "+9*******9031"] {
+        assert!(shown.contains(caller), "{shown}");
+    }
     refused(&gateway, 2).await;
     browser
         .until("document.querySelectorAll('#hour .refused rect').length > 0")
@@ -65,8 +67,12 @@ async fn an_operator_watches_callers_talk_and_hangs_one_up() {
     browser
         .until("document.querySelector('#hour .live').getAttribute('d').length > 10")
         .await;
-    talk_for_the_pictures(&gateway, &lines).await;
+    let others = talk_for_the_pictures(&gateway, &lines).await;
     pictures(&mut browser).await;
+    for (sid, line) in others {
+        line.send(stop(&sid));
+        line.closed().await;
+    }
 
     let row = "document.querySelector('#live tbody tr a.act').getAttribute('href')";
     let href = browser.evaluate(row).await;
@@ -91,7 +97,7 @@ async fn a_page_tells_what_happened_to_a_call() {
     let mut browser = Chromium::start(&[0; 480], &[]).await;
     log_in(&mut browser, &gateway, OPS_TOKEN).await;
     let sid = call_sid();
-    let line = gateway.call(&sid).await;
+    let line = gateway.call_from(&sid, "+972547779031").await;
     line.until_played(9_600).await;
     let heard = line.played(0).len();
     line.speak(syllables(1_100.0, 30));
@@ -100,7 +106,7 @@ async fn a_page_tells_what_happened_to_a_call() {
     line.until_played(heard + 40 * FRAME).await;
     line.send(stop(&sid));
     line.closed().await;
-    let list = format!("{}/calls?q=4567", base(&gateway));
+    let list = format!("{}/calls?q=9031", base(&gateway));
     let over = "document.querySelector('tbody')?.textContent.includes('caller hung up')";
     eventually_shown(&mut browser, &list, over).await;
     let href = browser
@@ -111,7 +117,7 @@ async fn a_page_tells_what_happened_to_a_call() {
         .await;
     let page = browser.text("main").await;
     for told in [
-        "Call from +9*******4567",
+        "Call from +9*******9031",
         "the call is admitted, decided in",
         "The media socket has brought the call.",
         "connecting took",
@@ -407,26 +413,30 @@ fn keep(png: &[u8], name: &str) {
     }
 }
 
-/// Has callers come and go for eleven minutes, so that the pictures have something to show.
-async fn talk_for_the_pictures(gateway: &Program, talking: &[Line]) {
+/// Has callers come and go for eleven minutes, so that the pictures have something to show; returns
+/// those who are on the line at the end.
+async fn talk_for_the_pictures(gateway: &Program, talking: &[Line]) -> Vec<(String, Line)> {
+    let mut lines: Vec<(String, Line)> = Vec::new();
     if wanted().is_none() {
-        return;
+        return lines;
     }
     // Those who were let in without media are given up.
     sleep(Duration::from_secs(22)).await;
-    let mut lines: Vec<(String, Line)> = Vec::new();
     // Before ten minutes nothing is said of what calls need.
-    for wanted in [1, 2, 1, 0, 2, 2, 1, 2].repeat(7) {
+    for (round, wanted) in [1, 2, 1, 0, 2, 2, 1, 2].repeat(7).into_iter().enumerate() {
         while lines.len() > wanted {
             let (sid, line) = lines.remove(0);
             line.send(stop(&sid));
             line.closed().await;
         }
         while lines.len() < wanted {
-            let sid = call_sid();
-            lines.push((sid.clone(), gateway.call(&sid).await));
+            let (sid, caller) = (
+                call_sid(),
+                format!("+97250{:07}", 3_141_592 + 271_828 * round),
+            );
+            lines.push((sid.clone(), gateway.call_from(&sid, &caller).await));
         }
-        if wanted == 2 {
+        if wanted == 2 && round % 7 == 0 {
             refused(gateway, 2).await; // All four slots are taken.
         }
         for line in lines.iter().map(|(_, line)| line).chain(talking) {
@@ -434,9 +444,10 @@ async fn talk_for_the_pictures(gateway: &Program, talking: &[Line]) {
         }
         sleep(Duration::from_secs(12)).await;
     }
-    // The last of them are seen speaking.
-    for line in talking {
+    // All are seen speaking.
+    for line in lines.iter().map(|(_, line)| line).chain(talking) {
         line.speak(syllables(1_100.0, 1_000));
     }
     sleep(Duration::from_secs(2)).await;
+    lines
 }

@@ -55,7 +55,16 @@ impl Program {
 
     /// Brings a call and its media.
     pub async fn call(&self, sid: &str) -> Line {
-        let fields = ringing(sid);
+        self.call_from(sid, CALLER).await
+    }
+
+    pub async fn call_from(&self, sid: &str, caller: &str) -> Line {
+        let mut fields = ringing(sid);
+        for (name, value) in &mut fields {
+            if *name == "From" {
+                *value = caller;
+            }
+        }
         let answer = self.carrier.webhook("/webhook/incoming_call", &fields);
         let answer = answer.await.twiml();
         let stream = answer.child("Connect").child("Stream");
