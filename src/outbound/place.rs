@@ -1,6 +1,6 @@
 //! A program asks for a call: checked, and noted once.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::web;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use crate::{
         rows::{self, Lately, Limits, NewRow, Noted, Row, Stage},
     },
     record::{DatabaseError, Numbers, unix_millis_i64 as now},
+    wire::in_order,
 };
 
 /// How long whoever asks by the same key at the same time waits for the first one's answer.
@@ -288,18 +289,4 @@ fn counted(calls: i64) -> u32 {
 /// names a number.
 fn hash(numbers: &Numbers, body: &Value) -> String {
     numbers.code(&in_order(body).to_string())
-}
-
-/// Returns a value with all names in the order of their letters.
-fn in_order(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields: BTreeMap<_, _> = fields.iter().collect();
-            let fields = fields.into_iter();
-            let fields = fields.map(|(name, value)| (name.clone(), in_order(value)));
-            Value::Object(fields.collect())
-        }
-        Value::Array(items) => items.iter().map(in_order).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    }
 }

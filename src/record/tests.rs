@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::{prelude::*, strategy::ValueTree};
 use secrecy::SecretString;
+use serde_json::Value;
 use sqlx::{Connection, Row};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -19,6 +20,7 @@ use crate::{
     admission::{Reason, Scope},
     config::KeptNumbers,
     recording::RecordingId,
+    wire::in_order,
 };
 
 /// A database of either kind, and what goes with it.
@@ -61,7 +63,10 @@ impl Kept {
             .map(|row| {
                 let columns = (0..row.len()).map(|at| {
                     let text = row.try_get::<Option<String>, _>(at);
-                    let text = text.map(|text| text.unwrap_or_else(|| "-".to_owned()));
+                    let text = text.map(|text| match text.as_deref().map(serde_json::from_str) {
+                        Some(Ok(details @ Value::Object(_))) => in_order(&details).to_string(),
+                        _ => text.unwrap_or_else(|| "-".to_owned()),
+                    });
                     text.unwrap_or_else(|_| row.get::<i64, _>(at).to_string())
                 });
                 columns.collect::<Vec<_>>().join(" ")

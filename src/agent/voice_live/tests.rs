@@ -6,6 +6,7 @@ use crate::{
     agent::{Complaint, Dialect, openai},
     config::Config,
     session::{Answered, ItemId, Speaker},
+    wire::in_order,
 };
 
 const NEEDED: [(&str, &str); 3] = [
@@ -42,7 +43,7 @@ fn a_session_for_a_hebrew_caller_on_the_telephone() {
         "he-IL",
         Encoding::Mulaw,
     );
-    insta::assert_snapshot!(serde_json::to_string_pretty(&session).unwrap(), @r#"
+    insta::assert_snapshot!(serde_json::to_string_pretty(&in_order(&session)).unwrap(), @r#"
     {
       "input_audio_echo_cancellation": {
         "type": "server_echo_cancellation"
@@ -112,7 +113,7 @@ fn what_can_be_left_out_is_and_an_agent_of_foundrys_has_its_own_instructions() {
         "en-US",
         Encoding::Pcm24k,
     );
-    insta::assert_snapshot!(session.to_string(), @r#"{"input_audio_format":"pcm16","input_audio_sampling_rate":24000,"modalities":["text","audio"],"output_audio_format":"pcm16","turn_detection":{"auto_truncate":true,"create_response":true,"interrupt_response":true,"prefix_padding_ms":400,"silence_duration_ms":700,"threshold":0.75,"type":"server_vad"},"voice":{"name":"cedar","type":"openai"}}"#);
+    insta::assert_snapshot!(in_order(&session), @r#"{"input_audio_format":"pcm16","input_audio_sampling_rate":24000,"modalities":["text","audio"],"output_audio_format":"pcm16","turn_detection":{"auto_truncate":true,"create_response":true,"interrupt_response":true,"prefix_padding_ms":400,"silence_duration_ms":700,"threshold":0.75,"type":"server_vad"},"voice":{"name":"cedar","type":"openai"}}"#);
 }
 
 #[test]

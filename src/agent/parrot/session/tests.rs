@@ -6,7 +6,7 @@ use serde_json::json;
 
 use self::call::{Call, FLAT_UPDATE, UPDATE, manner, silence, speech};
 use super::*;
-use crate::{agent::parrot::voice, chunk::duration_of};
+use crate::{agent::parrot::voice, chunk::duration_of, wire::in_order};
 
 const CREATE: &str = r#"{"type":"response.create"}"#;
 const CANCEL: &str = r#"{"type":"response.cancel","event_id":"mine"}"#;
@@ -49,7 +49,7 @@ fn a_greeting_is_one_whole_response() {
     response.done
     ");
     let done = call.sent.last().unwrap();
-    insta::assert_snapshot!(done["response"]["usage"].to_string(), @r#"{"input_token_details":{"audio_tokens":0,"cached_tokens":0,"cached_tokens_details":{"audio_tokens":0,"image_tokens":0,"text_tokens":0},"image_tokens":0,"text_tokens":0},"input_tokens":0,"output_token_details":{"audio_tokens":24,"text_tokens":0},"output_tokens":24,"total_tokens":24}"#);
+    insta::assert_snapshot!(in_order(&done["response"]["usage"]), @r#"{"input_token_details":{"audio_tokens":0,"cached_tokens":0,"cached_tokens_details":{"audio_tokens":0,"image_tokens":0,"text_tokens":0},"image_tokens":0,"text_tokens":0},"input_tokens":0,"output_token_details":{"audio_tokens":24,"text_tokens":0},"output_tokens":24,"total_tokens":24}"#);
     assert_eq!(call.audio(), voice::tune());
 }
 
