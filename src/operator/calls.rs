@@ -148,7 +148,8 @@ async fn whole(
     let whole = stored::whole(gateway, call, with_numbers).await?;
     let whole = whole.ok_or(NotShown::NoCall)?;
     if with_numbers {
-        let as_what = json!({"numbers": "whole", "as": if is_export { "json" } else { "page" }});
+        let how = if is_export { "json" } else { "page" };
+        let as_what = json!({"as": how, "numbers": "whole"});
         let change = Change::by_actor(
             operator.by().actor(),
             Action::ShowNumbers,

@@ -412,12 +412,12 @@ async fn a_database_file_that_is_not_there_is_not_made_by_looking() {
 
 #[tokio::test]
 async fn the_grace_there_is_has_to_hold_the_drain() {
-    let (code, told) = check(&[], &["--grace", "30"]).await;
+    let (code, told) = check(&[], &["--grace", "60"]).await;
     assert_eq!(code, Some(1), "{told}");
     line(
         &told,
-        "error    DRAIN_SECONDS: 300 s, and the platform kills after 30 s: give it 335 s, or set \
-         DRAIN_SECONDS to 15 at most",
+        "error    DRAIN_SECONDS: 300 s, and the platform kills after 60 s: give it 335 s, or set \
+         DRAIN_SECONDS to 25 at most",
     );
     let settings = [("TERMINATION_GRACE_SECONDS", "335")];
     let (code, told) = check(&settings, &[]).await;
