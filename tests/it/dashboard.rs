@@ -318,6 +318,20 @@ async fn wrong_tokens_are_put_up_with_now_and_then_and_a_good_one_always() {
         }
     }
     assert!(refused >= 5, "{refused}");
+    // In a header they count as in the form, and a good one is good all the same.
+    let stats = |token| stranger.get("/stats").bearer_auth(token).send();
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        told.push(stats("nobody-is-called-so").await.unwrap());
+    }
+    let too_many = told.iter().find(|answer| answer.status() == 429);
+    assert!(too_many.unwrap().headers().contains_key("retry-after"));
+    assert_eq!(stats(READ_TOKEN).await.unwrap().status(), 200);
+    assert_eq!(stranger.get("/stats").send().await.unwrap().status(), 401);
+    let figures = stranger.get("/metrics").bearer_auth(READ_TOKEN);
+    let figures = figures.send().await.unwrap().text().await.unwrap();
+    let counted = figures.contains("\noperator_tokens_refused_total 35\n");
+    assert!(counted, "30 by the form and 5 by the header");
     Desk::with(&gateway.carrier, OPS_TOKEN).await;
     leave(gateway).await;
 }
