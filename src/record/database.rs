@@ -299,10 +299,10 @@ impl Database {
 /// take an hour of calls to fill.
 const WRITES: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
      PRAGMA synchronous = FULL; PRAGMA cache_size = -512;";
-/// Seven connections read. The system keeps the file's pages as well: 96 KiB hold the way down some
-/// indexes, and are full soon.
+/// Seven connections read, some of them seldom. The system keeps the file's pages as well: what is not
+/// here costs a microsecond, and what is takes an hour to fill.
 const READS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
-     PRAGMA synchronous = FULL; PRAGMA cache_size = -96;";
+     PRAGMA synchronous = FULL; PRAGMA cache_size = -16;";
 
 /// Postgres goes on with a question that nobody waits for, and its connection is not free until then.
 const QUESTIONS_END: &str = "SET statement_timeout = '10s'";
