@@ -130,7 +130,7 @@ async fn measure(soak: &Soak, server: Option<&PostgresServer>) -> anyhow::Result
         // Of hours of calls only what is wrong is written down.
         .set("RUST_LOG", "warn");
     let mut cluster = Cluster::start(&options).await?;
-    let watched = watch(soak, &cluster, &gateway, &url).await;
+    let watched = watch(soak, &cluster, &gateway, &url, folder.path()).await;
     if watched.as_ref().is_ok_and(|outcome| outcome.passed) {
         return watched;
     }
@@ -144,9 +144,10 @@ async fn watch(
     cluster: &Cluster,
     gateway: &std::path::Path,
     url: &str,
+    records: &std::path::Path,
 ) -> anyhow::Result<Outcome> {
     let mut file = File::create(&soak.out).with_context(|| soak.out.display().to_string())?;
-    let mut looker = Looker::new(url).await?;
+    let mut looker = Looker::new(url, records).await?;
     let mut samples = Vec::new();
     let mut look = async |phase| {
         let sample = looker.look(cluster, phase).await?;

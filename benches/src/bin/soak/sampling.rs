@@ -1,7 +1,7 @@
 //! What replicas take up, and what is written down, at one moment.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -60,18 +60,21 @@ pub enum Phase {
 pub struct Looker {
     http: Http,
     database: AnyConnection,
+    /// Where records in SQLite are.
+    records: PathBuf,
     began: Instant,
 }
 
 impl Looker {
     /// # Errors
     /// If the database cannot be read.
-    pub async fn new(url: &str) -> anyhow::Result<Self> {
+    pub async fn new(url: &str, records: &Path) -> anyhow::Result<Self> {
         sqlx::any::install_default_drivers();
         let database = AnyConnection::connect(url).await;
         Ok(Self {
             http: Http::default(),
             database: database.context("the database cannot be read")?,
+            records: records.to_owned(),
             began: Instant::now(),
         })
     }
@@ -97,7 +100,7 @@ impl Looker {
                 .count("SELECT COUNT(*) FROM calls WHERE rank < 90")
                 .await?,
             steps: self.count("SELECT COUNT(*) FROM steps").await?,
-            disk_bytes: size(cluster.directory())?,
+            disk_bytes: size(cluster.directory())? + size(&self.records)?,
         })
     }
 
