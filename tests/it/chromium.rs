@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     line::GUARD,
-    process::{follow, until},
+    process::{follow, until_or_end},
 };
 
 /// Samples a second of what the microphone hears.
@@ -44,6 +44,9 @@ const FLAGS: [&str; 9] = [
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 ];
+
+/// How often chromedriver is started on another port.
+const ATTEMPTS: u32 = 5;
 
 /// How often Tab is pressed until something counts as out of reach.
 const MOST_TABS: usize = 60;
@@ -296,6 +299,16 @@ struct Processes(Child);
 impl Processes {
     /// Returns them with the address at which chromedriver answers.
     async fn start() -> (Self, String) {
+        for _ in 0..ATTEMPTS {
+            if let Some(started) = Self::try_start().await {
+                return started;
+            }
+        }
+        panic!("chromedriver finds no port");
+    }
+
+    /// `None` where the port that it took by IPv4 was another's by IPv6.
+    async fn try_start() -> Option<(Self, String)> {
         let started = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -313,9 +326,9 @@ impl Processes {
             Err(error) => panic!("chromedriver cannot be started: {error}"),
         };
         let log = follow(this.0.stdout.take().unwrap());
-        let listening = until(&log, "started successfully on port ").await;
+        let listening = until_or_end(&log, "started successfully on port ").await?;
         let port = listening.trim_end_matches('.').rsplit(' ').next().unwrap();
-        (this, format!("http://127.0.0.1:{port}"))
+        Some((this, format!("http://127.0.0.1:{port}")))
     }
 }
 

@@ -168,10 +168,15 @@ pub fn follow(said: impl AsyncRead + Unpin + Send + 'static) -> watch::Receiver<
 
 /// Waits for a line of the log that has `wanted` in it.
 pub async fn until(log: &watch::Receiver<Vec<String>>, wanted: &str) -> String {
+    until_or_end(log, wanted).await.expect(wanted)
+}
+
+/// Waits for a line of the log that has `wanted` in it; `None` if the process ends without.
+pub async fn until_or_end(log: &watch::Receiver<Vec<String>>, wanted: &str) -> Option<String> {
     let mut log = log.clone();
     let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(wanted)).cloned();
     let found = timeout(GUARD, log.wait_for(|lines| find(lines).is_some())).await;
-    find(&found.expect("the line came in time").expect(wanted)).unwrap()
+    find(&*found.expect("the line came in time").ok()?)
 }
 
 #[tokio::test]
