@@ -103,7 +103,7 @@ fn each_trouble_is_told_in_plain_words_with_its_figures() {
             vec![
                 "Nobody can call: no carrier is open. Set TWILIO_AUTH_TOKEN, or \
                  ACS_CONNECTION_STRING and EVENTGRID_SECRET.",
-                "This replica's clock is 7 s behind the store's: tickets and signatures go by it.",
+                "This replica's clock is 7 s behind the store's: tokens and signatures go by it.",
             ],
         ),
         (

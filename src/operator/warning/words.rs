@@ -37,7 +37,7 @@ impl fmt::Display for Warning {
             ),
             Self::ClockOff { by_s, ahead } => write!(
                 f,
-                "This replica's clock is {by_s} s {} the store's: tickets and signatures go by it.",
+                "This replica's clock is {by_s} s {} the store's: tokens and signatures go by it.",
                 if *ahead { "ahead of" } else { "behind" }
             ),
             Self::IntakeStopped => write!(
