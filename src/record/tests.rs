@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::{Connection, Row};
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use uuid::Uuid;
 
 use super::{
     lost::leave,
@@ -17,9 +18,11 @@ use super::{
     *,
 };
 use crate::{
-    admission::{Reason, Scope},
+    admission::{Reason, Refusal, Scope},
+    call::{CallerId, EndReason},
     config::KeptNumbers,
-    recording::RecordingId,
+    recording::{Recording, RecordingId},
+    session::Speaker,
     wire::in_order,
 };
 
