@@ -63,11 +63,8 @@ impl Calls {
             write.await.expect("calls are written");
         }
         if self.database.kind() == DatabaseKind::Postgres {
-            // As it does by itself some time after so many rows. SQLite is never told to.
-            let count = self.database.write(|writing| {
-                Box::pin(async move { Sql::new("ANALYZE calls").execute(writing).await })
-            });
-            count.await.expect("rows are counted");
+            let counted = self.database.count_calls().await;
+            counted.expect("rows are counted");
         }
     }
 

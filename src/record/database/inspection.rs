@@ -48,6 +48,19 @@ impl Database {
         Ok(Tables::compare(&read.await?))
     }
 
+    /// Has the database count its calls, by which it plans: PostgreSQL does so by itself some time
+    /// after so many rows, SQLite is never told to.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    #[cfg(any(test, feature = "bench"))]
+    pub async fn count_calls(&self) -> Result<(), DatabaseError> {
+        let count = self.write(|writing| {
+            Box::pin(async move { Sql::new("ANALYZE calls").execute(writing).await })
+        });
+        count.await.map(drop)
+    }
+
     /// Returns how the database goes about the statement that `ask` writes.
     ///
     /// # Errors
