@@ -207,10 +207,12 @@ impl Traces {
 
     fn tell(&self, call: &CarrierCallId, seen: impl FnOnce() -> Seen) {
         let Some(teller) = &self.teller else { return };
+        // First of all: what took time is reckoned back from here, and may not seem to begin later.
+        let at = unix_nanos();
         let sighting = Sighting {
             id: self.id_of(call),
             call: call.clone(),
-            at: unix_nanos(),
+            at,
             seen: seen(),
         };
         if teller.queue.try_send(sighting).is_err() {
