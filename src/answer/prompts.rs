@@ -106,13 +106,9 @@ impl Prompts {
     /// If `dir` cannot be read, or holds a WAV file of no known name or that a carrier would not
     /// play; then all such files are named.
     pub fn load(dir: Option<&Path>) -> Result<Self, PromptError> {
-        let mut sounds = BTreeMap::new();
-        for (tag, prompt, wav) in EMBEDDED {
-            let language = Language::try_from(tag.to_owned()).expect("embedded tags are tags");
-            let sound = Sound::read(Bytes::from_static(wav));
-            let sound = sound.expect("the tests read all embedded prompts");
-            sounds.insert((prompt, language), sound);
-        }
+        // Once a process: tests start a gateway each.
+        static AS_BUILT: LazyLock<BTreeMap<(Prompt, Language), Sound>> = LazyLock::new(as_built);
+        let mut sounds = AS_BUILT.clone();
         let mut flaws = Vec::new();
         let dir = dir.map(|dir| dir.join("prompts"));
         for file in dir.as_deref().map_or_else(|| Ok(Vec::new()), files_below)? {
@@ -207,6 +203,16 @@ impl fmt::Display for PromptFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.what)
     }
+}
+
+fn as_built() -> BTreeMap<(Prompt, Language), Sound> {
+    let read = |(tag, prompt, wav): (&str, Prompt, &'static [u8])| {
+        let language = Language::try_from(tag.to_owned()).expect("embedded tags are tags");
+        let sound = Sound::read(Bytes::from_static(wav));
+        let sound = sound.expect("the tests read all embedded prompts");
+        ((prompt, language), sound)
+    };
+    EMBEDDED.into_iter().map(read).collect()
 }
 
 /// Returns what the file at `within`, a path such as `he-IL/busy.wav`, is the prompt of.

@@ -1,7 +1,7 @@
 mod house;
 mod limits;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 mod gateway;
 mod runs;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use audio_codec_algorithms::decode_ulaw;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -35,7 +35,7 @@ fn plan(script: Script) -> CallPlan {
         keys: String::new(),
         record: None,
         fallback: None,
-        voices: Arc::new(Voices::shipped(1)),
+        voices: Voices::of_tests(),
         seed: 1,
     }
 }

@@ -118,6 +118,14 @@ impl Voices {
         Ok(Self::new(vec![(text, read_wav(wav)?)], seed))
     }
 
+    /// The shipped ones, made once for all tests of a process: it takes a second without
+    /// optimisation, in which a test's other tasks wait.
+    #[cfg(test)]
+    pub fn of_tests() -> Arc<Self> {
+        static MADE: OnceLock<Arc<Voices>> = OnceLock::new();
+        Arc::clone(MADE.get_or_init(|| Arc::new(Self::shipped(1))))
+    }
+
     fn new(spoken: Vec<(String, Vec<f32>)>, seed: u64) -> Self {
         Self {
             spoken,

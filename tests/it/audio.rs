@@ -1,12 +1,23 @@
 //! Telephone audio by ear: tones go in, and are found in what comes out.
 
-use std::f64::consts::TAU;
+use std::{
+    f64::consts::TAU,
+    sync::{Arc, OnceLock},
+};
 
 use audio_codec_algorithms::{decode_ulaw, encode_ulaw};
+use callgate::Voices;
 
 /// The bytes of one frame: 20 ms.
 pub const FRAME: usize = 160;
 pub const SILENCE: u8 = 0xFF;
+
+/// What simulated callers say, made once for all tests: it takes a second without optimisation, in
+/// which a test's other tasks wait.
+pub fn voices() -> Arc<Voices> {
+    static MADE: OnceLock<Arc<Voices>> = OnceLock::new();
+    Arc::clone(MADE.get_or_init(|| Arc::new(Voices::shipped(1))))
+}
 
 /// Returns `frames` of syllables at `pitch` Hertz: 160 ms of tone, 40 ms of silence.
 pub fn syllables(pitch: f64, frames: usize) -> Vec<u8> {

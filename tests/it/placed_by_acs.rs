@@ -1,9 +1,9 @@
 //! Calls that a program has ACS place and hang up, through `/v1` and a fake ACS.
 
-use std::{process::Stdio, sync::Arc};
+use std::process::Stdio;
 
 use callgate::{
-    Script, Voices, What,
+    Script, What,
     fake_acs::{AskedFor, Deed, FakeAcsOptions, Phones},
     fake_twilio::{Act, CallFaults, Callee, Talk},
 };
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     acs::{AcsHouse, way_to},
+    audio::voices,
     gateway::{Settings, eventually},
     line::GUARD,
     process::command,
@@ -40,7 +41,7 @@ impl Office {
             talk: Talk {
                 script: Script::Talk,
                 talk_for: GUARD,
-                voices: Arc::new(Voices::shipped(1)),
+                voices: voices(),
             },
             ended: None,
         });
@@ -86,7 +87,13 @@ impl Office {
     }
 
     async fn until(&self, call: &str, state: &str) {
-        eventually(async || self.show(call).await["state"] == state).await;
+        eventually(async || {
+            let shown = self.show(call).await;
+            let is_so = shown["state"] == state;
+            assert!(is_so || shown["ended_at"].is_null(), "not {state}: {shown}");
+            is_so
+        })
+        .await;
     }
 
     /// Waits until a call is over for this reason, and has given its slot back.

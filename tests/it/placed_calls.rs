@@ -1,9 +1,9 @@
 //! Calls that a program places and hangs up, through `/v1` and a fake Twilio.
 
-use std::{net::TcpListener, process::Stdio, sync::Arc};
+use std::{net::TcpListener, process::Stdio};
 
 use callgate::{
-    Script, Voices, What,
+    Script, What,
     fake_twilio::{Callee, Customer, FakeTwilio, FakeTwilioOptions, Placed, Talk},
 };
 use reqwest::{RequestBuilder, header::HeaderMap};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
+    audio::voices,
     carrier::{ACCOUNT, PUBLIC_URL, TOKEN},
     database::Database,
     gateway::{Replicas, TestGateway, eventually},
@@ -52,7 +53,7 @@ async fn twilio_of(address: &str, callee: Callee) -> FakeTwilio {
     let talk = Talk {
         script: Script::Talk,
         talk_for: GUARD,
-        voices: Arc::new(Voices::shipped(1)),
+        voices: voices(),
     };
     let options = FakeTwilioOptions {
         callee,

@@ -1,5 +1,7 @@
 //! A prompt's file, held to what carriers play.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 /// Samples a second of every prompt. ACS plays no others.
@@ -20,10 +22,11 @@ pub const WANTED: hound::WavSpec = hound::WavSpec {
     sample_format: hound::SampleFormat::Int,
 };
 
-/// A WAV file that carriers play, and what is in it.
+/// A WAV file that carriers play, and what is in it. Copies share it.
+#[derive(Clone)]
 pub struct Sound {
     pub wav: Bytes,
-    pub samples: Vec<i16>,
+    pub samples: Arc<[i16]>,
 }
 
 /// Why a file is no prompt.

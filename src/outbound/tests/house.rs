@@ -47,7 +47,7 @@ impl House {
         let talk = Talk {
             script: Script::Talk,
             talk_for,
-            voices: Arc::new(Voices::shipped(1)),
+            voices: Voices::of_tests(),
         };
         let options = FakeTwilioOptions::default();
         let twilio = FakeTwilio::start(options, customer, talk, None);
