@@ -24,12 +24,13 @@ pub async fn probe(config: &Config) -> Vec<Finding> {
 }
 
 async fn twilio(config: &Config) -> Vec<Finding> {
+    let token = config.twilio.auth_tokens.first();
     let Ok(api) = &config.outbound.twilio else {
-        return Vec::new(); // Twilio is never asked for anything.
+        return token.map(|_| Finding::TwilioUntried).into_iter().collect();
     };
     let mut findings = vec![ask_twilio(Credentials::TwilioApi, api.clone()).await];
     let has_key = api.user != api.account;
-    if let Some(token) = config.twilio.auth_tokens.first().filter(|_| has_key) {
+    if let Some(token) = token.filter(|_| has_key) {
         let beside = by_token(api, token);
         findings.push(ask_twilio(Credentials::TwilioToken, beside).await);
     }

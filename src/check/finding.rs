@@ -41,6 +41,8 @@ pub enum Finding {
     Way(Way),
     TwilioOpen,
     TwilioClosed,
+    /// There is an auth token, and no account to ask with it.
+    TwilioUntried,
     /// A carrier takes our credentials.
     CredentialsFit(Credentials),
     TwilioWrong(Credentials, CallError),
@@ -79,6 +81,8 @@ pub enum Finding {
     /// A clock is ahead of ours by so many milliseconds, or behind if negative.
     ClockOff(Clock, i64),
     GraceFits(Duration),
+    /// In production nobody has said how long there is.
+    GraceUnknown,
     GraceShort {
         grace: Duration,
         drain: Duration,
@@ -117,6 +121,8 @@ pub enum Way {
     Answers,
     /// What is signed for this address is taken.
     SignatureFits,
+    /// There are shared keys alone, by which the check does not sign.
+    Unsigned,
     SignatureRefused,
     /// A webhook does not come through.
     WebhookLost {
@@ -183,6 +189,8 @@ impl Finding {
             | Self::PublicUrlPrivate(_)
             | Self::PublicUrlPlain(_)
             | Self::TwilioClosed
+            | Self::TwilioUntried
+            | Self::GraceUnknown
             | Self::ReplicasMore { .. }
             | Self::DatabasePending(_) => Level::Warning,
             Self::SettingWrong(_)
@@ -232,6 +240,7 @@ impl Finding {
             Self::CredentialsFit(credentials) | Self::TwilioWrong(credentials, _) => {
                 credentials.about()
             }
+            Self::TwilioUntried => Credentials::TwilioToken.about(),
             Self::AcsWrong(_) => Credentials::Acs.about(),
             Self::SlotsInMemory
             | Self::SlotsFlawed { .. }
@@ -253,7 +262,7 @@ impl Finding {
             Self::ClockFits(clock) | Self::ClockOff(clock, _) => {
                 return format!("clock of {clock}");
             }
-            Self::GraceFits(_) | Self::GraceShort { .. } => "DRAIN_SECONDS",
+            Self::GraceFits(_) | Self::GraceShort { .. } | Self::GraceUnknown => "DRAIN_SECONDS",
             Self::Unfinished(about) => about,
         };
         about.to_owned()
@@ -266,7 +275,9 @@ impl Way {
             Self::Answers | Self::SignatureFits | Self::UpgradeFits => Level::Ok,
             // Before the first start nobody can answer, and some machines do not reach their own
             // public address.
-            Self::Silent { serves: false, .. } | Self::UpgradeNoRoom => Level::Warning,
+            Self::Silent { serves: false, .. } | Self::Unsigned | Self::UpgradeNoRoom => {
+                Level::Warning
+            }
             Self::Silent { serves: true, .. }
             | Self::Redirects { .. }
             | Self::Stranger { .. }
@@ -286,6 +297,7 @@ impl Way {
             | Self::Stranger { .. }
             | Self::Answers => "way in",
             Self::SignatureFits
+            | Self::Unsigned
             | Self::SignatureRefused
             | Self::WebhookLost { .. }
             | Self::WebhookBroken(_) => "way of webhooks",

@@ -38,6 +38,9 @@ pub async fn probe(config: &Config, http: &Client, serves: bool) -> Vec<Finding>
     let Some(token) = config.twilio.auth_tokens.first() else {
         // There is nothing to sign with.
         let mut found = vec![Finding::Way(Way::Answers)];
+        if config.twilio.is_open() {
+            found.push(Finding::Way(Way::Unsigned));
+        }
         if config.acs.is_open() {
             found.push(Finding::Way(media_of_acs(root).await));
         }

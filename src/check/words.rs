@@ -16,6 +16,11 @@ use crate::{
     guard::{GuardedUrl, Whereabouts},
 };
 
+const TWILIO_UNTRIED: &str = "not tried: set TWILIO_ACCOUNT_SID, with which Twilio can be asked \
+     whether the token is its account's";
+const GRACE_UNKNOWN: &str = "not compared: set TERMINATION_GRACE_SECONDS, or --grace, to the seconds \
+     after which whoever stops this process kills it";
+
 /// Returns what was found, and what to do about it unless it is as it should be.
 pub fn what(finding: &Finding) -> String {
     match finding {
@@ -52,6 +57,7 @@ pub fn what(finding: &Finding) -> String {
         Finding::Way(way) => of_way(way),
         Finding::TwilioOpen => "open".to_owned(),
         Finding::TwilioClosed => "closed: set TWILIO_AUTH_TOKEN to open it".to_owned(),
+        Finding::TwilioUntried => TWILIO_UNTRIED.to_owned(),
         Finding::CredentialsFit(_) => "it takes our credentials".to_owned(),
         Finding::TwilioWrong(credentials, error) => of_twilio(*credentials, error),
         Finding::AcsWrong(error) => format!(
@@ -111,6 +117,7 @@ pub fn what(finding: &Finding) -> String {
         Finding::GraceFits(grace) => {
             format!("{} s of grace are enough to drain", grace.as_secs())
         }
+        Finding::GraceUnknown => GRACE_UNKNOWN.to_owned(),
         Finding::GraceShort { grace, drain } => of_grace(*grace, *drain),
         Finding::Unfinished(_) => "it took too long; try it again".to_owned(),
     }
@@ -169,6 +176,9 @@ fn of_way(way: &Way) -> String {
              the proxy pass every path on as it is?"
         ),
         Way::Answers => "a gateway answers at PUBLIC_URL".to_owned(),
+        Way::Unsigned => "not tried: requests are signed by TWILIO_AUTH_TOKEN, and there are \
+             TWILIO_SHARED_KEYS alone"
+            .to_owned(),
         Way::SignatureFits => "a request that is signed for PUBLIC_URL is taken".to_owned(),
         Way::SignatureRefused => {
             "a request that is signed for PUBLIC_URL is refused: the gateway that answers has \

@@ -1,9 +1,9 @@
 //! What `callgate check` finds of others: the way in, carriers, stores, clocks, and whom we tell.
 
-use std::{fs, net::TcpListener, path::Path, process::Stdio, sync::Arc};
+use std::{fs, net::TcpListener, path::Path, process::Stdio};
 
 use callgate::{
-    Script, Voices,
+    Script,
     fake_acs::{FakeAcs, FakeAcsOptions},
     fake_twilio::{Customer, FakeTwilio, FakeTwilioOptions, Talk},
     parrot::{Fault, Parrot, ParrotOptions},
@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    audio::voices,
     carrier::{ACCOUNT, TOKEN},
     check::{SECRET, check, line},
     gateway::{TestGateway, eventually},
@@ -91,6 +92,16 @@ async fn the_way_in_is_tried_with_what_a_carrier_would_sign() {
         (
             &[("TWILIO_AUTH_TOKEN", "")],
             "ok       way in: a gateway answers at PUBLIC_URL",
+        ),
+        (
+            &[
+                ("TWILIO_AUTH_TOKEN", ""),
+                (
+                    "TWILIO_SHARED_KEYS",
+                    "webhooks_sharedkey_1=a-secret-of-ours",
+                ),
+            ],
+            "warning  way of webhooks: not tried: requests are signed by TWILIO_AUTH_TOKEN",
         ),
     ] {
         let (code, told) = check(&[settings.as_slice(), wrong].concat(), &[]).await;
@@ -219,7 +230,7 @@ async fn twilio_is_asked_for_a_list_that_credentials_open_or_do_not() {
     let talk = Talk {
         script: Script::Talk,
         talk_for: GUARD,
-        voices: Arc::new(Voices::shipped(1)),
+        voices: voices(),
     };
     let twilio = FakeTwilio::start(FakeTwilioOptions::default(), customer, talk, None);
     let twilio = twilio.await.unwrap();
@@ -424,6 +435,18 @@ async fn the_grace_there_is_has_to_hold_the_drain() {
     assert_eq!(code, Some(0), "{told}");
     line(&told, "ok       DRAIN_SECONDS: 335 s of grace are enough");
     assert_eq!(check(&settings, &["--grace", "334"]).await.0, Some(1));
+    let production = [
+        ("PRODUCTION", "1"),
+        ("OPS_TOKEN", SECRET),
+        ("AGENT", "openai"),
+        ("OPENAI_API_KEY", SECRET),
+        ("OPENAI_REALTIME_URL", "wss://127.0.0.1:1/"),
+    ];
+    let (_, told) = check(&production, &[]).await;
+    line(
+        &told,
+        "warning  DRAIN_SECONDS: not compared: set TERMINATION_GRACE_SECONDS",
+    );
 }
 
 #[tokio::test]
