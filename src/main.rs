@@ -1,6 +1,11 @@
 //! The commands.
 
-use std::{future::Future, io::Write, process::ExitCode, time::Duration};
+use std::{
+    future::Future,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use callgate::{
@@ -13,7 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// It gives back to the system what a burst has taken; glibc's keeps pages of which a little is used, and
-/// a gateway that runs for weeks grows by them.
+/// a gateway that runs for weeks grows by them. It allocates for SQLite as well, and gives back by threads
+/// of its own what seldom working threads have kept.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -161,10 +167,12 @@ async fn serve() -> anyhow::Result<ExitCode> {
     };
     callgate::log_to_stderr(setting("RUST_LOG").as_deref(), config.log_format);
     let (first, second) = stop_signals()?;
-    // Without a file to read again the signal means what it means to every program.
-    let mut reload = match &config.campaigns {
-        Some(_) => Some(signal(SignalKind::hangup())?),
-        None => None,
+    // A service is told to reload, with or without a file to read again. In a terminal the signal
+    // means what it means to every program.
+    let mut reload = if config.campaigns.is_some() || !std::io::stderr().is_terminal() {
+        Some(signal(SignalKind::hangup())?)
+    } else {
+        None
     };
     let running = match Gateway::start(config).await {
         Ok(running) => running,

@@ -212,10 +212,12 @@ impl CampaignBook {
 
     /// Reads the campaign file again, if there is one. With mistakes in it, nothing changes.
     pub async fn reload(&self) {
-        if let Some(file) = &self.file {
-            let mut upkeep = self.upkeep.lock().await;
-            self.take_over(file, &mut upkeep).await;
-        }
+        let Some(file) = &self.file else {
+            tracing::info!("there is no campaign file to read again");
+            return;
+        };
+        let mut upkeep = self.upkeep.lock().await;
+        self.take_over(file, &mut upkeep).await;
     }
 
     /// Reads the campaign file again whenever it has changed, until `stop` is cancelled.

@@ -328,6 +328,15 @@ async fn the_program_reads_the_file_again_at_a_signal_and_tells_what_has_changed
 }
 
 #[tokio::test]
+async fn the_program_goes_on_at_a_signal_to_read_a_file_that_there_is_not() {
+    let mut program = Program::start(&[]).await;
+    program.signal("-HUP");
+    until(&program.log, "there is no campaign file to read again").await;
+    program.terminate();
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_file_with_mistakes_stops_the_start() {
     let file = File::new("[campaigns.one]\nnumbers = [\"12\"]\nmax_calls = \"many\"\n");
     let path = file.path();
