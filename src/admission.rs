@@ -136,6 +136,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 8] = [
+        Self::Full,
+        Self::Outage,
+        Self::Connections,
+        Self::Draining,
+        Self::IntakeStopped,
+        Self::Dials,
+        Self::Tokens,
+        Self::Resting,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -154,17 +165,7 @@ impl FromStr for Reason {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let all = [
-            Self::Full,
-            Self::Outage,
-            Self::Connections,
-            Self::Draining,
-            Self::IntakeStopped,
-            Self::Dials,
-            Self::Tokens,
-            Self::Resting,
-        ];
-        let named = all.into_iter().find(|reason| reason.as_str() == text);
+        let named = Self::ALL.into_iter().find(|reason| reason.as_str() == text);
         named.ok_or(())
     }
 }

@@ -250,6 +250,8 @@ impl fmt::Display for CarrierCallId {
 }
 
 impl Carrier {
+    pub const ALL: [Self; 3] = [Self::Twilio, Self::Acs, Self::Web];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Twilio => "twilio",
@@ -402,7 +404,7 @@ impl fmt::Debug for Text {
 }
 
 impl EndReason {
-    const ALL: [Self; 34] = [
+    pub const ALL: [Self; 34] = [
         Self::CallerHungUp,
         Self::CarrierEnded,
         Self::CarrierLost,

@@ -28,6 +28,7 @@ use crate::{
         action, calls as operators_calls, dashboard, following, health, login, metrics,
         page as operators_page, stats, summary,
     },
+    telemetry::Metrics,
     web::{css, js, page},
     webhook::{
         acs::{self, prompt::prompt},
@@ -52,10 +53,6 @@ pub enum Door {
 pub struct Entry {
     pub method: Method,
     pub path: &'static str,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests hold the handlers against it")
-    )]
     pub door: Door,
     route: Route,
 }
@@ -181,6 +178,21 @@ fn browsers_may_call(context: &GuardContext<'_>) -> bool {
     let host = context.head().headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok());
     gateway.is_some_and(|gateway| gateway.web.open && gateway.knows_host(host))
+}
+
+/// Begins to count at zero what alarms look at: how often we fail carriers, browsers and programs, and
+/// turn programs away.
+pub fn begin_counts(metrics: &Metrics) {
+    for entry in all() {
+        let statuses: &[u16] = match entry.door {
+            Door::Carrier | Door::Browser => &[500, 503],
+            Door::Key(_) => &[429, 500, 503],
+            Door::Public | Door::Operator => &[],
+        };
+        for status in statuses {
+            metrics.may_answer(method(&entry.method), entry.path, *status);
+        }
+    }
 }
 
 /// Counts each request by the pattern of its route.

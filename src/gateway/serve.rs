@@ -33,6 +33,7 @@ pub fn serve(
     listener: TcpListener,
     workers: usize,
 ) -> Result<(ServerHandle, Server), StartError> {
+    routes::begin_counts(&gateway.metrics);
     let shared = web::Data::clone(gateway);
     let app = move || {
         // Of the server's workers, so that draining does not wait for it.

@@ -15,12 +15,32 @@ use prometheus_client::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    call::{Blame, EndReason},
+    call::{Blame, Carrier, EndReason},
     telemetry::{
         AgentMetrics, CallMetrics, CapacityMetrics, EventMetrics, OfferMetrics, ProcessMetrics,
         RecordMetrics, ToolMetrics, TraceMetrics, slow,
     },
 };
+
+/// The scopes and reasons of refusals, as admission names them.
+const REFUSALS: [(&str, &[&str]); 7] = [
+    (
+        "global",
+        &[
+            "full",
+            "outage",
+            "connections",
+            "draining",
+            "intake_stopped",
+        ],
+    ),
+    ("tenant", &["full", "outage"]),
+    ("campaign", &["full", "outage"]),
+    ("group", &["full", "outage"]),
+    ("agent", &["full", "outage", "dials", "tokens", "resting"]),
+    ("outbound", &["full", "outage"]),
+    ("setup", &["full", "outage"]),
+];
 
 impl Tally {
     /// Returns what has come since it was `earlier`.
@@ -185,7 +205,35 @@ impl Metrics {
         };
         metrics.register();
         metrics.register_refused();
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// Begins what alarms add up: Prometheus does not count what a series has when it is first seen,
+    /// and that is often all that has happened.
+    fn begin_at_zero(&self) {
+        for carrier in Carrier::ALL {
+            for reason in EndReason::ALL {
+                drop(
+                    self.calls_ended
+                        .get_or_create(&end_labels(carrier.as_str(), reason)),
+                );
+            }
+        }
+        for (scope, reasons) in REFUSALS {
+            for reason in reasons {
+                drop(
+                    self.refusals
+                        .get_or_create(&RefusalLabels { scope, reason }),
+                );
+            }
+        }
+    }
+
+    /// Begins the count of a route's answers of this status at zero.
+    pub fn may_answer(&self, method: &'static str, pattern: &str, status: u16) {
+        let labels = request_labels(method, pattern.to_owned(), status);
+        drop(self.requests.get_or_create(&labels));
     }
 
     fn register(&mut self) {
@@ -326,12 +374,7 @@ impl Metrics {
 
     /// Counts a request by its route's pattern, never its raw path.
     pub fn request(&self, method: &'static str, pattern: String, status: u16) {
-        let labels = RequestLabels {
-            service: "callgate",
-            method,
-            path: pattern,
-            status,
-        };
+        let labels = request_labels(method, pattern, status);
         self.requests.get_or_create(&labels).inc();
     }
 
@@ -392,12 +435,9 @@ impl Metrics {
         if matches!(blame, Blame::Carrier | Blame::Agent | Blame::Callgate) {
             self.all_failed.inc();
         }
-        let labels = EndLabels {
-            carrier,
-            reason: reason.as_str(),
-            blame: blame.as_str(),
-        };
-        self.calls_ended.get_or_create(&labels).inc();
+        self.calls_ended
+            .get_or_create(&end_labels(carrier, reason))
+            .inc();
     }
 
     pub fn panicked(&self) {
@@ -441,6 +481,23 @@ impl Metrics {
     /// Returns calls started, and refused, since the start.
     pub fn totals(&self) -> (u64, u64) {
         (self.calls_started.get(), self.calls_refused.get())
+    }
+}
+
+fn request_labels(method: &'static str, path: String, status: u16) -> RequestLabels {
+    RequestLabels {
+        service: "callgate",
+        method,
+        path,
+        status,
+    }
+}
+
+fn end_labels(carrier: &'static str, reason: EndReason) -> EndLabels {
+    EndLabels {
+        carrier,
+        reason: reason.as_str(),
+        blame: reason.blame().as_str(),
     }
 }
 

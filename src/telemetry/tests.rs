@@ -4,6 +4,7 @@ use std::{
 };
 
 use crate::{
+    admission::Reason,
     call::EndReason,
     event::{Cause, Fate},
     record::Standing,
@@ -138,6 +139,23 @@ fn every_registered_metric_is_looked_at() {
         .filter(|name| !exposed.contains(name.as_str()))
         .collect();
     assert!(missed.is_empty(), "{missed:?} need a series here");
+}
+
+#[test]
+fn what_alarms_add_up_begins_at_zero() {
+    let text = Metrics::new().text(|_| {});
+    let reads_zero = |metric: &str, label: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(metric));
+        lines.any(|line| line.contains(label) && line.ends_with("} 0"))
+    };
+    for reason in EndReason::ALL {
+        let label = format!("reason=\"{}\"", reason.as_str());
+        assert!(reads_zero("calls_ended_total{", &label), "{label}");
+    }
+    for reason in Reason::ALL {
+        let label = format!("reason=\"{}\"", reason.as_str());
+        assert!(reads_zero("calls_refused_total{", &label), "{label}");
+    }
 }
 
 #[test]

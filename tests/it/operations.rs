@@ -173,6 +173,9 @@ async fn metrics_have_the_names_that_alerts_are_made_of() {
     let text = Reply::to(gateway.carrier.get("/metrics")).await.body;
     for line in [
         "http_requests_total{service=\"callgate\",method=\"POST\",path=\"/webhook/incoming_call\",status=\"200\"} 2",
+        "http_requests_total{service=\"callgate\",method=\"POST\",path=\"/webhook/incoming_call\",status=\"500\"} 0",
+        "http_requests_total{service=\"callgate\",method=\"GET\",path=\"/twilio/media\",status=\"503\"} 0",
+        "http_requests_total{service=\"callgate\",method=\"GET\",path=\"/v1/calls/{call}\",status=\"429\"} 0",
         "webhooks_events_total{event=\"incoming_call\"} 2",
         "calls_active 1",
         "calls_started_total 1",
