@@ -96,7 +96,7 @@ impl<E: Environment> Reader<E> {
 
     /// Returns a cap; zero and negative mean the default, with a warning, never "unlimited".
     pub fn cap(&self, name: &str) -> Option<u32> {
-        const RULE: &str = "a whole number of calls, at most 1000000";
+        const RULE: &str = "a whole number, at most 1000000";
         let number: i64 = self.parsed(name, RULE)?;
         match u32::try_from(number) {
             Ok(0) | Err(_) if number <= 0 => {

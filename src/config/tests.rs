@@ -106,8 +106,8 @@ fn one_failed_start_names_every_bad_setting() {
       AGENT="robot": parrot, openai, azure_openai or voice_live
       OPENAI_API_KEY_FILE="/nonexistent/key": a readable file: No such file or directory (os error 2)
       AGENT_TURN_DETECTION="guess": server_vad, semantic_vad or azure_semantic_vad
-      MAX_ACTIVE_CALLS="many": a whole number of calls, at most 1000000
-      MAX_CONNECTIONS="2000000": a whole number of calls, at most 1000000
+      MAX_ACTIVE_CALLS="many": a whole number, at most 1000000
+      MAX_CONNECTIONS="2000000": a whole number, at most 1000000
       CALLS_CAPACITY_LOG_LEVEL="LOUD": DEBUG, INFO, WARNING or ERROR
       CALLS_OVER_CAPACITY_BEHAVIOR="hang up": reject, voicemail or whatsapp
       VOICEMAIL_MAX_SECONDS="4": a whole number from 5 to 3600
