@@ -1,5 +1,6 @@
 """Holds the files of deploy/ and .github/ against what callgate reads and serves, and against each other."""
 
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def mistakes_in(root):
         schemas.bicep,
         schemas.bicep_parameters,
         settings,
+        staging,
         replicas,
         grace,
         secrets,
@@ -53,6 +55,22 @@ def settings(root):
             of_file = name.removesuffix("_FILE")
             if name not in known and not (name.endswith("_FILE") and of_file in secret):
                 yield f"{deployment.name}: callgate reads no {name}"
+
+
+def staging(root):
+    """Staging has the caps that the SIP platform had there."""
+    caps = {
+        "TELEPHONY_GLOBAL_MAX_CONCURRENCY": "50",
+        "TELEPHONY_PER_CAMPAIGN_MAX_CONCURRENCY": "10",
+        "TELEPHONY_SEMAPHORE_TTL_SEC": "600",
+    }
+    environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", (root / "deploy/staging.env").read_text(), re.MULTILINE))
+    parameters = json.loads((root / "deploy/azure/staging.json").read_text())["parameters"]
+    azure = parameters["settings"]["value"] | {"TELEPHONY_GLOBAL_MAX_CONCURRENCY": str(parameters["maxActiveCalls"]["value"])}
+    for name, set_to in (("staging.env", environment), ("azure/staging.json", azure)):
+        for setting, cap in caps.items():
+            if set_to.get(setting) != cap:
+                yield f"{name}: {setting} is {set_to.get(setting)}, and was {cap}"
 
 
 def replicas(root):

@@ -24,6 +24,8 @@ WRONG = [
     (schemas.bicep_parameters, "deploy/azure/staging.json", '"maxReplicas"', '"replicas"', "replicas"),
     (files.settings, "deploy/kubernetes/config.yaml", "MAX_CONNECTIONS:", "MAX_SOCKETS:", "MAX_SOCKETS"),
     (files.settings, "deploy/docker-compose.prod.yml", "OPS_TOKEN_FILE:", "LISTEN_FILE:", "LISTEN_FILE"),
+    (files.staging, "deploy/staging.env", "GLOBAL_MAX_CONCURRENCY=50", "GLOBAL_MAX_CONCURRENCY=60", "is 60, and was 50"),
+    (files.staging, "deploy/azure/staging.json", '"value": 50', '"value": 60', "is 60, and was 50"),
     (files.replicas, "deploy/kubernetes/scaler.yaml", "maxReplicaCount: 10", "maxReplicaCount: 12", "2 to 12"),
     (files.replicas, "deploy/azure/containerapp.bicep", "value: string(minReplicas)", "value: string(maxReplicas)", "10 to 10"),
     (files.replicas, "deploy/ecs/service.json", '"desiredCount": 3', '"desiredCount": 2', "2 to 2"),
