@@ -113,6 +113,10 @@ pub enum Way {
         status: u16,
         to: Option<Url>,
     },
+    /// A proxy answers, and no gateway serves on this machine yet.
+    NobodyBehind {
+        status: u16,
+    },
     /// Whoever answers is no gateway.
     Stranger {
         status: u16,
@@ -275,9 +279,10 @@ impl Way {
             Self::Answers | Self::SignatureFits | Self::UpgradeFits => Level::Ok,
             // Before the first start nobody can answer, and some machines do not reach their own
             // public address.
-            Self::Silent { serves: false, .. } | Self::Unsigned | Self::UpgradeNoRoom => {
-                Level::Warning
-            }
+            Self::Silent { serves: false, .. }
+            | Self::NobodyBehind { .. }
+            | Self::Unsigned
+            | Self::UpgradeNoRoom => Level::Warning,
             Self::Silent { serves: true, .. }
             | Self::Redirects { .. }
             | Self::Stranger { .. }
@@ -293,6 +298,7 @@ impl Way {
     fn about(&self) -> &'static str {
         match self {
             Self::Silent { .. }
+            | Self::NobodyBehind { .. }
             | Self::Redirects { .. }
             | Self::Stranger { .. }
             | Self::Answers => "way in",

@@ -79,6 +79,8 @@ async fn alive(http: &Client, root: &str, serves: bool) -> Result<(), Way> {
     let said: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status == 200 && said["status"] == "alive" {
         Ok(())
+    } else if !serves && matches!(status, 502..=504) {
+        Err(Way::NobodyBehind { status })
     } else {
         Err(Way::Stranger { status })
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const TWILIO_UNTRIED: &str = "not tried: set TWILIO_ACCOUNT_SID, with which Twilio can be asked \
-     whether the token is its account's";
+     whether the token is its account's; calls of other accounts are refused then";
 const GRACE_UNKNOWN: &str = "not compared: set TERMINATION_GRACE_SECONDS, or --grace, to the seconds \
      after which whoever stops this process kills it";
 
@@ -171,12 +171,16 @@ fn of_way(way: &Way) -> String {
                  form: set PUBLIC_URL to where it leads, or take the redirect away"
             )
         }
+        Way::NobodyBehind { status } => format!(
+            "a proxy answers at PUBLIC_URL (status {status}), and no gateway behind it yet; try again \
+             beside one that serves"
+        ),
         Way::Stranger { status } => format!(
             "whoever answers at PUBLIC_URL is no gateway (status {status} to /health/live): does \
              the proxy pass every path on as it is?"
         ),
         Way::Answers => "a gateway answers at PUBLIC_URL".to_owned(),
-        Way::Unsigned => "not tried: requests are signed by TWILIO_AUTH_TOKEN, and there are \
+        Way::Unsigned => "not tried, nor is the way of media: both are signed by TWILIO_AUTH_TOKEN, and there are \
              TWILIO_SHARED_KEYS alone"
             .to_owned(),
         Way::SignatureFits => "a request that is signed for PUBLIC_URL is taken".to_owned(),

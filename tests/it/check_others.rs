@@ -101,7 +101,7 @@ async fn the_way_in_is_tried_with_what_a_carrier_would_sign() {
                     "webhooks_sharedkey_1=a-secret-of-ours",
                 ),
             ],
-            "warning  way of webhooks: not tried: requests are signed by TWILIO_AUTH_TOKEN",
+            "warning  way of webhooks: not tried, nor is the way of media",
         ),
     ] {
         let (code, told) = check(&[settings.as_slice(), wrong].concat(), &[]).await;
@@ -217,6 +217,14 @@ async fn who_answers_in_a_gateways_place_is_found_out() {
         "before the first start nobody answers: {told}"
     );
     line(&told, "warning  way in: nobody answers at PUBLIC_URL");
+    let proxy = RestServer::start(&[]).await;
+    proxy.then(&Act::Answer(502, "", ""), 4);
+    let (code, told) = check(&[("PUBLIC_URL", &proxy.url)], &[]).await;
+    assert_eq!(code, Some(0), "nor behind a proxy: {told}");
+    line(
+        &told,
+        "warning  way in: a proxy answers at PUBLIC_URL (status 502)",
+    );
 }
 
 #[tokio::test]
