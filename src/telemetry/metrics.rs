@@ -22,6 +22,20 @@ use crate::{
     },
 };
 
+/// What carriers tell of that is signed, as its handlers name it.
+const EVENTS: [&str; 10] = [
+    "incoming_call",
+    "call_status",
+    "stream_ended",
+    "outbound_call",
+    "outbound_status",
+    "voicemail",
+    "recording_status",
+    "message_status",
+    "transfer_ended",
+    "acs_callback",
+];
+
 /// The scopes and reasons of refusals, as admission names them.
 const REFUSALS: [(&str, &[&str]); 7] = [
     (
@@ -164,7 +178,7 @@ impl Metrics {
         // Up to where carriers give up: Twilio after 15 s.
         let quick = || {
             Histogram::new([
-                0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 15.0,
+                0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.0, 15.0,
             ])
         };
         let mut metrics = Self {
@@ -219,6 +233,9 @@ impl Metrics {
                         .get_or_create(&end_labels(carrier.as_str(), reason)),
                 );
             }
+        }
+        for event in EVENTS {
+            drop(self.webhooks.get_or_create(&EventLabels { event }));
         }
         for (scope, reasons) in REFUSALS {
             for reason in reasons {

@@ -152,6 +152,10 @@ fn what_alarms_add_up_begins_at_zero() {
         let label = format!("reason=\"{}\"", reason.as_str());
         assert!(reads_zero("calls_ended_total{", &label), "{label}");
     }
+    assert!(reads_zero(
+        "webhooks_events_total{",
+        "event=\"incoming_call\""
+    ));
     for reason in Reason::ALL {
         let label = format!("reason=\"{}\"", reason.as_str());
         assert!(reads_zero("calls_refused_total{", &label), "{label}");

@@ -170,8 +170,15 @@ async fn metrics_have_the_names_that_alerts_are_made_of() {
     let call = gateway.ring().await.connected().await;
     gateway.ring().await.refused_as_busy();
     call.agent_speaks().await;
+    // Their series have the labels of those that begin at zero.
+    for (path, status) in [("/v1/calls/nobody", 401), ("/twilio/media", 403)] {
+        let reply = Reply::to(gateway.carrier.get(path)).await;
+        assert_eq!(reply.status, status, "{path}");
+    }
     let text = Reply::to(gateway.carrier.get("/metrics")).await.body;
     for line in [
+        "http_requests_total{service=\"callgate\",method=\"GET\",path=\"/v1/calls/{call}\",status=\"401\"} 1",
+        "http_requests_total{service=\"callgate\",method=\"GET\",path=\"/twilio/media\",status=\"403\"} 1",
         "http_requests_total{service=\"callgate\",method=\"POST\",path=\"/webhook/incoming_call\",status=\"200\"} 2",
         "http_requests_total{service=\"callgate\",method=\"POST\",path=\"/webhook/incoming_call\",status=\"500\"} 0",
         "http_requests_total{service=\"callgate\",method=\"GET\",path=\"/twilio/media\",status=\"503\"} 0",
