@@ -167,9 +167,9 @@ async fn serve() -> anyhow::Result<ExitCode> {
     };
     callgate::log_to_stderr(setting("RUST_LOG").as_deref(), config.log_format);
     let (first, second) = stop_signals()?;
-    // A service is told to reload, with or without a file to read again. In a terminal the signal
-    // means what it means to every program.
-    let mut reload = if config.campaigns.is_some() || !std::io::stderr().is_terminal() {
+    // A service is told to reload, with or without a file to read again. Who has started it by hand
+    // closes the terminal, and wants it to end.
+    let mut reload = if config.campaigns.is_some() || !std::io::stdin().is_terminal() {
         Some(signal(SignalKind::hangup())?)
     } else {
         None
