@@ -180,8 +180,8 @@ fn of_way(way: &Way) -> String {
              the proxy pass every path on as it is?"
         ),
         Way::Answers => "a gateway answers at PUBLIC_URL".to_owned(),
-        Way::Unsigned => "not tried, nor is the way of media: both are signed by TWILIO_AUTH_TOKEN, and there are \
-             TWILIO_SHARED_KEYS alone"
+        Way::Unsigned => "not tried, nor is the way of media: both are signed by \
+             TWILIO_AUTH_TOKEN, and there are TWILIO_SHARED_KEYS alone"
             .to_owned(),
         Way::SignatureFits => "a request that is signed for PUBLIC_URL is taken".to_owned(),
         Way::SignatureRefused => {
