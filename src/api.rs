@@ -33,7 +33,10 @@ pub mod tests;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{keyring::Keyring, turns::Turns},
+    api::{
+        keyring::Keyring,
+        turns::{Changes, Turn, Turns},
+    },
     record::Database,
 };
 
@@ -54,6 +57,7 @@ pub struct Api {
     failures: Failures,
     database: Database,
     turns: Turns,
+    changes: Changes,
 }
 
 impl Api {
@@ -63,6 +67,7 @@ impl Api {
             failures: Failures::new(),
             database,
             turns: Turns::default(),
+            changes: Changes::new(),
         }
     }
 
@@ -73,6 +78,14 @@ impl Api {
     pub fn asking(&self, tenant: &Tenant) -> Result<Database, ApiError> {
         let turn = self.turns.take(tenant)?;
         Ok(self.database.for_a_question(turn))
+    }
+
+    /// Takes a tenant's turn to change much at once: it asks less meanwhile.
+    ///
+    /// # Errors
+    /// If the tenant asks as much already as it may.
+    pub fn turn(&self, tenant: &Tenant) -> Result<Turn, ApiError> {
+        self.turns.take(tenant)
     }
 
     /// Notes now and then which keys were used, until `stop` and once more.

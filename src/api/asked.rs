@@ -68,10 +68,15 @@ impl<S: Need + 'static, I: Input + 'static> FromRequest for Asked<S, I> {
         let payload = payload.take();
         Box::pin(async move {
             let key = proven(&request).await?;
-            if let Some(needed) = S::SCOPE
-                && !key.may(needed)
-            {
-                return Err(ApiError::lacks(key.id(), needed));
+            if let Some(needed) = S::SCOPE {
+                if !key.may(needed) {
+                    return Err(ApiError::lacks(key.id(), needed));
+                }
+                if needed.changes()
+                    && let Some(gateway) = request.app_data::<web::Data<Gateway>>()
+                {
+                    gateway.api.changes.count(key.tenant())?;
+                }
             }
             tracing::Span::current().record("key.id", key.id().as_str());
             let input = I::read(&request, payload).await?;

@@ -44,6 +44,18 @@ impl Scope {
             Self::RecordsDelete => "records:delete",
         }
     }
+
+    /// Tells whether requests with this scope may change something.
+    pub fn changes(self) -> bool {
+        match self {
+            Self::CallsWrite | Self::EventsWrite | Self::RecordsDelete => true,
+            Self::CallsRead
+            | Self::NumbersRead
+            | Self::TranscriptsRead
+            | Self::UsageRead
+            | Self::EventsRead => false,
+        }
+    }
 }
 
 impl FromStr for Scope {

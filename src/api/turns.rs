@@ -1,9 +1,16 @@
-//! Whose turn it is to ask the database: no tenant's questions keep the others' waiting.
+//! Whose turn it is to ask the database, or to change something in it: no tenant's questions keep the
+//! others' waiting for long, and none changes more than the database bears.
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
+};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
 };
 
 use crate::{
@@ -16,6 +23,11 @@ const AT_ONCE: u32 = 2;
 /// How soon to ask again: most answers take less.
 const SOON: Duration = Duration::from_secs(1);
 
+/// How many requests of one tenant's may change something within a second, also if they are refused for
+/// another reason; and how many at once.
+const CHANGES: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+const CHANGES_AT_ONCE: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
+
 /// The questions that are asked now. Only who has any takes room.
 #[derive(Debug, Clone, Default)]
 pub struct Turns(Arc<Mutex<HashMap<Name, u32>>>);
@@ -25,6 +37,38 @@ pub struct Turns(Arc<Mutex<HashMap<Name, u32>>>);
 pub struct Turn {
     turns: Turns,
     tenant: Name,
+}
+
+/// Counts the requests that may change something. A tenant is one of the settings', so there are few.
+pub struct Changes(DefaultKeyedRateLimiter<Name>);
+
+impl Changes {
+    pub fn new() -> Self {
+        let quota = Quota::per_second(CHANGES).allow_burst(CHANGES_AT_ONCE);
+        Self(RateLimiter::keyed(quota))
+    }
+
+    /// # Errors
+    /// If the tenant asks for more than it may.
+    pub fn count(&self, tenant: &Tenant) -> Result<(), ApiError> {
+        let now = DefaultClock::default().now();
+        self.0.check_key(tenant.name()).map_err(|until| {
+            let message = format!("more than {CHANGES} requests a second that change something");
+            let error = ApiError::new(Code::RateLimitExceeded, message);
+            let error = error.retry_after(until.wait_time_from(now));
+            error.reached(Reached {
+                cap: "changes_within_a_second",
+                value: CHANGES.get(),
+                used: CHANGES.get(),
+            })
+        })
+    }
+}
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "changes of {} tenants", self.0.len())
+    }
 }
 
 impl Turns {
@@ -69,6 +113,17 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_that_changes_too_much_waits_and_another_does_not() {
+        let changes = Changes::new();
+        let [ours, theirs] = ["acme", "other"].map(Tenant::of_test);
+        let refused = (0..).find_map(|_| changes.count(&ours).err());
+        let answer = refused.expect("it ends some time").answer("req_1");
+        assert_eq!(answer.status(), Code::RateLimitExceeded.status());
+        assert!(answer.headers().contains_key("retry-after"));
+        changes.count(&theirs).unwrap();
+    }
 
     #[test]
     fn a_tenant_asks_two_questions_at_once_whatever_others_ask() {
