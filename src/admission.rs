@@ -309,6 +309,11 @@ impl Admission {
         Ok((admission, to_free))
     }
 
+    /// Returns how long a slot is held for a replica that shows nothing.
+    pub fn lease(&self) -> Duration {
+        self.caps.lease
+    }
+
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
             active: self.used(&Scope::Global),

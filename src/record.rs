@@ -32,7 +32,7 @@ use crate::{
     campaign::Name,
     config::RecordSettings,
     recent::Millis,
-    record::{lost::look_after, retention::keep_short, writer::LAST_WORDS},
+    record::{lost::Lookout, retention::keep_short, writer::LAST_WORDS},
     trace::{Phase, Traces},
 };
 
@@ -41,10 +41,12 @@ pub use fact::{Arrival, Direction, Entry, Fact, Impairment, Seen, Step, Usage, W
 pub use number::{KeptNumber, Numbers};
 #[cfg(test)]
 pub use retention::sweep;
-pub use retention::{Doomed, PAUSE, erase_some, take_duty};
+pub use retention::{Doomed, PAUSE, count_open, erase_some, take_duty};
 pub use row::{OVER, State};
 pub use traffic::{CampaignTraffic, traffic};
-pub use writer::{Recorder, Standing, Told, date};
+#[cfg(test)]
+pub use writer::announce;
+pub use writer::{Event, Recorder, Standing, Told, date};
 
 /// How long the tasks of records may take to end, once the last of them is written.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
@@ -71,7 +73,7 @@ pub struct Nobody;
 
 #[cfg(test)]
 impl Told for Nobody {
-    fn deliveries(&self, _: &str, _: &str, _: &str, _: Millis) -> Vec<Sql> {
+    fn deliveries(&self, _: &[&Event]) -> Vec<Sql> {
         Vec::new()
     }
 }
@@ -86,8 +88,8 @@ pub struct Timeline {
 }
 
 impl Records {
-    /// Opens the database and begins to write what `replica` notes, and to close the calls of those
-    /// that show nothing for a `lease`. A server that is away is waited for.
+    /// Opens the database and begins to write what `replica` notes. A server that is away is waited
+    /// for.
     ///
     /// # Errors
     /// If the address is none, or a file cannot be one of ours.
@@ -95,7 +97,6 @@ impl Records {
         settings: &RecordSettings,
         told: Arc<dyn Told>,
         replica: &str,
-        lease: Duration,
     ) -> Result<Self, DatabaseError> {
         let database = Database::open(settings)?;
         // A file that cannot be used is the settings' fault, and known at once.
@@ -114,15 +115,7 @@ impl Records {
             settings.transcripts,
         );
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
-        let lost = look_after(
-            database.clone(),
-            Arc::clone(&told),
-            replica.to_owned(),
-            lease,
-            stop.clone(),
-        );
         database.spawn(writing.track_future(writer.run(stop.clone())));
-        database.spawn(writing.track_future(lost));
         let keep_short = keep_short(database.clone(), settings.kept, stop.clone());
         database.spawn(writing.track_future(keep_short));
         writing.close();
@@ -158,6 +151,15 @@ impl Records {
         write.await
     }
 
+    /// Returns what `replica` looks after lost calls by.
+    pub fn lookout(&self, replica: &str) -> Lookout {
+        Lookout {
+            database: self.database.clone(),
+            told: Arc::clone(&self.told),
+            replica: replica.to_owned(),
+        }
+    }
+
     /// Returns how the writing stands.
     pub fn standing(&self) -> Standing {
         self.recorder.standing()
@@ -168,7 +170,7 @@ impl Records {
         self.stop.cancel();
         let patience = LAST_WORDS * 2 + CLOSED_WITHIN;
         let _ = timeout(patience, self.writing.wait()).await;
-        if let Err(error) = lost::leave(&self.database, &self.told, replica).await {
+        if let Err(error) = self.lookout(replica).leave().await {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(
                 error,

@@ -138,10 +138,12 @@ pub async fn records(
     let numbers = Numbers::new(&config.records);
     let (doomed, target) = match (number, before) {
         (Some(number), _) => {
-            let found_by = numbers.found_by(number.reveal());
-            let found_by = found_by.ok_or(ApiCommandError::Masked)?;
+            let all = numbers.all_found_by(number.reveal());
+            if all.is_empty() {
+                return Err(ApiCommandError::Masked);
+            }
             (
-                Doomed::of_number(tenant.clone(), found_by),
+                Doomed::of_number(tenant.clone(), all),
                 format!("number {number}"),
             )
         }
@@ -165,6 +167,11 @@ pub async fn records(
         format!(
             "{} calls are deleted, with all that belonged to them",
             deleted.calls
+        )
+    } else if deleted.open > 0 {
+        format!(
+            "{} calls are deleted; {} are not over yet: run it again once they are",
+            deleted.calls, deleted.open
         )
     } else {
         format!(

@@ -18,7 +18,7 @@ use crate::{
     },
     call::PhoneNumber,
     gateway::Gateway,
-    record::{Database, DatabaseError, Doomed, PAUSE, erase_some},
+    record::{Database, DatabaseError, Doomed, PAUSE, count_open, erase_some},
 };
 
 /// How long a request goes on to delete.
@@ -41,7 +41,9 @@ pub struct Wanted {
 pub struct Deleted {
     /// How many calls are gone, with all that belonged to them.
     pub calls: usize,
-    /// Whether none is left. If not, ask again.
+    /// How many of them are not over, and are there until they are; at most 1,000.
+    pub open: usize,
+    /// Whether none is left. If not, ask again: at once, or once the open ones are over.
     pub is_complete: bool,
 }
 
@@ -60,7 +62,9 @@ pub async fn delete(
     let tenant = Some(asked.key.tenant().name().clone());
     let (doomed, target) = match (wanted.number, wanted.before) {
         (Some(number), None) => {
-            let doomed = Doomed::of_number(tenant, found_by(&gateway, &number)?);
+            found_by(&gateway, &number)?;
+            let all = gateway.records.numbers.all_found_by(number.reveal());
+            let doomed = Doomed::of_number(tenant, all);
             (doomed, format!("number {number}")) // Masked, as everywhere.
         }
         (None, Some(before)) => {
@@ -71,12 +75,13 @@ pub async fn delete(
         (Some(_), Some(_)) => return Err(ApiError::field("before", "not beside number")),
     };
     let change = Change::by_key(&asked.key, &request, Action::DeleteRecords, &target);
+    let _turn = gateway.api.turn(asked.key.tenant())?;
     let deleted = erase(&gateway.records.database, &doomed, change, PATIENCE).await?;
     Ok(Json(deleted))
 }
 
 /// Deletes in small transactions, each of which also notes what the change has come to, until all
-/// is gone or `patience` is over.
+/// is gone or `patience` is over. Where there is nothing to delete, nothing has changed.
 ///
 /// # Errors
 /// If the database does not answer; what was deleted until then is gone.
@@ -93,16 +98,23 @@ pub async fn erase(
         let write = database.write(move |writing| {
             Box::pin(async move {
                 let gone = erase_some(writing, &doomed).await?;
+                if gone == 0 {
+                    return Ok((0, count_open(writing, &doomed).await?));
+                }
                 let became = json!({"calls": calls + gone});
                 change.became(became).note(writing).await?;
-                Ok(gone)
+                Ok((gone, 0))
             })
         });
-        let gone = write.await?;
+        let (gone, open) = write.await?;
         calls += gone;
-        let is_complete = gone == 0;
-        if is_complete || Instant::now() > until {
-            return Ok(Deleted { calls, is_complete });
+        let is_done = gone == 0;
+        if is_done || Instant::now() > until {
+            return Ok(Deleted {
+                calls,
+                open,
+                is_complete: is_done && open == 0,
+            });
         }
         sleep(PAUSE).await;
     }

@@ -21,8 +21,7 @@ use crate::{
         Endpoints, Fate,
         payload::{Content, TellableNumber},
     },
-    recent::Millis,
-    record::{Database, DatabaseError, DatabaseKind, Sql, Told, Writing},
+    record::{Database, DatabaseError, DatabaseKind, Event, Sql, Told, Writing},
 };
 
 pub use dead::{Cursor, DeadLetter};
@@ -31,6 +30,8 @@ pub use dead::{Cursor, DeadLetter};
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How many endpoints are asked about at once: two values each, within what a statement takes.
 const ENDPOINTS_AT_ONCE: usize = 1_000;
+/// How many deliveries are noted at once: three values each, within what a statement takes.
+const MOST_DELIVERIES: usize = 2_000;
 /// How far the deliveries of an endpoint are counted, those that wait and those that are dead.
 const MOST_COUNTED: i64 = 100_001;
 
@@ -111,29 +112,36 @@ impl Addressees {
 }
 
 impl Told for Addressees {
-    fn deliveries(&self, event: &str, tenant: &str, kind: &str, _: Millis) -> Vec<Sql> {
+    fn deliveries(&self, events: &[&Event]) -> Vec<Sql> {
         let endpoints = self.endpoints.borrow();
-        let own = tenant
-            .parse()
-            .ok()
-            .and_then(|name: Name| endpoints.get(&name));
-        let told = own.into_iter().flatten().filter(|endpoint| {
-            let mut kinds = endpoint.kinds.iter();
-            kinds.any(|asked| asked.as_str() == kind)
-        });
-        told.map(|endpoint| {
+        let mut deliveries = Vec::new();
+        for event in events {
+            let own = event.tenant.parse().ok();
+            let own = own.and_then(|tenant: Name| endpoints.get(&tenant));
+            let told = own.into_iter().flatten().filter(|endpoint| {
+                let mut kinds = endpoint.kinds.iter();
+                kinds.any(|asked| asked.as_str() == event.kind)
+            });
+            deliveries.extend(told.map(|endpoint| (event, endpoint.name.to_string())));
+        }
+        let parts = deliveries.chunks(MOST_DELIVERIES).map(|part| {
             let mut sql = Sql::new(
-                "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries) \
-                 VALUES (",
+                "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries) VALUES ",
             );
-            sql.bind(event.to_owned()).push(", ");
-            sql.bind(tenant.to_owned()).push(", ");
-            sql.bind(endpoint.name.to_string()).push(", 'waiting', ");
-            sql.push(self.now).push(", ").push(self.now);
-            sql.push(", 0) ON CONFLICT DO NOTHING");
+            sql.rows(part, |fields, (event, endpoint)| {
+                fields
+                    .push(event.id.clone())
+                    .push(event.tenant.clone())
+                    .push(endpoint.clone())
+                    .push("waiting")
+                    .put(self.now)
+                    .put(self.now)
+                    .put("0");
+            });
+            sql.push(" ON CONFLICT DO NOTHING");
             sql
-        })
-        .collect()
+        });
+        parts.collect()
     }
 }
 

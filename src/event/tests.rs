@@ -23,7 +23,7 @@ use crate::{
     config::{Config, EventSettings, RecordSettings},
     guard::GuardRules,
     loopback::{Loopback, Reply, Request},
-    record::{Database, DatabaseKind, Sql, Told, postgres_server::PostgresServer},
+    record::{Database, DatabaseKind, Event, Sql, announce, postgres_server::PostgresServer},
     telemetry::EventMetrics,
 };
 
@@ -90,24 +90,13 @@ impl Post {
     /// Writes events of `acme`, as the records' writer does.
     async fn write(&self, kind: EventKind, events: &[&str]) {
         let addressees = Arc::clone(&self.addressees);
-        let events: Vec<String> = events.iter().map(|event| (*event).to_owned()).collect();
+        let body = |event| format!(r#"{{"type":"{}","id":"{event}"}}"#, kind.as_str());
+        let events = events
+            .iter()
+            .map(|event| Event::of_test(event, "acme", kind.as_str(), &body(event)));
+        let events: Vec<Event> = events.collect();
         let written = self.database.write(move |writing| {
-            Box::pin(async move {
-                for event in events {
-                    let mut sql = Sql::new(
-                        "INSERT INTO events (event, tenant, kind, call, at, body) VALUES (",
-                    );
-                    sql.bind(event.clone()).push(", 'acme', ");
-                    sql.bind(kind.as_str()).push(", NULL, 1, ");
-                    sql.bind(format!(r#"{{"type":"{}","id":"{event}"}}"#, kind.as_str()));
-                    sql.push(")");
-                    sql.execute(writing).await?;
-                    for delivery in addressees.deliveries(&event, "acme", kind.as_str(), 1) {
-                        delivery.execute(writing).await?;
-                    }
-                }
-                Ok(())
-            })
+            Box::pin(async move { announce(writing, &events, addressees.as_ref()).await })
         });
         written.await.unwrap();
     }

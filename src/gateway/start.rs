@@ -7,7 +7,6 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64},
     },
-    time::Duration,
 };
 
 use actix_web::web;
@@ -34,7 +33,7 @@ use crate::{
         serve::serve,
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
         transfers::Transfers,
-        unheard::ask_after_calls,
+        unheard::{ask_after_calls, close_lost_calls},
     },
     guard::{GuardRules, GuardedClient},
     operator::{
@@ -142,7 +141,7 @@ impl Gateway {
             (&config.guard, config.events.schedule),
             campaigns.endpoints(),
             &metrics,
-            (admission.replica(), config.caps.lease),
+            admission.replica(),
         );
         let (records, deliveries) = keeping.await?;
         let traces = Traces::new(
@@ -285,10 +284,10 @@ async fn keep_records(
     (rules, schedule): (&GuardRules, Schedule),
     endpoints: watch::Receiver<Arc<Endpoints>>,
     metrics: &Metrics,
-    (replica, lease): (&str, Duration),
+    replica: &str,
 ) -> Result<(Records, Deliveries), StartError> {
     let told = Addressees::new(endpoints.clone(), DatabaseKind::of(settings));
-    let records = Records::open(settings, Arc::new(told), replica, lease).await;
+    let records = Records::open(settings, Arc::new(told), replica).await;
     let records = records.map_err(StartError::Records)?;
     let metrics = metrics.events.clone();
     let deliveries = Deliveries::start(&records.database, endpoints, rules, schedule, metrics);
@@ -316,6 +315,7 @@ fn supervise(
     supervisor.spawn(look_out(gateway.clone(), stop.clone()));
     supervisor.spawn(outbound::look_after(gateway.clone(), stop.clone()));
     supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
+    supervisor.spawn(close_lost_calls(gateway.clone(), stop.clone()));
     supervisor.spawn(outlook::look_out(gateway.clone(), stop.clone()));
     if let Some(exporter) = exporter {
         supervisor.spawn(exporter.run(stop.clone()));

@@ -1,4 +1,5 @@
-//! Calls that came in, and of whose end nobody has told us: their carrier is asked.
+//! Calls of whose end nobody has told us: those that came in, after which their carrier is asked, and
+//! those whose replica is gone.
 //!
 //! Invariant: no call is asked after that a media socket carries, at whichever replica.
 //! Invariant: carriers are asked of so many calls a minute, by one replica for all of them; of ACS's
@@ -54,6 +55,18 @@ pub async fn ask_after_calls(gateway: web::Data<Gateway>, stop: CancellationToke
             }
         }
     }
+}
+
+/// Closes the calls of replicas that are gone, until `stop`. Where nobody can tell whether somebody
+/// carries a call, it waits.
+pub async fn close_lost_calls(gateway: web::Data<Gateway>, stop: CancellationToken) {
+    let lookout = gateway.records.lookout(gateway.admission.replica());
+    let lease = gateway.admission.lease();
+    let is_carried = |call: CarrierCallId| {
+        let gateway = gateway.clone();
+        async move { is_carried(&gateway, &call).await != Some(false) }
+    };
+    lookout.run(lease, is_carried, stop).await;
 }
 
 /// Asks after calls that look forgotten at `now`; returns how many were over, and are closed.

@@ -25,6 +25,8 @@ use crate::config::RecordSettings;
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long one question may take altogether.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long the tables may take to be brought up to date: an index over millions of rows takes a while.
+const MIGRATED_WITHIN: Duration = Duration::from_secs(1_800);
 const READERS: u32 = 4;
 /// How many questions of tenants' are asked at once, of all of them: what calls and events need
 /// waits for none of those.
@@ -44,8 +46,11 @@ pub struct Database {
     runtime: Handle,
     tasks: TaskTracker,
     writing: AnyPool,
+    /// What calls leave behind is written beside what tenants and operators change.
+    recording: AnyPool,
     reading: AnyPool,
     asking: AnyPool,
+    patience: Duration,
     /// What is held until a question is answered, where it is a tenant's.
     turn: Option<Arc<dyn Anything + Send + Sync>>,
     /// Is told of every commit of this process.
@@ -66,7 +71,7 @@ pub enum DatabaseError {
     Failed(#[from] sqlx::Error),
     #[error("the database's tables cannot be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    #[error("the database did not answer within {ANSWER_WITHIN:?}")]
+    #[error("the database did not answer in time")]
     TooSlow,
     #[error("the database's thread is gone")]
     Gone(#[source] tokio::task::JoinError),
@@ -138,14 +143,19 @@ impl Database {
             options.connect_lazy(&url)
         };
         // SQLite has one writer at a time: a second one of ours would only wait for it.
-        let (writing, reading, asking) = match kind {
-            Kind::Sqlite => (
-                pool(1, Some(WRITES))?,
-                pool(READERS, Some(READS))?,
-                pool(ASKERS, Some(READS))?,
-            ),
+        let (writing, recording, reading, asking) = match kind {
+            Kind::Sqlite => {
+                let writing = pool(1, Some(WRITES))?;
+                (
+                    writing.clone(),
+                    writing,
+                    pool(READERS, Some(READS))?,
+                    pool(ASKERS, Some(READS))?,
+                )
+            }
             Kind::Postgres => (
                 pool(READERS, None)?,
+                pool(1, None)?,
                 pool(READERS, None)?,
                 pool(ASKERS, Some(QUESTIONS_END))?,
             ),
@@ -159,8 +169,10 @@ impl Database {
             runtime: handle,
             tasks: TaskTracker::new(),
             writing,
+            recording,
             reading,
             asking,
+            patience: ANSWER_WITHIN,
             turn: None,
             commits: watch::Sender::new(()),
             stop,
@@ -182,13 +194,32 @@ impl Database {
         }
     }
 
+    /// Returns the same database for what calls leave behind, which waits for nobody else's changes as
+    /// far as the database allows.
+    pub fn for_records(&self) -> Self {
+        Self {
+            writing: self.recording.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the same database, of which an answer is expected within `patience`.
+    #[cfg(test)]
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Makes the tables, or brings them up to date. Replicas may do so at the same time.
     ///
     /// # Errors
     /// If the database cannot be reached or does not let us.
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
         let pool = self.writing.clone();
-        self.run(async move {
+        let patient = Self {
+            patience: MIGRATED_WITHIN,
+            ..self.clone()
+        };
+        let migrating = patient.run(async move {
             let mut tries = 0;
             loop {
                 match migrations().run(&pool).await {
@@ -200,8 +231,8 @@ impl Database {
                     done => return Ok(done?),
                 }
             }
-        })
-        .await
+        });
+        migrating.await
     }
 
     /// Reads by `ask`, which is given a pool, on the database's thread.
@@ -260,8 +291,9 @@ impl Database {
     ) -> Result<T, DatabaseError> {
         // Queries' futures are large, and nested in those of whoever asks.
         let turn = self.turn.clone();
+        let patience = self.patience;
         let work = Box::pin(async move {
-            let done = timeout(ANSWER_WITHIN, work).await;
+            let done = timeout(patience, work).await;
             drop(turn);
             done
         });
@@ -279,12 +311,12 @@ impl Database {
 
     /// Closes the connections, and ends the thread once what runs there is done.
     pub async fn close(&self) {
-        let (writing, reading) = (self.writing.clone(), self.reading.clone());
-        let asking = self.asking.clone();
+        let pools =
+            [&self.writing, &self.recording, &self.reading, &self.asking].map(AnyPool::clone);
         let closing = async move {
-            writing.close().await;
-            reading.close().await;
-            asking.close().await;
+            for pool in pools {
+                pool.close().await;
+            }
             Ok(())
         };
         if let Err(error) = self.run(closing).await {
@@ -433,11 +465,17 @@ impl Fields<'_> {
     where
         T: sqlx::Encode<'t, Any> + sqlx::Type<Any>,
     {
-        if !self.first {
-            self.sql.push(", ");
-        }
+        self.sql.push(if self.first { "" } else { ", " });
         self.first = false;
         self.sql.bind(value);
+        self
+    }
+
+    /// Writes an expression in place of a value.
+    pub fn put(&mut self, expression: &str) -> &mut Self {
+        self.sql.push(if self.first { "" } else { ", " });
+        self.first = false;
+        self.sql.push(expression);
         self
     }
 }

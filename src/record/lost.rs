@@ -2,18 +2,22 @@
 //!
 //! Invariant: no clock of one replica is held against another's: who lives changes its beat, and
 //! who looks on counts for itself how long it has not.
+//! Invariant: no call is closed that somebody carries, as far as the slot store can tell.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
-use sqlx::Row;
+use sqlx::{Row, any::AnyRow};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::record::{
-    Database, DatabaseError, Direction, Sql, State,
-    database::Writing,
-    unix_millis,
-    writer::{CallFacts, Told, announce, columns},
+use crate::{
+    call::CarrierCallId,
+    record::{
+        Database, DatabaseError, Direction, Sql, State,
+        database::Writing,
+        unix_millis,
+        writer::{COLUMNS, CallFacts, Told, announce, last_words},
+    },
 };
 
 /// How often a replica shows that it lives, and looks who does not.
@@ -23,23 +27,124 @@ const UNWRITTEN_FOR_MS: i64 = 60_000;
 /// How many calls are closed at once.
 const AT_ONCE: i64 = 200;
 
-/// Shows that `replica` lives, and closes the calls of those that have been silent for as long as a
-/// slot's `lease`, until `stop`.
-pub async fn look_after(
-    database: Database,
-    told: Arc<dyn Told>,
-    replica: String,
-    lease: Duration,
-    stop: CancellationToken,
-) {
-    let mut ticks = interval(BEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut beats = Beats::new(lease);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = look(&database, &told, &replica, &mut beats).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "nobody could look after lost calls");
+/// Whoever looks after the calls of lost replicas.
+pub struct Lookout {
+    pub database: Database,
+    pub told: Arc<dyn Told>,
+    /// Who we are.
+    pub replica: String,
+}
+
+impl Lookout {
+    /// Shows that we live, and closes the calls of those that have been silent for as long as a slot's
+    /// `lease`, until `stop`: but for those of which the store knows that somebody has them. Their
+    /// replica is cut off from the database alone.
+    pub async fn run<F: Future<Output = bool>>(
+        &self,
+        lease: Duration,
+        is_carried: impl Fn(CarrierCallId) -> F,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = Beats::new(lease);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let looked = stop.run_until_cancelled(self.look(&mut beats, &is_carried));
+            if let Some(Err(error)) = looked.await {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "nobody could look after lost calls");
+            }
         }
+    }
+
+    /// Closes what we, who end in order, have left open, and takes us off the list.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn leave(&self) -> Result<(), DatabaseError> {
+        self.close_calls_of(&self.replica, &|_| ready(false)).await
+    }
+
+    async fn look<F: Future<Output = bool>>(
+        &self,
+        beats: &mut Beats,
+        is_carried: &impl Fn(CarrierCallId) -> F,
+    ) -> Result<(), DatabaseError> {
+        let there = beat(&self.database, self.replica.clone()).await?;
+        for gone in beats.silent(Instant::now(), there) {
+            if gone != self.replica {
+                self.close_calls_of(&gone, is_carried).await?;
+            }
+        }
+        close_unwritten(&self.database, &self.told).await
+    }
+
+    /// Closes a replica's calls but those that somebody carries, and takes it off the list once it has no
+    /// more of them.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn close_calls_of<F: Future<Output = bool>>(
+        &self,
+        replica: &str,
+        is_carried: &impl Fn(CarrierCallId) -> F,
+    ) -> Result<(), DatabaseError> {
+        let mut carried = 0;
+        let mut after = String::new();
+        loop {
+            let open = self.open_calls(replica, after).await?;
+            let Some(last) = open.last().cloned() else {
+                break;
+            };
+            after = last;
+            let mut lost = Vec::new();
+            for call in open.into_iter().flat_map(CarrierCallId::try_from) {
+                if is_carried(call.clone()).await {
+                    carried += 1;
+                } else {
+                    lost.push(call);
+                }
+            }
+            self.close(replica, lost).await?;
+        }
+        if carried > 0 {
+            tracing::debug!(
+                replica,
+                carried,
+                "a replica has calls, and writes no records"
+            );
+            return Ok(());
+        }
+        let mut sql = Sql::new("DELETE FROM replicas WHERE replica = ");
+        sql.bind(replica.to_owned());
+        let take_off = self
+            .database
+            .write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+        take_off.await.map(drop)
+    }
+
+    async fn open_calls(&self, replica: &str, after: String) -> Result<Vec<String>, DatabaseError> {
+        let sql = open_calls(Sql::new(""), replica, after);
+        let read = self.database.read(|pool| async move {
+            let rows = sql.read(&pool).await?;
+            rows.iter().map(|row| row.try_get(0)).collect()
+        });
+        read.await
+    }
+
+    async fn close(&self, replica: &str, lost: Vec<CarrierCallId>) -> Result<(), DatabaseError> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let (told, gone) = (Arc::clone(&self.told), replica.to_owned());
+        let closed = self.database.write(move |writing| {
+            Box::pin(async move { close_some(writing, told.as_ref(), &gone, &lost).await })
+        });
+        let closed = closed.await?;
+        if closed > 0 {
+            tracing::warn!(replica, closed, "a replica is gone: its calls are closed");
+        }
+        Ok(())
     }
 }
 
@@ -82,33 +187,6 @@ impl Beats {
     }
 }
 
-/// Closes what `replica`, which ends in order, has left open, and takes it off the list.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn leave(
-    database: &Database,
-    told: &Arc<dyn Told>,
-    replica: &str,
-) -> Result<(), DatabaseError> {
-    close_calls_of(database, told, replica).await
-}
-
-async fn look(
-    database: &Database,
-    told: &Arc<dyn Told>,
-    replica: &str,
-    beats: &mut Beats,
-) -> Result<(), DatabaseError> {
-    let there = beat(database, replica.to_owned()).await?;
-    for gone in beats.silent(Instant::now(), there) {
-        if gone != replica {
-            close_calls_of(database, told, &gone).await?;
-        }
-    }
-    close_unwritten(database, told).await
-}
-
 /// Closes the records of calls that we have placed, that nobody has picked up and that are over:
 /// whoever has seen their end was gone before it was written.
 async fn close_unwritten(database: &Database, told: &Arc<dyn Told>) -> Result<(), DatabaseError> {
@@ -147,12 +225,9 @@ async fn close_some_unwritten(
          AND (outbound.state <> 'over' OR outbound.held_until > ",
     );
     sql.bind(now).push(")) LIMIT ").bind(AT_ONCE);
-    sql.push(") RETURNING ").push(columns());
+    sql.push(") RETURNING ").push(COLUMNS);
     let closed = sql.fetch_all(writing).await?;
-    for row in &closed {
-        let facts = CallFacts::read(row)?;
-        announce(writing, &facts, "call.ended", unix_millis(), None, told).await?;
-    }
+    tell_ends(writing, &closed, told).await?;
     Ok(closed.len())
 }
 
@@ -184,65 +259,62 @@ async fn beat(
     write.await
 }
 
-async fn close_calls_of(
-    database: &Database,
-    told: &Arc<dyn Told>,
-    replica: &str,
-) -> Result<(), DatabaseError> {
-    loop {
-        let (told, gone) = (Arc::clone(told), replica.to_owned());
-        let closed = database.write(move |writing| {
-            Box::pin(async move { close_some(writing, told.as_ref(), gone).await })
-        });
-        let closed = closed.await?;
-        if closed == 0 {
-            return Ok(());
-        }
-        tracing::warn!(replica, closed, "a replica is gone: its calls are closed");
-    }
-}
-
-/// Closes some of a replica's calls, and takes it off the list once it has no more of them.
+/// Closes some of a replica's calls.
 async fn close_some(
     writing: &mut Writing,
     told: &dyn Told,
-    replica: String,
+    replica: &str,
+    lost: &[CarrierCallId],
 ) -> Result<usize, sqlx::Error> {
     let now = i64::try_from(unix_millis()).unwrap_or(i64::MAX);
-    let closed = closing(Sql::new(""), &replica, now);
-    let closed = closed.fetch_all(writing).await?;
-    for row in &closed {
-        let facts = CallFacts::read(row)?;
-        let at = unix_millis();
-        for kind in ["call.ended", "call.transcript"] {
-            announce(writing, &facts, kind, at, None, told).await?;
-        }
-    }
-    if closed.is_empty() {
-        let mut sql = Sql::new("DELETE FROM replicas WHERE replica = ");
-        sql.bind(replica);
-        sql.execute(writing).await?;
-    }
+    let closed = closing(replica, lost, now).fetch_all(writing).await?;
+    tell_ends(writing, &closed, told).await?;
     Ok(closed.len())
 }
 
-/// Writes the statement that closes some of a replica's calls.
-fn closing(mut sql: Sql, replica: &str, now: i64) -> Sql {
-    let lost = State::InstanceLost;
-    sql.push("UPDATE calls SET state = ");
-    sql.bind(lost.as_str()).push(", rank = ").bind(lost.rank());
-    sql.push(", reason = ").bind(lost.as_str());
-    sql.push(", blame = 'callgate', ended_at = CASE WHEN rang_at > ");
-    sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
-    sql.push(" END WHERE call IN (SELECT call FROM calls WHERE replica = ");
+async fn tell_ends(
+    writing: &mut Writing,
+    closed: &[AnyRow],
+    told: &dyn Told,
+) -> Result<(), sqlx::Error> {
+    let mut events = Vec::new();
+    for row in closed {
+        events.extend(last_words(writing, &CallFacts::read(row)?, unix_millis()).await?);
+    }
+    announce(writing, &events, told).await
+}
+
+/// Asks for some of a replica's calls that are not over, behind one of them.
+fn open_calls(mut sql: Sql, replica: &str, after: String) -> Sql {
+    sql.push("SELECT carrier_call FROM calls WHERE replica = ");
+    sql.bind(replica.to_owned());
     // Open ones are few, and have an index of their own, which SQLite takes for these very words. What
     // a person talks in, or is still to be placed, ends without us.
-    sql.bind(replica.to_owned())
-        .push(" AND rank < 90 AND rank >= 40 AND rank < 60 LIMIT ")
-        .bind(AT_ONCE);
-    // Postgres asks again of a row that it has waited for, and then only what is outside: the end that
-    // its replica was about to commit stands.
-    sql.push(") AND rank < 60 RETURNING ").push(columns());
+    sql.push(" AND rank < 90 AND rank >= 40 AND rank < 60 AND carrier_call > ");
+    sql.bind(after);
+    sql.push(" ORDER BY carrier_call LIMIT ").bind(AT_ONCE);
+    sql
+}
+
+/// Writes the statement that closes these calls. What another replica has got meanwhile is not the lost
+/// one's any more, and an end that was just being committed stands.
+fn closing(replica: &str, lost: &[CarrierCallId], now: i64) -> Sql {
+    let state = State::InstanceLost;
+    let mut sql = Sql::new("UPDATE calls SET state = ");
+    sql.bind(state.as_str())
+        .push(", rank = ")
+        .bind(state.rank());
+    sql.push(", reason = ").bind(state.as_str());
+    sql.push(", blame = 'callgate', ended_at = CASE WHEN rang_at > ");
+    sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
+    sql.push(" END WHERE rank >= 40 AND rank < 60 AND replica = ");
+    sql.bind(replica.to_owned());
+    sql.push(" AND carrier_call IN ");
+    for (number, call) in lost.iter().enumerate() {
+        sql.push(if number == 0 { "(" } else { ", " });
+        sql.bind(call.as_str().to_owned());
+    }
+    sql.push(") RETURNING ").push(COLUMNS);
     sql
 }
 
@@ -256,7 +328,8 @@ mod tests {
         on_both(async |database| {
             put_many(database, 3_000).await;
             database.count_calls().await.unwrap();
-            let plan = database.plan(|sql| closing(sql, "gone", 0)).await.unwrap();
+            let plan = database.plan(|sql| open_calls(sql, "gone", String::new()));
+            let plan = plan.await.unwrap();
             let plan = plan.join("\n");
             assert!(plan.contains("calls_open"), "{plan}");
         })

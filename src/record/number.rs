@@ -54,6 +54,15 @@ impl Numbers {
         }
     }
 
+    /// Returns every way in which a whole number may be kept: also as it was kept before the settings
+    /// changed. There is none where the records keep nothing by which it could be found.
+    pub fn all_found_by(&self, whole: &str) -> Vec<String> {
+        match self.kept {
+            KeptNumbers::Whole | KeptNumbers::Hashed => vec![whole.to_owned(), self.code(whole)],
+            KeptNumbers::Masked => Vec::new(),
+        }
+    }
+
     /// Returns a text's code, as secret as `RECORD_SECRET` is: the same text has the same one, and
     /// nobody comes back from it who does not know the secret.
     pub fn code(&self, whole: &str) -> String {

@@ -10,7 +10,7 @@ use crate::{
     recent::Millis,
     record::{
         Sql, Writing,
-        writer::{CallFacts, MERGED, Told, announce, columns},
+        writer::{COLUMNS, CallFacts, MERGED, Told, announce, last_words},
     },
 };
 
@@ -65,7 +65,7 @@ pub async fn bind(
     let mut sql = Sql::new("UPDATE calls SET carrier_call = ");
     sql.bind(name.as_str().to_owned());
     sql.push(" WHERE call = ").bind(call);
-    sql.push(" RETURNING ").push(columns());
+    sql.push(" RETURNING ").push(COLUMNS);
     let named = sql.fetch_all(writing).await?;
     if let Some(row) = named.first().filter(|_| has_stray) {
         tell_end(writing, row, told).await?;
@@ -81,10 +81,8 @@ async fn tell_end(writing: &mut Writing, row: &AnyRow, told: &dyn Told) -> Resul
     }
     let at: Option<i64> = row.try_get("ended_at")?;
     let at = at.and_then(|at| Millis::try_from(at).ok()).unwrap_or(0);
-    for kind in facts.last_words() {
-        announce(writing, &facts, kind, at, None, told).await?;
-    }
-    Ok(())
+    let events = last_words(writing, &facts, at).await?;
+    announce(writing, &events, told).await
 }
 
 /// Has a call that somebody has picked up be `answered` in its row, whoever else has tried to say

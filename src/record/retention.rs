@@ -17,6 +17,8 @@ use crate::{
 
 /// How many calls go in one transaction.
 const AT_ONCE: i64 = 200;
+/// How far calls that are not over are counted.
+const MOST_COUNTED: i64 = 1_000;
 /// The pause between two of them, in which others write.
 pub const PAUSE: Duration = Duration::from_millis(20);
 /// How often somebody looks whether it is time.
@@ -40,17 +42,20 @@ pub struct Doomed {
 
 #[derive(Debug, Clone)]
 enum Which {
-    /// From or to the number that is found by this.
-    OfNumber(String),
+    /// From or to the number that is found by any of these.
+    OfNumber(Vec<String>),
     /// That rang before this, and are over.
     Before(i64),
     /// That rang before this, whatever became of them.
     TooOld(i64),
+    /// That rang before this, and of which nobody ever knew whose they are: what was told late of a
+    /// call that is deleted, or of one whose refusal was never written.
+    Nobodys(i64),
 }
 
 impl Doomed {
-    /// Calls that are over, from or to the number that is found by this.
-    pub fn of_number(tenant: Option<Name>, found_by: String) -> Self {
+    /// Calls that are over, from or to the number that is found by any of these.
+    pub fn of_number(tenant: Option<Name>, found_by: Vec<String>) -> Self {
         let which = Which::OfNumber(found_by);
         Self { tenant, which }
     }
@@ -62,20 +67,51 @@ impl Doomed {
     }
 
     fn question(&self) -> Sql {
+        let mut sql = self.asked_for();
+        match &self.which {
+            // What its writers still add to would come back. No call lasts longer than a day.
+            Which::OfNumber(_) | Which::Before(_) => {
+                sql.push(" AND (rank >= ").bind(OVER);
+                sql.push(" OR rang_at < ").bind(unix_millis_i64() - DAY_MS);
+                sql.push(")");
+            }
+            Which::TooOld(_) | Which::Nobodys(_) => {}
+        }
+        sql.push(" LIMIT ").bind(AT_ONCE);
+        sql
+    }
+
+    /// Asks for those that are wanted gone, and are not over.
+    fn open(&self) -> Sql {
+        let mut sql = self.asked_for();
+        sql.push(" AND rank < ").bind(OVER);
+        sql.push(" LIMIT ").bind(MOST_COUNTED);
+        sql
+    }
+
+    /// Asks for those that are wanted gone, whether they are over or not.
+    fn asked_for(&self) -> Sql {
         let mut sql = Sql::new("SELECT call FROM calls WHERE ");
         if let Some(tenant) = &self.tenant {
             sql.push(match &self.which {
                 // A number has few calls: the way to it is by its own index.
                 Which::OfNumber(_) => "tenant || '' = ",
                 // The tenant's index is in the order of time.
-                Which::Before(_) | Which::TooOld(_) => "tenant = ",
+                Which::Before(_) | Which::TooOld(_) | Which::Nobodys(_) => "tenant = ",
             });
             sql.bind(tenant.to_string()).push(" AND ");
         }
         match &self.which {
-            Which::OfNumber(number) => {
-                sql.push("(caller = ").bind(number.clone());
-                sql.push(" OR called = ").bind(number.clone()).push(")");
+            Which::OfNumber(numbers) => {
+                for (number, found_by) in numbers.iter().enumerate() {
+                    sql.push(if number == 0 { "(" } else { " OR " });
+                    sql.push("caller = ").bind(found_by.clone());
+                    sql.push(" OR called = ").bind(found_by.clone());
+                }
+                sql.push(")");
+            }
+            Which::Nobodys(at) => {
+                sql.push("tenant IS NULL AND rang_at < ").bind(*at);
             }
             Which::Before(at) | Which::TooOld(at) => {
                 sql.push("rang_at < ").bind(*at);
@@ -84,18 +120,16 @@ impl Doomed {
                 }
             }
         }
-        match &self.which {
-            // What its writers still add to would come back. No call lasts longer than a day.
-            Which::OfNumber(_) | Which::Before(_) => {
-                sql.push(" AND (rank >= ").bind(OVER);
-                sql.push(" OR rang_at < ").bind(unix_millis_i64() - DAY_MS);
-                sql.push(")");
-            }
-            Which::TooOld(_) => {}
-        }
-        sql.push(" LIMIT ").bind(AT_ONCE);
         sql
     }
+}
+
+/// Counts the doomed calls that are not over, and stay until they are: as far as [`MOST_COUNTED`].
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn count_open(writing: &mut Writing, doomed: &Doomed) -> Result<usize, sqlx::Error> {
+    Ok(doomed.open().fetch_all(writing).await?.len())
 }
 
 /// Deletes some of the doomed calls with all that belongs to them; returns how many. None are left
@@ -113,8 +147,9 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
         return Ok(0);
     }
     blank_placed(writing, &calls).await?;
-    // Deliveries go with their events. The call itself is last: until then it is found again.
-    let tables = ["steps", "words", "usage", "recordings", "events", "calls"];
+    // Deliveries go with their events. The call itself is first: whoever is just writing something of
+    // it has the lock of its row, so that Postgres waits and sees that, too.
+    let tables = ["calls", "steps", "words", "usage", "recordings", "events"];
     for table in tables {
         let mut sql = Sql::new("DELETE FROM ");
         sql.push(table);
@@ -173,7 +208,11 @@ pub async fn keep_short(database: Database, kept: Duration, stop: CancellationTo
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let swept = stop.run_until_cancelled(sweep(&database, kept, unix_millis_i64()));
+        // A replica whose clock is ahead would delete what is new.
+        let swept = stop.run_until_cancelled(async {
+            let now = database.now().await?;
+            sweep(&database, kept, now).await
+        });
         match swept.await {
             Some(Ok(Some(calls))) if calls > 0 => {
                 tracing::info!(calls, "calls that were kept for long enough are deleted");
@@ -201,21 +240,19 @@ pub async fn sweep(
     }
     let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
     let too_old = now.saturating_sub(kept);
-    let doomed = Doomed {
-        tenant: None,
-        which: Which::TooOld(too_old),
-    };
     let mut calls = 0;
-    loop {
-        let doomed = doomed.clone();
-        let erase = database
-            .write(move |writing| Box::pin(async move { erase_some(writing, &doomed).await }));
-        let gone = erase.await?;
-        calls += gone;
-        if gone == 0 {
-            break;
-        }
-        sleep(PAUSE).await;
+    for which in [
+        Which::TooOld(too_old),
+        Which::Nobodys(now.saturating_sub(DAY_MS)),
+    ] {
+        calls += erase_all(
+            database,
+            Doomed {
+                tenant: None,
+                which,
+            },
+        )
+        .await?;
     }
     for (table, name, before) in [
         // Of calls that nobody has the row of.
@@ -228,6 +265,21 @@ pub async fn sweep(
     }
     forget_days(database, too_old).await?;
     Ok(Some(calls))
+}
+
+async fn erase_all(database: &Database, doomed: Doomed) -> Result<usize, DatabaseError> {
+    let mut calls = 0;
+    loop {
+        let doomed = doomed.clone();
+        let erase = database
+            .write(move |writing| Box::pin(async move { erase_some(writing, &doomed).await }));
+        let gone = erase.await?;
+        calls += gone;
+        if gone == 0 {
+            return Ok(calls);
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Deletes what tenants had used up of days that were over before `before`; no day that still

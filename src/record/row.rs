@@ -53,6 +53,8 @@ pub struct CallRow {
     pub connected_at: Option<Millis>,
     pub ended_at: Option<Millis>,
     pub talked_ms: Option<i64>,
+    /// Whether the caller has left a message, or was sent one.
+    pub has_messages: bool,
     /// Whether whoever notes this has the call.
     pub is_owned: bool,
 }
@@ -126,6 +128,7 @@ impl CallRow {
             connected_at: None,
             ended_at: None,
             talked_ms: None,
+            has_messages: false,
             is_owned: false,
         }
     }
@@ -188,11 +191,10 @@ impl CallRow {
                 self.is_owned = true;
                 self.come_to(State::Admitted);
             }
+            Fact::Happened(What::LeftMessage(_) | What::Invited { .. }) => self.has_messages = true,
             Fact::Happened(
                 What::Admitted
                 | What::Refused
-                | What::LeftMessage(_)
-                | What::Invited { .. }
                 | What::AgentReady { .. }
                 | What::Turn(_)
                 | What::Impaired(_)

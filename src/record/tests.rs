@@ -1,4 +1,6 @@
 mod placed;
+mod telling;
+mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,13 +12,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use super::{
-    lost::leave,
-    postgres_server::PostgresServer,
-    row::CallRow,
-    writer::{Writer, columns},
-    *,
-};
+use super::{lost::Lookout, postgres_server::PostgresServer, row::CallRow, writer::Writer, *};
 use crate::{
     admission::{Reason, Refusal, Scope},
     call::{CallerId, EndReason},
@@ -75,6 +71,14 @@ impl Kept {
                 columns.collect::<Vec<_>>().join(" ")
             })
             .collect()
+    }
+
+    fn lookout(&self, replica: &str) -> Lookout {
+        Lookout {
+            database: self.database.clone(),
+            told: Arc::new(Nobody),
+            replica: replica.to_owned(),
+        }
     }
 
     async fn close(self) {
@@ -149,9 +153,10 @@ fn said(text: &str) -> Fact {
     })
 }
 
-fn message() -> Fact {
+fn message(last: &str) -> Fact {
+    let id = format!("RE0123456789abcdef0123456789abcde{last}");
     Fact::Happened(What::LeftMessage(Recording {
-        id: RecordingId::read("RE0123456789abcdef0123456789abcdef").unwrap(),
+        id: RecordingId::read(&id).unwrap(),
         url: Url::parse("https://api.twilio.com/RE1").unwrap(),
         duration: Duration::from_secs(7),
     }))
@@ -170,7 +175,7 @@ async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
         ] {
             kept.recorder.note(&answered, fact);
         }
-        for fact in [arrival(true), message()] {
+        for fact in [arrival(true), message("f")] {
             kept.recorder.note(&refused, fact);
         }
         kept.written().await;
@@ -282,8 +287,8 @@ async fn an_end_that_is_being_committed_is_not_taken_for_a_loss() {
     let mut its_own = sqlx::postgres::PgConnection::connect(&url).await.unwrap();
     let ends = "BEGIN; UPDATE calls SET state = 'ended', rank = 90, reason = 'caller_hung_up'";
     sqlx::raw_sql(ends).execute(&mut its_own).await.unwrap();
-    let told: Arc<dyn Told> = Arc::new(Nobody);
-    let closing = leave(&kept.database, &told, "r1");
+    let lookout = kept.lookout("r1");
+    let closing = lookout.leave();
     let committing = async {
         let waits = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
         while kept.ask(waits).await == ["0"] {
@@ -446,7 +451,6 @@ async fn facts_in_any_order_and_any_transaction_come_to_the_same_row() {
             ["call.ended 40", "call.started 40", "call.transcript 40"]
         );
         assert_eq!(kept.ask("SELECT COUNT(*) FROM words").await, ["40"]);
-        assert!(!columns().is_empty());
     })
     .await;
 }
@@ -470,6 +474,27 @@ async fn what_a_tenant_used_up_of_a_day_goes_with_what_is_too_old() {
         sweep(&kept.database, kept_for, now).await.unwrap();
         let left = kept.ask("SELECT day FROM outbound_days ORDER BY day").await;
         assert_eq!(left, [day(now - days), day(now)]);
+    })
+    .await;
+}
+
+/// What was told late of a call whose record is deleted, or of one whose refusal was never written.
+#[tokio::test]
+async fn what_nobody_knows_whose_it_is_goes_after_a_day() {
+    on_both(async |kept| {
+        kept.recorder.note(&call("CA1"), message("1"));
+        kept.recorder.note(&call("CA2"), arrival(true));
+        kept.written().await;
+        let rows = "SELECT carrier_call FROM calls ORDER BY 1";
+        let kept_for = Duration::from_secs(90 * 86_400);
+        let (now, hour) = (unix_millis_i64(), 3_600_000);
+        sweep(&kept.database, kept_for, now + hour).await.unwrap();
+        assert_eq!(kept.ask(rows).await, ["CA1", "CA2"]);
+        sweep(&kept.database, kept_for, now + 26 * hour)
+            .await
+            .unwrap();
+        assert_eq!(kept.ask(rows).await, ["CA2"]);
+        assert_eq!(kept.ask("SELECT COUNT(*) FROM recordings").await, ["0"]);
     })
     .await;
 }

@@ -3,6 +3,7 @@
 //! Invariant: a fact waits here until it is committed; a database that is down costs time only.
 //! Invariant: what is written twice, because nobody heard that it was done, is written once.
 
+mod announcing;
 mod batch;
 
 use std::{
@@ -25,9 +26,10 @@ use crate::{
     record::{Database, DatabaseError, Entry, Fact, Numbers, What, unix_millis},
 };
 
+pub use announcing::{COLUMNS, CallFacts, Event, Told, announce, date, last_words};
+pub use batch::MERGED;
 #[cfg(test)]
 pub use batch::write;
-pub use batch::{CallFacts, MERGED, Told, announce, columns, date};
 
 /// How many facts wait for the database at most; a call has about ten, words aside.
 const MOST_WAITING: usize = 50_000;
@@ -105,7 +107,7 @@ impl Recorder {
         let standing = Arc::new(Counts::default());
         let writer = Writer {
             queue: queued,
-            database,
+            database: database.for_records(),
             numbers,
             told,
             replica: replica.to_owned(),
@@ -215,6 +217,7 @@ impl Writer {
             self.database.migrate()
         })
         .await;
+        self.works();
         tracing::info!(kind = ?self.database.kind(), "records are kept in a database");
     }
 
@@ -235,18 +238,27 @@ impl Writer {
         batch.into()
     }
 
-    /// Writes a batch, however long it takes. Rows that the database does not take are left out.
+    /// Writes a batch, however long it takes. Rows that the database does not take are left out; of
+    /// what it does not do in time, half may be done.
     async fn commit(&self, batch: &Arc<[Entry]>) {
+        const FAILING: &str = "records cannot be written";
         let mut parts = vec![Arc::clone(batch)];
         while let Some(part) = parts.pop() {
             let refused = self
-                .until_done("records cannot be written", || async {
+                .until_done(FAILING, || async {
                     match self.write(&part).await {
+                        Err(DatabaseError::TooSlow) if part.len() > 1 => {
+                            self.fails(FAILING, &DatabaseError::TooSlow);
+                            Ok(Some(DatabaseError::TooSlow))
+                        }
                         Err(error) if error.blames_rows() => Ok(Some(error)),
                         done => done.map(|()| None),
                     }
                 })
                 .await;
+            if !matches!(refused, Some(DatabaseError::TooSlow)) {
+                self.works();
+            }
             match refused {
                 None => {}
                 // Another replica may have given the call its name meanwhile: once more.
@@ -280,8 +292,7 @@ impl Writer {
             .await
     }
 
-    /// Does something until the database has done it; says once that it fails, and once that it
-    /// works again.
+    /// Does something until the database has done it; says once that it fails.
     async fn until_done<T, F>(&self, failing: &str, attempt: impl Fn() -> F) -> T
     where
         F: Future<Output = Result<T, DatabaseError>>,
@@ -289,17 +300,19 @@ impl Writer {
         let mut tries = 0;
         loop {
             match attempt().await {
-                Ok(done) => {
-                    if self.failing().take().is_some() {
-                        tracing::info!("records are written again");
-                    }
-                    return done;
-                }
+                Ok(done) => return done,
                 Err(error) => self.fails(failing, &error),
             }
             let pause = PAUSES[tries.min(PAUSES.len() - 1)];
             tries += 1;
             sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        }
+    }
+
+    /// Says once that the database works again.
+    fn works(&self) {
+        if self.failing().take().is_some() {
+            tracing::info!("records are written again");
         }
     }
 

@@ -361,7 +361,7 @@ async fn deleting_leaves_one_row_that_names_the_key_and_hides_the_number() {
     let (status, deleted) = answer(request.header("x-request-id", "r-1")).await;
     assert_eq!(
         (status, deleted),
-        (200, json!({"calls": 1, "is_complete": true}))
+        (200, json!({"calls": 1, "open": 0, "is_complete": true}))
     );
     let rows = api.database.read(|pool| async move {
         let sql = "SELECT actor || ' ' || tenant || ' ' || target || ' ' || request_id || ' ' || \

@@ -243,7 +243,7 @@ async fn minutes_count_while_a_call_goes_on_and_when_its_record_is_deleted() {
 async fn erase(house: &House, number: &str) {
     let records = &house.running.gateway().records;
     let found_by = records.numbers.found_by(number).unwrap();
-    let doomed = Doomed::of_number(None, found_by);
+    let doomed = Doomed::of_number(None, vec![found_by]);
     let erase = records.database.write(move |writing| {
         Box::pin(async move { crate::record::erase_some(writing, &doomed).await })
     });

@@ -2,56 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
-use sqlx::{Row, any::AnyRow};
-use uuid::Uuid;
+use sqlx::Row;
 
 use crate::{
     call::{CallId, CarrierCallId},
-    carrier::MessageId,
-    recent::Millis,
     record::{
         Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
         database::{MOST_VALUES, Writing},
         kept_text, placed,
-        row::{CallRow, OVER, State},
+        row::CallRow,
+        writer::announcing::{
+            COLUMNS, CallFacts, Event, REFUSED, STARTED, Told, announce, last_words, messages,
+        },
     },
 };
 
-/// What every call's row is read by.
-const COLUMNS: &str = "call, carrier_call, carrier, direction, tenant, campaign, agent, caller, \
-    caller_shown, called, called_shown, state, rank, reason, blame, scope, offered, metadata, rang_at, \
-    connected_at, ended_at, talked_ms";
-
 /// How many values a row of `calls` has here.
 const VALUES_OF_A_CALL: usize = 22;
-
-/// What events' ids are made in, so that the same event has the same id whoever writes it.
-const EVENTS: Uuid = Uuid::from_u128(0x6d1c_4b0e_9a57_4c39_8f1e_2f7d_0a55_c3e1);
-
-const ENDED: &str = "call.ended";
-const REFUSED: &str = "call.refused";
-
-/// Who is told of events: is asked in the transaction that writes them.
-pub trait Told: Send + Sync + std::fmt::Debug {
-    /// Returns the statements that note to whom an event of `tenant` goes.
-    fn deliveries(&self, event: &str, tenant: &str, kind: &str, at: Millis) -> Vec<Sql>;
-}
-
-/// Returns the columns that [`CallFacts::read`] needs.
-pub fn columns() -> &'static str {
-    COLUMNS
-}
-
-/// A call's row as it is after a batch.
-#[derive(Debug, Clone)]
-pub struct CallFacts {
-    pub call: String,
-    pub tenant: Option<String>,
-    pub is_over: bool,
-    data: Value,
-}
 
 /// Writes what `entries` say.
 pub async fn write(
@@ -77,42 +44,20 @@ pub async fn write(
     for statement in details(entries, call_of) {
         statement.execute(writing).await?;
     }
+    let mut events = Vec::new();
+    let mut with_messages: HashMap<&str, &CallFacts> = HashMap::new();
     for row in &rows {
         let Some(facts) = known.get(row.carrier_call.as_str()) else {
             continue;
         };
-        for (kind, at) in news(row, facts) {
-            announce(writing, facts, kind, at, None, told).await?;
+        events.extend(news(writing, row, facts).await?);
+        // Another replica may have been told of a message before the call was known to be anybody's.
+        if row.arrival.is_some() || row.has_messages {
+            with_messages.insert(&facts.call, facts);
         }
     }
-    for entry in entries {
-        let Some(facts) = known.get(entry.call.as_str()) else {
-            continue;
-        };
-        let news = match &entry.fact {
-            Fact::Happened(What::LeftMessage(recording)) => {
-                let message = json!({
-                    "recording_id": recording.id.as_str(),
-                    "url": recording.url.as_str(),
-                    "seconds": recording.duration.as_secs(),
-                });
-                ("voicemail.received", "recording", message)
-            }
-            Fact::Happened(What::Invited { message, result }) => {
-                let message = message.as_ref().map(MessageId::as_str);
-                let invitation = json!({"message_id": message, "result": result});
-                ("whatsapp.status", "whatsapp", invitation)
-            }
-            Fact::Arrived(_)
-            | Fact::Happened(_)
-            | Fact::Lost(_)
-            | Fact::Talked(_)
-            | Fact::Used(_) => continue,
-        };
-        let (kind, field, value) = news;
-        announce(writing, facts, kind, entry.at, Some((field, value)), told).await?;
-    }
-    Ok(())
+    events.extend(messages(writing, &with_messages).await?);
+    announce(writing, &events, told).await
 }
 
 /// Gives calls that we placed, and that somebody has picked up, their carrier's names: whoever was
@@ -343,146 +288,26 @@ fn of<'a, 'b>(
 
 /// Returns what a tenant is to be told because of what a batch said of a call. One that we place
 /// begins to be a call when somebody picks it up: it has arrived then.
-fn news(row: &CallRow, facts: &CallFacts) -> Vec<(&'static str, Millis)> {
+async fn news(
+    writing: &mut Writing,
+    row: &CallRow,
+    facts: &CallFacts,
+) -> Result<Vec<Event>, sqlx::Error> {
     let mut news = Vec::new();
     if let Some(arrival) = &row.arrival {
         let at = row.arrived_at.unwrap_or(row.rang_at);
         match &arrival.refused {
-            None => news.push(("call.started", at)),
-            Some(_) if facts.was_refused() => news.push((REFUSED, at)),
+            None => news.extend(facts.event(STARTED, at)),
+            Some(_) if facts.was_refused() => news.extend(facts.event(REFUSED, at)),
             Some(_) => {} // It had ended before that was known.
         }
     }
     // The row may have ended before anybody knew whose call it was.
     if facts.is_over && (row.arrival.is_some() || row.ended_at.is_some()) {
         let at = row.ended_at.unwrap_or(row.rang_at);
-        news.extend(facts.last_words().iter().map(|kind| (*kind, at)));
+        news.extend(last_words(writing, facts, at).await?);
     }
-    news
-}
-
-/// Writes an event of a call, once, with what notes who is told of it. Without a tenant there is
-/// nobody to tell.
-pub async fn announce(
-    writing: &mut Writing,
-    facts: &CallFacts,
-    kind: &str,
-    at: Millis,
-    more: Option<(&str, Value)>,
-    told: &dyn Told,
-) -> Result<(), sqlx::Error> {
-    let Some(tenant) = &facts.tenant else {
-        return Ok(());
-    };
-    let mut data = facts.data.clone();
-    // A call has one end, whether it was refused or not.
-    let once = if kind == REFUSED { ENDED } else { kind };
-    let mut name = format!("{}:{once}", facts.call);
-    if kind == "call.transcript" {
-        let words = words_of(writing, &facts.call).await?;
-        if words.is_empty() {
-            return Ok(());
-        }
-        data["transcript"] = Value::Array(words);
-    }
-    if let Some((field, value)) = more {
-        name = format!("{name}:{value}"); // A call may have several of these.
-        data[field] = value;
-    }
-    let event = format!("evt_{}", Uuid::new_v5(&EVENTS, name.as_bytes()).simple());
-    let body = json!({"type": kind, "timestamp": date(millis(at)), "data": data});
-    let mut sql = Sql::new("INSERT INTO events (event, tenant, kind, call, at, body) VALUES (");
-    sql.bind(event.clone()).push(", ");
-    sql.bind(tenant.clone()).push(", ");
-    sql.bind(kind.to_owned()).push(", ");
-    sql.bind(facts.call.clone()).push(", ");
-    sql.bind(millis(at)).push(", ");
-    sql.bind(body.to_string()).push(") ON CONFLICT DO NOTHING");
-    if sql.execute(writing).await? > 0 {
-        for delivery in told.deliveries(&event, tenant, kind, at) {
-            delivery.execute(writing).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn words_of(writing: &mut Writing, call: &str) -> Result<Vec<Value>, sqlx::Error> {
-    let mut sql = Sql::new("SELECT at, who, text FROM words WHERE call = ");
-    sql.bind(call.to_owned())
-        .push(" ORDER BY at, step LIMIT 2000");
-    let words = sql.fetch_all(writing).await?;
-    let words = words.iter().map(|row| {
-        let at: i64 = row.try_get("at")?;
-        Ok(json!({
-            "at": date(at),
-            "who": row.try_get::<String, _>("who")?,
-            "text": row.try_get::<String, _>("text")?,
-        }))
-    });
-    words.collect()
-}
-
-impl CallFacts {
-    fn was_refused(&self) -> bool {
-        self.data["state"] == State::RejectedCapacity.as_str()
-    }
-
-    /// Returns what is told of a call that is over, beside that it was refused.
-    pub fn last_words(&self) -> &'static [&'static str] {
-        if self.was_refused() {
-            &[]
-        } else {
-            &[ENDED, "call.transcript"]
-        }
-    }
-
-    /// Reads a row of [`COLUMNS`].
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
-        let text = |column: &str| row.try_get::<Option<String>, _>(column);
-        let time = |column: &str| {
-            let at: Option<i64> = row.try_get(column)?;
-            Ok::<_, sqlx::Error>(at.map(date))
-        };
-        let metadata = text("metadata").unwrap_or_default();
-        let metadata = metadata.and_then(|it| serde_json::from_str::<Value>(&it).ok());
-        let call: Option<CallId> = text("call")?.and_then(|it| it.parse().ok());
-        let data = json!({
-            "call_id": text("call")?,
-            "trace_id": call.map(|call| call.trace_id()),
-            "carrier_call_id": text("carrier_call")?,
-            "carrier": text("carrier")?,
-            "direction": text("direction")?,
-            "campaign": text("campaign")?,
-            "agent": text("agent")?,
-            // Whoever may know the whole ones gets them from the row.
-            "caller": text("caller_shown")?,
-            "called": text("called_shown")?,
-            "state": text("state")?,
-            "reason": text("reason")?,
-            "blame": text("blame")?,
-            "full_scope": text("scope")?,
-            "offered": text("offered")?,
-            "metadata": metadata,
-            "rang_at": time("rang_at")?,
-            "connected_at": time("connected_at")?,
-            "ended_at": time("ended_at")?,
-            "talked_ms": row.try_get::<Option<i64>, _>("talked_ms")?,
-        });
-        Ok(Self {
-            call: row.try_get("call")?,
-            tenant: text("tenant")?,
-            is_over: row.try_get::<i64, _>("rank")? >= OVER,
-            data,
-        })
-    }
-}
-
-/// Returns a time, in Unix milliseconds, as JSON has it.
-pub fn date(at: i64) -> String {
-    Timestamp::from_millisecond(at).map_or_else(|_| String::new(), |at| at.to_string())
+    Ok(news)
 }
 
 fn millis(number: u64) -> i64 {
