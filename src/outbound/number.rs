@@ -13,8 +13,10 @@ use phonenumber::{
 use crate::call::PhoneNumber;
 
 /// Country codes of no country: satellites, ships, networks and services that the ITU hands out to
-/// whoever asks, each at a price of its own. ITU-T E.164, annex to operational bulletin 1114.
-const NO_COUNTRY: [&str; 6] = ["800", "808", "87", "88", "979", "999"];
+/// whoever asks, each at a price of its own. All that begin with 87 are, while those that begin with
+/// 88 are among countries': 880 is Bangladesh, 886 Taiwan. ITU-T E.164, annex to operational bulletin
+/// 1114.
+const NO_COUNTRY: [&str; 9] = ["800", "808", "87", "881", "882", "883", "888", "979", "999"];
 
 /// The countries that may be called, as ISO 3166 names them by two letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

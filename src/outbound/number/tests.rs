@@ -13,7 +13,7 @@ fn the_number_that_a_refusal_shows_may_be_called() {
 
 #[test]
 fn ordinary_numbers_of_allowed_countries_are_called() {
-    let allowed = countries("IL, us,GB,DE,IT,FR");
+    let allowed = countries("IL, us,GB,DE,IT,FR,TW,BD");
     for number in [
         "+972502345678", // mobile
         "+97221234567",  // Jerusalem
@@ -29,7 +29,9 @@ fn ordinary_numbers_of_allowed_countries_are_called() {
         "+393123456789",
         "+33612345678",
         "+33142685300",
-        "+18002530000", // free of charge
+        "+18002530000",  // free of charge
+        "+886912345678", // Taiwan and Bangladesh begin as satellites do
+        "+8801712345678",
     ] {
         let read = allowed.read(number);
         assert_eq!(read.map(|it| it.reveal().to_owned()).as_deref(), Ok(number));
