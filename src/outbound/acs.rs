@@ -96,7 +96,7 @@ pub fn watch_ringing(gateway: &web::Data<Gateway>, row: &Row, left: Duration) {
 /// Returns how much longer a call may ring that was asked for as its row says.
 pub fn left(row: &Row) -> Duration {
     let rings = row.terms.ring_for();
-    let since = now() - row.dialed_at.unwrap_or_else(now);
+    let since = row.read_at - row.dialed_at.unwrap_or(row.read_at);
     rings.saturating_sub(Duration::from_millis(u64::try_from(since).unwrap_or(0)))
 }
 
@@ -132,9 +132,9 @@ async fn was_picked_up(gateway: &Gateway, name: &CarrierCallId) -> bool {
 /// whether there is no more to look for. Where ACS has placed it, this is how its name is learnt. One
 /// that was called off is not asked for: where ACS does not have it, it would ring.
 pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
-    if row.called_off_at.is_none() && now() < asked_until(gateway, row) {
+    if row.called_off_at.is_none() && row.read_at < asked_until(gateway, row) {
         let step = Move {
-            rings_until: Some(now() + millis(row.terms.ring_for() + GRACE)),
+            rings_for: Some(row.terms.ring_for() + GRACE),
             ..Move::new(row.call, MAY_BE_PLACED, Stage::Unknown)
         };
         let may_ask = rows::advance(&gateway.records.database, step).await;
@@ -149,7 +149,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, row: &Row) -> bool {
         watch_ringing(gateway, row, row.terms.ring_for());
         return is_noted;
     }
-    let is_over = row.rings_until.is_none_or(|until| until < now());
+    let is_over = row.rings_until.is_none_or(|until| until < row.read_at);
     if is_over {
         tracing::warn!("a call was not placed, as far as ACS says");
         fail(gateway, row, MAY_BE_PLACED, EndReason::NotPlaced).await;

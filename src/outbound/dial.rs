@@ -22,7 +22,7 @@ use crate::{
         rows::{self, Move, Row, Stage},
         twilio,
     },
-    record::{DatabaseError, What, unix_millis_i64 as now},
+    record::{DatabaseError, What},
 };
 
 /// How long a call may ring on beyond its time, and the carrier may take to say so.
@@ -139,10 +139,9 @@ where
 
 /// Commits that the carrier is about to be asked; tells whether it may be.
 async fn begin_dialing(gateway: &web::Data<Gateway>, row: &Row, until: Instant) -> bool {
-    let rings = i64::try_from((row.terms.ring_for() + GRACE).as_millis()).unwrap_or(i64::MAX);
     let step = Move {
-        dialed_at: Some(now()),
-        rings_until: Some(now() + rings),
+        dials: true,
+        rings_for: Some(row.terms.ring_for() + GRACE),
         ..Move::new(row.call, &[Stage::Queued], Stage::Dialing)
     };
     let database = &gateway.records.database;

@@ -18,7 +18,7 @@ use crate::{
         progress::DATABASE_WITHIN,
         rows::{self, Belief, Move, Row, Stage},
     },
-    record::{DatabaseError, What, unix_millis_i64 as now},
+    record::{DatabaseError, What},
 };
 
 /// Where a call is that its carrier was not asked for.
@@ -46,7 +46,7 @@ pub async fn fail(
         holder: Some(gateway.admission.replica().to_owned()),
     };
     let database = &gateway.records.database;
-    match rows::finish(database, row.call, Some(belief), 0, now()).await {
+    match rows::finish(database, row.call, Some(belief), 0).await {
         Ok(Some(finished)) => {
             let reason = if finished.called_off {
                 EndReason::Canceled
@@ -112,13 +112,7 @@ pub async fn over(
         }
     }
     let talked = talked.unwrap_or_default().as_millis();
-    let finished = rows::finish(
-        database,
-        call,
-        None,
-        i64::try_from(talked).unwrap_or(0),
-        now(),
-    );
+    let finished = rows::finish(database, call, None, i64::try_from(talked).unwrap_or(0));
     match finished.await {
         Ok(Some(finished)) if finished.was == Stage::Answered || is_counted => {}
         Ok(None) => {}
@@ -217,7 +211,7 @@ async fn cancel(
 ) -> Result<(), DatabaseError> {
     let database = &gateway.records.database;
     let reason = EndReason::Canceled;
-    let Some(row) = rows::call_off(database, call, now()).await? else {
+    let Some(row) = rows::call_off(database, call).await? else {
         // It was picked up, or is over.
         match rows::find(database, call).await? {
             Some(Row {
@@ -239,7 +233,7 @@ async fn cancel(
             at: UNASKED,
             holder: None,
         };
-        let finished = rows::finish(database, call, Some(unasked), 0, now());
+        let finished = rows::finish(database, call, Some(unasked), 0);
         if finished.await?.is_some() {
             gateway.admission.unplaced(&row.pending, reason).await;
             gateway.ended(&row.pending, reason);

@@ -16,7 +16,7 @@ use crate::{
         choice::{caller_id, campaign_of, carrier_of},
         request::invalid,
         room::{AWAY_FOR, begin},
-        rows::{self, Lately, Limits, NewRow, Noted, Row, Stage},
+        rows::{self, HOUR_MS, Lately, Limits, MINUTE_MS, NewRow, Noted, Row, Stage},
     },
     record::{DatabaseError, Numbers, unix_millis_i64 as now},
     wire::in_order,
@@ -99,6 +99,7 @@ pub async fn place(
         dialed_at: None,
         rings_until: None,
         called_off_at: None,
+        read_at: now(),
     };
     let new = NewRow {
         row,
@@ -173,7 +174,7 @@ async fn note(
     let row = new.row.clone();
     let mut pause = LOOK_AGAIN;
     // Whoever asks too often costs no write.
-    let spent = rows::is_key_spent(&records.database, &new.api_key, row.created_at, limits);
+    let spent = rows::is_key_spent(&records.database, &new.api_key, limits);
     if let Some(all) = spent.await.map_err(|error| away(&error))?
         && !is_begun
     {
@@ -183,7 +184,7 @@ async fn note(
         let noted = rows::note(&records.database, new.clone(), limits);
         let noted = noted.await.map_err(|error| away(&error))?;
         return match noted {
-            Noted::New => begin(gateway, asker, row, campaign, asked_at).await,
+            Noted::New(row) => begin(gateway, asker, *row, campaign, asked_at).await,
             Noted::Known(known) if known.body_hash != row.body_hash => Err(Refused::OtherBody),
             // Whether there is room for it is just being asked.
             Noted::Known(known) if known.stage == Stage::Reserving => {
@@ -210,7 +211,7 @@ async fn note(
                 cap: "calls_to_one_number_within_an_hour",
                 value: limits.per_destination,
                 used: counted(all.count),
-                again_in: left(all.first_at + 3_600_000),
+                again_in: left(HOUR_MS - all.first_ago),
             }),
             Noted::TooManyAlike(all) => {
                 gateway.metrics.prefix_refused();
@@ -226,7 +227,7 @@ async fn note(
                     cap: "calls_to_one_prefix_within_an_hour",
                     value: limits.per_prefix,
                     used: counted(all.count),
-                    again_in: left(all.first_at + 3_600_000),
+                    again_in: left(HOUR_MS - all.first_ago),
                 })
             }
             Noted::TooManyOfKey(all) => Err(too_many_of_key(limits, all)),
@@ -263,13 +264,13 @@ fn too_many_of_key(limits: Limits, all: Lately) -> Refused {
         cap: "calls_of_one_key_within_a_minute",
         value: limits.per_key,
         used: counted(all.count),
-        again_in: left(all.first_at + 60_000),
+        again_in: left(MINUTE_MS - all.first_ago),
     }
 }
 
-/// Returns how long it is until `at`; a while at least.
-fn left(at: i64) -> Duration {
-    Duration::from_millis(u64::try_from(at - now()).unwrap_or(0)).max(A_WHILE)
+/// Returns so many milliseconds; a while at least.
+fn left(milliseconds: i64) -> Duration {
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)).max(A_WHILE)
 }
 
 fn day_spent(cap: &'static str, value: u32, used: i64, at: i64) -> Refused {

@@ -16,7 +16,6 @@ use crate::{
         rows::{self, Row, Stage},
         twilio,
     },
-    record::unix_millis_i64 as now,
 };
 
 /// When a call is looked for that the carrier may have placed: its own word comes first, mostly.
@@ -71,7 +70,7 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
             apply(gateway, &row, &found).await;
             is_noted
         }
-        Ok(None) if row.rings_until.is_none_or(|until| until < now()) => {
+        Ok(None) if row.rings_until.is_none_or(|until| until < row.read_at) => {
             tracing::warn!("a call was not placed, as far as the carrier says");
             fail(gateway, &row, MAY_BE_PLACED, EndReason::NotPlaced).await;
             true
@@ -98,5 +97,5 @@ pub async fn look_once(gateway: &web::Data<Gateway>, call: CallId) -> bool {
 pub fn is_untold(row: &Row, lasts: Duration) -> bool {
     let wait = i64::try_from((lasts + UNTOLD_AFTER).as_millis()).unwrap_or(i64::MAX);
     let over_at = row.rings_until.unwrap_or(row.created_at);
-    over_at.saturating_add(wait) < now()
+    over_at.saturating_add(wait) < row.read_at
 }

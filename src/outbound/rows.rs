@@ -12,7 +12,7 @@ use crate::{
     call::{CallId, CarrierCallId},
     campaign::Name,
     outbound::request::Terms,
-    record::{Database, DatabaseError, Sql, Writing},
+    record::{Database, DatabaseError, DatabaseKind as Kind, Sql, Writing},
 };
 
 #[cfg(test)]
@@ -21,11 +21,10 @@ pub use keeping::{keep, let_go, overdue};
 #[cfg(test)]
 pub use moving::Finished;
 pub use moving::{Belief, Move, advance, call_off, finish};
-pub use noting::{Lately, Limits, NewRow, Noted, forget, is_key_spent, note, until_tomorrow};
+pub use noting::{
+    HOUR_MS, Lately, Limits, MINUTE_MS, NewRow, Noted, forget, is_key_spent, note, until_tomorrow,
+};
 pub use queueing::{Queued, queue};
-
-const COLUMNS: &str = "call, tenant, body_hash, pending, carrier_call, campaign, agent, to_number, \
-    from_number, request, state, created_at, dialed_at, rings_until, called_off_at";
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +43,8 @@ pub enum Stage {
     Over,
 }
 
-/// One call that we place.
+/// One call that we place. Its times are the database's, and bear being held against `read_at` alone:
+/// replicas' clocks differ.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub call: CallId,
@@ -63,6 +63,8 @@ pub struct Row {
     pub rings_until: Option<i64>,
     /// Since when somebody wants it to be over. While it may ring it holds what it holds.
     pub called_off_at: Option<i64>,
+    /// What the database's clock said when all of this was so.
+    pub read_at: i64,
 }
 
 impl Stage {
@@ -122,13 +124,14 @@ impl Row {
             dialed_at: row.try_get("dialed_at")?,
             rings_until: row.try_get("rings_until")?,
             called_off_at: row.try_get("called_off_at")?,
+            read_at: row.try_get("read_at")?,
         })
     }
 }
 
 /// Returns a call by our name for it.
 pub async fn find(database: &Database, call: CallId) -> Result<Option<Row>, DatabaseError> {
-    let mut sql = select();
+    let mut sql = select(database.kind());
     sql.push("WHERE call = ").bind(call.to_string());
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
@@ -141,7 +144,7 @@ pub async fn by_key(
     tenant: &str,
     key: &str,
 ) -> Result<Option<Row>, DatabaseError> {
-    let sql = select_by_key(tenant, key);
+    let sql = select_by_key(database.kind(), tenant, key);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.first().map(Row::read).transpose()?)
@@ -191,14 +194,37 @@ async fn number(writing: &mut Writing, sql: Sql) -> Result<Option<i64>, sqlx::Er
     rows.first().map_or(Ok(None), |row| row.try_get(0))
 }
 
-fn select() -> Sql {
+/// Adds what a row is read from.
+fn push_columns(sql: &mut Sql, kind: Kind) {
+    sql.push(
+        "call, tenant, body_hash, pending, carrier_call, campaign, agent, to_number, from_number, \
+         request, state, created_at, dialed_at, rings_until, called_off_at, ",
+    );
+    sql.push(kind.clock()).push(" AS read_at");
+}
+
+/// Returns the database's time as an expression that is worked out once for a statement, so that an
+/// index is searched by it.
+fn now(kind: Kind) -> String {
+    format!("(SELECT {})", kind.clock())
+}
+
+/// Returns what the database's clock says.
+async fn clock(writing: &mut Writing, kind: Kind) -> Result<i64, sqlx::Error> {
     let mut sql = Sql::new("SELECT ");
-    sql.push(COLUMNS).push(" FROM outbound ");
+    sql.push(kind.clock());
+    number(writing, sql).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
+fn select(kind: Kind) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    push_columns(&mut sql, kind);
+    sql.push(" FROM outbound ");
     sql
 }
 
-fn select_by_key(tenant: &str, key: &str) -> Sql {
-    let mut sql = select();
+fn select_by_key(kind: Kind, tenant: &str, key: &str) -> Sql {
+    let mut sql = select(kind);
     sql.push("WHERE tenant = ").bind(tenant.to_owned());
     sql.push(" AND idempotency_key = ").bind(key.to_owned());
     sql

@@ -65,7 +65,7 @@ fn tell(looked: Result<(), DatabaseError>) {
 /// Says that our calls are looked after, and takes over those that nobody looks after.
 async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
-    for row in rows::keep(&gateway.records.database, me, now()).await? {
+    for row in rows::keep(&gateway.records.database, me).await? {
         let gateway = gateway.clone();
         let tasks = gateway.calls().clone();
         tasks.spawn(async move { take_over(&gateway, row).await });
@@ -76,7 +76,7 @@ async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
 /// Sees to our calls that have not come along as they should have.
 async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
-    let overdue = rows::overdue(&gateway.records.database, me, now(), gateway.longest_call).await?;
+    let overdue = rows::overdue(&gateway.records.database, me, gateway.longest_call).await?;
     let settling = overdue.into_iter().map(|row| {
         let gateway = gateway.clone();
         let span = gateway.span_of(&row.pending);
@@ -146,7 +146,7 @@ fn count(gateway: &web::Data<Gateway>, row: &Row) {
         (Carrier::Acs, None) => Some(acs::rings_until(gateway, row)),
         (Carrier::Acs | Carrier::Twilio | Carrier::Web, _) => row.rings_until,
     };
-    let left = until.map_or(0, |until| until - now());
+    let left = until.map_or(0, |until| until - row.read_at);
     let (Ok(left), Some(agent)) = (u64::try_from(left), &row.agent) else {
         return; // It cannot ring any more.
     };
@@ -221,7 +221,7 @@ async fn give_up_reserving(gateway: &web::Data<Gateway>, row: &Row) {
 fn is_within_window(gateway: &Gateway, row: &Row) -> bool {
     let window = gateway.outbound.settings.longest_wait + row.terms.ring_for() + GRACE * 2;
     let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-    row.created_at.saturating_add(window) > now()
+    row.created_at.saturating_add(window) > row.read_at
 }
 
 /// Has a call be over whose record is closed while the carrier's last word has not come.

@@ -13,7 +13,6 @@ use crate::{
     admission::Scope,
     fake_twilio::{Act, Callee},
     outbound::rows::Stage,
-    record::unix_millis_i64,
 };
 
 const GUARD: Duration = Duration::from_secs(30);
@@ -244,7 +243,7 @@ async fn a_call_that_was_called_off_and_waits_for_its_turn_is_seen_to_by_the_swe
     let me = house.running.gateway().admission.replica().to_owned();
     let row = leave_as(&house, &me, Stage::Queued, "+972502345671", 0).await;
     let database = &house.running.gateway().records.database;
-    let off = rows::call_off(database, row.call, unix_millis_i64()).await;
+    let off = rows::call_off(database, row.call).await;
     assert!(off.unwrap().is_some());
     let ended = house.over(&row.call.to_string()).await;
     assert_eq!(ended, ("failed".to_owned(), "canceled".to_owned()));

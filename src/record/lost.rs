@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     call::CarrierCallId,
     record::{
-        Database, DatabaseError, Direction, Sql, State,
+        Database, DatabaseError, DatabaseKind, Direction, Sql, State,
         database::Writing,
         unix_millis,
         writer::{COLUMNS, CallFacts, Told, announce, last_words},
@@ -190,9 +190,9 @@ impl Beats {
 /// Closes the records of calls that we have placed, that nobody has picked up and that are over:
 /// whoever has seen their end was gone before it was written.
 async fn close_unwritten(database: &Database, told: &Arc<dyn Told>) -> Result<(), DatabaseError> {
-    let told = Arc::clone(told);
+    let (kind, told) = (database.kind(), Arc::clone(told));
     let closed = database.write(move |writing| {
-        Box::pin(async move { close_some_unwritten(writing, told.as_ref()).await })
+        Box::pin(async move { close_some_unwritten(writing, kind, told.as_ref()).await })
     });
     let closed = closed.await?;
     if closed > 0 {
@@ -206,6 +206,7 @@ async fn close_unwritten(database: &Database, told: &Arc<dyn Told>) -> Result<()
 
 async fn close_some_unwritten(
     writing: &mut Writing,
+    kind: DatabaseKind,
     told: &dyn Told,
 ) -> Result<usize, sqlx::Error> {
     let now = i64::try_from(unix_millis()).unwrap_or(i64::MAX);
@@ -218,13 +219,15 @@ async fn close_some_unwritten(
     sql.push(" WHERE rank < 90 AND call IN (SELECT call FROM calls WHERE rank < 90");
     sql.push(" AND replica IS NULL AND rank < 40 AND direction = ")
         .bind(Direction::Outbound.as_str());
-    sql.push(" AND rang_at < ").bind(now - UNWRITTEN_FOR_MS);
+    // When a call was asked for, and until when it is held, are the database's times.
+    sql.push(" AND rang_at < ").push(kind.clock()).push(" - ");
+    sql.bind(UNWRITTEN_FOR_MS);
     // Whoever looked after it said so until it was over: its last word may still be on its way.
     sql.push(
         " AND NOT EXISTS (SELECT 1 FROM outbound WHERE outbound.call = calls.call \
          AND (outbound.state <> 'over' OR outbound.held_until > ",
     );
-    sql.bind(now).push(")) LIMIT ").bind(AT_ONCE);
+    sql.push(kind.clock()).push(")) LIMIT ").bind(AT_ONCE);
     sql.push(") RETURNING ").push(COLUMNS);
     let closed = sql.fetch_all(writing).await?;
     tell_ends(writing, &closed, told).await?;

@@ -1,13 +1,15 @@
 //! Who looks after which calls, and which of them need it.
+//!
+//! Invariant: what is taken over from another replica, or deleted, is so by the database's clock.
 
 use std::time::Duration;
 
 use crate::{
     call::CallId,
     outbound::rows::{
-        COLUMNS, Row,
+        Row, Stage, clock,
         noting::{DAY_MS, HOUR_MS},
-        rows, select,
+        now, push_columns, rows, select,
     },
     record::{Database, DatabaseError, DatabaseKind as Kind, Sql},
 };
@@ -22,15 +24,12 @@ const AT_ONCE: i64 = 100;
 
 /// Says that `holder` still looks after its calls; returns those that nobody does any more, which
 /// are the holder's from here on. Blanks what is no longer needed of old ones.
-pub async fn keep(
-    database: &Database,
-    holder: String,
-    now: i64,
-) -> Result<Vec<Row>, DatabaseError> {
+pub async fn keep(database: &Database, holder: String) -> Result<Vec<Row>, DatabaseError> {
     let kind = database.kind();
     database
         .write(move |writing| {
             Box::pin(async move {
+                let now = clock(writing, kind).await?;
                 let mut sql = Sql::new("UPDATE outbound SET held_until = ");
                 sql.bind(now + HELD_MS)
                     .push(" WHERE holder = ")
@@ -52,7 +51,7 @@ pub async fn keep(
                 sql.push(") UPDATE outbound SET holder = ").bind(holder);
                 sql.push(", held_until = ").bind(now + HELD_MS);
                 sql.push(" WHERE call IN (SELECT call FROM left_alone) RETURNING ");
-                sql.push(COLUMNS);
+                push_columns(&mut sql, kind);
                 let taken = rows(writing, sql).await?;
                 let mut sql =
                     Sql::new("DELETE FROM outbound WHERE state = 'over' AND created_at < ");
@@ -91,36 +90,38 @@ pub async fn let_go(
 pub async fn overdue(
     database: &Database,
     holder: String,
-    now: i64,
     longest_call: Duration,
 ) -> Result<Vec<Row>, DatabaseError> {
     let longest = i64::try_from(longest_call.as_millis()).unwrap_or(i64::MAX);
-    let stuck = now - STUCK_MS;
-    let mut sql = select();
+    let kind = database.kind();
+    let now = now(kind);
+    let mut sql = select(kind);
     sql.push("WHERE holder = ").bind(holder);
     sql.push(" AND state <> 'over' AND ((state IN ('placed', 'unknown') AND rings_until < ")
-        .bind(now);
+        .push(&now);
     // One that was called off is ended as soon as it has a name, or is not asked for at all.
     sql.push(
         ") OR (called_off_at IS NOT NULL AND (carrier_call IS NOT NULL \
          OR state IN ('reserving', 'queued'))",
     );
-    sql.push(") OR (state = 'reserving' AND created_at < ")
-        .bind(stuck);
-    sql.push(") OR (state = 'dialing' AND dialed_at < ")
-        .bind(stuck);
-    sql.push(") OR (state = 'queued' AND created_at < ")
-        .bind(stuck);
-    sql.push(") OR (state = 'answered' AND rings_until < ")
-        .bind(now.saturating_sub(longest));
+    for (stage, since) in [
+        (Stage::Reserving, "created_at"),
+        (Stage::Dialing, "dialed_at"),
+        (Stage::Queued, "created_at"),
+    ] {
+        sql.push(") OR (state = ").bind(stage.as_str());
+        sql.push(" AND ").push(since).push(" < ").push(&now);
+        sql.push(" - ").bind(STUCK_MS);
+    }
+    sql.push(") OR (state = 'answered' AND rings_until < ");
+    sql.push(&now).push(" - ").bind(longest);
     sql.push(
         ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
          outbound.call AND calls.rank >= ",
     );
     sql.bind(crate::record::OVER).push(" AND calls.ended_at < ");
-    sql.bind(now - 5_000)
-        .push("))) ORDER BY created_at LIMIT ")
-        .bind(AT_ONCE);
+    sql.push(&now).push(" - ").bind(5_000_i64);
+    sql.push("))) ORDER BY created_at LIMIT ").bind(AT_ONCE);
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.iter().map(Row::read).collect::<Result<_, _>>()?)

@@ -1,10 +1,12 @@
 //! A call comes along: from some states to another, to its name, and to its end.
 
+use std::time::Duration;
+
 use sqlx::Row as _;
 
 use crate::{
     call::CallId,
-    outbound::rows::{COLUMNS, Row, Stage, rows},
+    outbound::rows::{Row, Stage, push_columns, rows},
     record::{Database, DatabaseError, DatabaseKind, Sql, day},
 };
 
@@ -14,8 +16,10 @@ pub struct Move {
     pub call: CallId,
     pub from: &'static [Stage],
     pub to: Stage,
-    pub dialed_at: Option<i64>,
-    pub rings_until: Option<i64>,
+    /// Whether the carrier is asked by it.
+    pub dials: bool,
+    /// How long it may ring from here on, if that is new.
+    pub rings_for: Option<Duration>,
 }
 
 /// A call that is over by our word.
@@ -41,8 +45,8 @@ impl Move {
             call,
             from,
             to,
-            dialed_at: None,
-            rings_until: None,
+            dials: false,
+            rings_for: None,
         }
     }
 }
@@ -50,20 +54,23 @@ impl Move {
 /// Moves a call on; tells whether it was where it was believed to be. One that was called off is not
 /// asked for any more.
 pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseError> {
+    let now = database.kind().clock();
     database
         .write(move |writing| {
             Box::pin(async move {
                 let mut sql = Sql::new("UPDATE outbound SET state = ");
                 sql.bind(step.to.as_str());
-                if let Some(at) = step.dialed_at {
-                    sql.push(", dialed_at = ").bind(at);
+                if step.dials {
+                    sql.push(", dialed_at = ").push(now);
                 }
-                if let Some(until) = step.rings_until {
-                    sql.push(", rings_until = ").bind(until);
+                if let Some(rings_for) = step.rings_for {
+                    let rings_for = i64::try_from(rings_for.as_millis()).unwrap_or(i64::MAX);
+                    sql.push(", rings_until = ").push(now).push(" + ");
+                    sql.bind(rings_for);
                 }
                 sql.push(" WHERE call = ").bind(step.call.to_string());
                 only_at(&mut sql, step.from);
-                if step.to == Stage::Dialing || step.rings_until.is_some() {
+                if step.to == Stage::Dialing || step.rings_for.is_some() {
                     sql.push(" AND called_off_at IS NULL");
                 }
                 Ok(sql.execute(writing).await? > 0)
@@ -74,19 +81,17 @@ pub async fn advance(database: &Database, step: Move) -> Result<bool, DatabaseEr
 
 /// Notes that somebody wants a call to be over that nobody has picked up, or of which the carrier's
 /// name is not known yet; returns it as it stands, if it is one.
-pub async fn call_off(
-    database: &Database,
-    call: CallId,
-    now: i64,
-) -> Result<Option<Row>, DatabaseError> {
+pub async fn call_off(database: &Database, call: CallId) -> Result<Option<Row>, DatabaseError> {
+    let kind = database.kind();
     let write = database.write(move |writing| {
         Box::pin(async move {
             let mut sql = Sql::new("UPDATE outbound SET called_off_at = COALESCE(called_off_at, ");
-            sql.bind(now).push(") WHERE call = ").bind(call.to_string());
+            sql.push(kind.clock()).push(") WHERE call = ");
+            sql.bind(call.to_string());
             sql.push(
                 " AND state <> 'over' AND (state <> 'answered' OR carrier_call IS NULL) RETURNING ",
             );
-            sql.push(COLUMNS);
+            push_columns(&mut sql, kind);
             Ok(rows(writing, sql).await?.pop())
         })
     });
@@ -111,14 +116,13 @@ pub async fn finish(
     call: CallId,
     belief: Option<Belief>,
     talked_ms: i64,
-    now: i64,
 ) -> Result<Option<Finished>, DatabaseError> {
     let kind = database.kind();
     let finish = database.write(move |writing| {
         Box::pin(async move {
-            let mut sql = Sql::new(
-                "SELECT tenant, state, called_off_at FROM outbound WHERE state <> 'over'",
-            );
+            let mut sql = Sql::new("SELECT tenant, state, called_off_at, ");
+            sql.push(kind.clock());
+            sql.push(" AS now FROM outbound WHERE state <> 'over'");
             sql.push(" AND call = ").bind(call.to_string());
             if let Some(belief) = belief {
                 if let Some(holder) = belief.holder {
@@ -136,6 +140,7 @@ pub async fn finish(
             let tenant: String = row.try_get("tenant")?;
             let was = Stage::read(&row.try_get::<String, _>("state")?);
             let called_off: Option<i64> = row.try_get("called_off_at")?;
+            let now: i64 = row.try_get("now")?;
             let mut sql = Sql::new(
                 "UPDATE outbound SET state = 'over', to_number = '', from_number = '' WHERE call = ",
             );

@@ -1,11 +1,14 @@
 //! A call is noted, once and within its limits, or forgotten again.
+//!
+//! Invariant: when it was noted, the database's clock says, so that whatever counts or deletes it
+//! later measures by the same one.
 
 use std::time::Duration;
 
 use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
-    outbound::rows::{Row, keeping::HELD_MS, number, rows, select_by_key},
+    outbound::rows::{Row, clock, keeping::HELD_MS, now, number, rows, select_by_key},
     record::{Database, DatabaseError, DatabaseKind as Kind, Sql, Writing, day},
 };
 
@@ -13,7 +16,7 @@ use crate::{
 const OF_NUMBERS: i32 = 7_001;
 const OF_KEYS: i32 = 7_002;
 const OF_PREFIXES: i32 = 7_003;
-const MINUTE_MS: i64 = 60_000;
+pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 3_600_000;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -44,7 +47,8 @@ pub struct Limits {
 /// What came of noting a call.
 #[derive(Debug, Clone)]
 pub enum Noted {
-    New,
+    /// As it was noted, at a time of the database's.
+    New(Box<Row>),
     /// The key was used before.
     Known(Box<Row>),
     /// The number is being called.
@@ -67,9 +71,9 @@ pub enum Noted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lately {
     pub count: i64,
-    /// When the first of the latest was, of as many as there may be: once that is long ago, there is
-    /// room for one.
-    pub first_at: i64,
+    /// How long ago the first of the latest was, of as many as there may be, in milliseconds: once that
+    /// is long, there is room for one.
+    pub first_ago: i64,
 }
 
 /// Returns the calls that were placed by an API key within a minute, if there are as many as may be.
@@ -77,10 +81,14 @@ pub struct Lately {
 pub async fn is_key_spent(
     database: &Database,
     api_key: &str,
-    now: i64,
     limits: Limits,
 ) -> Result<Option<Lately>, DatabaseError> {
-    let sql = lately("api_key", api_key, now - MINUTE_MS, limits.per_key);
+    let sql = lately(
+        database.kind(),
+        ("api_key", api_key),
+        MINUTE_MS,
+        limits.per_key,
+    );
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     Ok(too_many(&read.await?, limits.per_key)?)
 }
@@ -88,15 +96,16 @@ pub async fn is_key_spent(
 /// Notes a call that a program asks for, unless its key was used, or there are too many.
 pub async fn note(
     database: &Database,
-    new: NewRow,
+    mut new: NewRow,
     limits: Limits,
 ) -> Result<Noted, DatabaseError> {
     let kind = database.kind();
     database
         .write(move |writing| {
             Box::pin(async move {
-                let row = &new.row;
-                let by_key = || select_by_key(&row.tenant, &new.key);
+                let tenant = new.row.tenant.clone();
+                let key = new.key.clone();
+                let by_key = || select_by_key(kind, &tenant, &key);
                 if let Some(known) = rows(writing, by_key()).await?.pop() {
                     return Ok(Noted::Known(Box::new(known)));
                 }
@@ -114,14 +123,16 @@ pub async fn note(
                 ] {
                     be_alone_with(writing, kind, class, what).await?;
                 }
-                if let Some(too_many) = count(writing, &new, limits).await? {
+                let now = clock(writing, kind).await?;
+                (new.row.created_at, new.row.read_at) = (now, now);
+                if let Some(too_many) = count(writing, kind, &new, limits).await? {
                     return quicker(writing, too_many).await;
                 }
                 if insert(&new).execute(writing).await? == 0 {
-                    give_day_back(writing, &row.tenant, row.created_at).await?;
+                    give_day_back(writing, &tenant, now).await?;
                     return quicker(writing, Noted::Engaged).await;
                 }
-                Ok(Noted::New)
+                Ok(Noted::New(Box::new(new.row)))
             })
         })
         .await
@@ -144,14 +155,17 @@ async fn be_alone_with(
     sql.fetch_all(writing).await.map(drop)
 }
 
-/// Returns the question how many rows there are since, and when the first of the latest was made, of
-/// as many as there may be.
-fn lately(column: &str, value: &str, since: i64, most: u32) -> Sql {
-    let mut sql = Sql::new("SELECT COUNT(*), (SELECT created_at");
+/// Returns the question how many rows there are of so many milliseconds in which a column has this
+/// value, and how long ago the first of the latest was made, of as many as there may be.
+fn lately(kind: Kind, (column, value): (&str, &str), within_ms: i64, most: u32) -> Sql {
+    let now = now(kind);
+    let mut sql = Sql::new("SELECT COUNT(*), (SELECT ");
+    sql.push(&now).push(" - created_at");
     let of_those = |sql: &mut Sql| {
         sql.push(" FROM outbound WHERE ").push(column).push(" = ");
         sql.bind(value.to_owned());
-        sql.push(" AND created_at > ").bind(since);
+        sql.push(" AND created_at > ").push(&now).push(" - ");
+        sql.bind(within_ms);
     };
     of_those(&mut sql);
     sql.push(" ORDER BY created_at DESC LIMIT 1 OFFSET ");
@@ -165,8 +179,8 @@ fn too_many(found: &[AnyRow], most: u32) -> Result<Option<Lately>, sqlx::Error> 
     let Some(row) = found.first() else {
         return Ok(None);
     };
-    let (count, first_at): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let all = first_at.map(|first_at| Lately { count, first_at });
+    let (count, first_ago): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let all = first_ago.map(|first_ago| Lately { count, first_ago });
     Ok(all.filter(|all| all.count >= i64::from(most)))
 }
 
@@ -174,6 +188,7 @@ fn too_many(found: &[AnyRow], most: u32) -> Result<Option<Lately>, sqlx::Error> 
 /// too much of.
 async fn count(
     writing: &mut Writing,
+    kind: Kind,
     new: &NewRow,
     limits: Limits,
 ) -> Result<Option<Noted>, sqlx::Error> {
@@ -185,9 +200,9 @@ async fn count(
         return Ok(Some(Noted::Engaged));
     }
     let of_number = lately(
-        "to_code",
-        &new.to_code,
-        now - HOUR_MS,
+        kind,
+        ("to_code", &new.to_code),
+        HOUR_MS,
         limits.per_destination,
     );
     let of_number = of_number.fetch_all(writing).await?;
@@ -195,16 +210,16 @@ async fn count(
         return Ok(Some(Noted::TooOften(all)));
     }
     let alike = lately(
-        "prefix_code",
-        &new.prefix_code,
-        now - HOUR_MS,
+        kind,
+        ("prefix_code", &new.prefix_code),
+        HOUR_MS,
         limits.per_prefix,
     );
     let alike = alike.fetch_all(writing).await?;
     if let Some(all) = too_many(&alike, limits.per_prefix)? {
         return Ok(Some(Noted::TooManyAlike(all)));
     }
-    let of_key = lately("api_key", &new.api_key, now - MINUTE_MS, limits.per_key);
+    let of_key = lately(kind, ("api_key", &new.api_key), MINUTE_MS, limits.per_key);
     let of_key = of_key.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_key, limits.per_key)? {
         return Ok(Some(Noted::TooManyOfKey(all)));

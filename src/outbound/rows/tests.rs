@@ -49,6 +49,22 @@ async fn on_both(story: impl AsyncFn([&Database; 2])) {
     }
 }
 
+/// Lets time go by, as far as the database can tell.
+async fn later(replica: &Database, ms: i64) {
+    let mut sql = Sql::new("UPDATE outbound SET created_at = created_at - ");
+    sql.bind(ms).push(", held_until = held_until - ").bind(ms);
+    sql.push(", dialed_at = dialed_at - ").bind(ms);
+    sql.push(", rings_until = rings_until - ").bind(ms);
+    let write = replica.write(move |writing| Box::pin(sql.execute(writing)));
+    write.await.unwrap();
+}
+
+async fn count(replica: &Database, question: &'static str) -> i64 {
+    let counting = replica
+        .write(move |writing| Box::pin(async move { number(writing, Sql::new(question)).await }));
+    counting.await.unwrap().unwrap()
+}
+
 fn new(number: &str, api_key: &str) -> NewRow {
     let pending = CarrierCallId::pending(Carrier::Twilio);
     let row = Row {
@@ -67,6 +83,7 @@ fn new(number: &str, api_key: &str) -> NewRow {
         dialed_at: None,
         rings_until: None,
         called_off_at: None,
+        read_at: unix_millis_i64(),
     };
     NewRow {
         key: row.call.to_string(),
@@ -132,9 +149,8 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
         let place = async |at: usize, new: NewRow, limits| {
             let call = new.row.call;
             match note(replicas[at % 2], new, limits).await.unwrap() {
-                Noted::New => {
-                    let now = unix_millis_i64();
-                    let finished = finish(replicas[at % 2], call, None, 0, now).await;
+                Noted::New(_) => {
+                    let finished = finish(replicas[at % 2], call, None, 0).await;
                     assert_eq!(finished.unwrap().unwrap().was, Stage::Reserving);
                     true
                 }
@@ -164,11 +180,8 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
         let asking = asking.map(|(at, number)| place(at, new(number, "few"), limits));
         let placed = join_all(asking).await.into_iter().filter(|placed| *placed);
         assert_eq!(placed.count(), 5);
-        let now = unix_millis_i64();
-        let spent = is_key_spent(replicas[0], "few", now, limits).await;
+        let spent = is_key_spent(replicas[0], "few", limits).await;
         assert_eq!(spent.unwrap().map(|all| all.count), Some(5));
-        let spent = is_key_spent(replicas[0], "few", now + 61_000, limits).await;
-        assert_eq!(spent.unwrap(), None);
         // Of a limit that was lowered, all but as many have to be long ago.
         let ages = "UPDATE outbound SET created_at = created_at - 30000 WHERE call = \
                     (SELECT call FROM outbound WHERE api_key = 'few' ORDER BY created_at LIMIT 1)";
@@ -176,11 +189,14 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
         write.await.unwrap();
         let spent = async |per_key| {
             let limits = Limits { per_key, ..LIMITS };
-            let spent = is_key_spent(replicas[0], "few", now, limits).await;
-            spent.unwrap().unwrap().first_at
+            let spent = is_key_spent(replicas[0], "few", limits).await;
+            spent.unwrap().unwrap().first_ago
         };
         let (of_five, of_four) = (spent(5).await, spent(4).await);
-        assert!(of_four - of_five > 20_000, "{of_four} {of_five}");
+        assert!(of_five - of_four > 20_000, "{of_four} {of_five}");
+        later(replicas[0], 61_000).await;
+        let spent = is_key_spent(replicas[0], "few", limits).await;
+        assert_eq!(spent.unwrap(), None);
     })
     .await;
 }
@@ -189,7 +205,7 @@ async fn calls_to_one_number_and_of_one_key_are_counted_one_by_one() {
 async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_believed_to_be() {
     on_both(async |[replica, _]| {
         let new = new("+972502345671", "key");
-        let (call, now) = (new.row.call, unix_millis_i64());
+        let call = new.row.call;
         note(replica, new, LIMITS).await.unwrap();
         let believed = |holder: &str, at| {
             let holder = holder.to_owned();
@@ -201,11 +217,10 @@ async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_b
                     holder: Some(holder),
                 }),
                 0,
-                now,
             )
         };
         let is_left = async || {
-            let left = keep(replica, "r3".to_owned(), unix_millis_i64()).await;
+            let left = keep(replica, "r3".to_owned()).await;
             !left.unwrap().is_empty()
         };
         assert_eq!(believed("r1", &[Stage::Queued]).await.unwrap(), None);
@@ -233,27 +248,94 @@ async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_b
 async fn a_call_that_was_called_off_is_not_dialed_whatever_was_under_way() {
     on_both(async |[replica, other]| {
         let new = new("+972502345671", "key");
-        let (call, now) = (new.row.call, unix_millis_i64());
+        let call = new.row.call;
         note(replica, new, LIMITS).await.unwrap();
         let moves = async |from, to| advance(replica, Move::new(call, from, to)).await.unwrap();
         assert!(moves(&[Stage::Reserving], Stage::Queued).await);
         assert!(moves(&[Stage::Queued], Stage::Dialing).await);
-        let off = call_off(other, call, now).await.unwrap().unwrap();
-        assert_eq!((off.stage, off.called_off_at), (Stage::Dialing, Some(now)));
+        let off = call_off(other, call).await.unwrap().unwrap();
+        assert_eq!(off.stage, Stage::Dialing);
+        let since = off.called_off_at.unwrap();
         // The carrier has not done it, and it waits for another turn.
         assert!(moves(&[Stage::Dialing], Stage::Queued).await);
         assert!(!moves(&[Stage::Queued], Stage::Dialing).await);
-        let off = call_off(other, call, now + 1_000).await.unwrap().unwrap();
-        assert_eq!(off.called_off_at, Some(now), "it was called off before");
-        let overdue = overdue(replica, "r1".to_owned(), now, Duration::ZERO).await;
+        later(replica, 1_000).await;
+        let off = call_off(other, call).await.unwrap().unwrap();
+        assert_eq!(off.called_off_at, Some(since), "it was called off before");
+        let overdue = overdue(replica, "r1".to_owned(), Duration::ZERO).await;
         assert_eq!(overdue.unwrap().len(), 1, "somebody sees to it");
-        let finished = finish(replica, call, None, 0, now).await.unwrap();
+        let finished = finish(replica, call, None, 0).await.unwrap();
         let queued = Finished {
             was: Stage::Queued,
             called_off: true,
         };
         assert_eq!(finished, Some(queued));
-        assert!(call_off(other, call, now).await.unwrap().is_none());
+        assert!(call_off(other, call).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_replica_with_a_wrong_clock_has_noted_counts_and_is_held_for_as_long_as_any_other() {
+    on_both(async |[replica, other]| {
+        for (at, wrong_by) in [-25 * 3_600_000, 25 * 3_600_000].into_iter().enumerate() {
+            let mut new = new(&format!("+97250234567{at}"), "key");
+            new.row.created_at += wrong_by;
+            let (call, key) = (new.row.call, new.key.clone());
+            let before = unix_millis_i64();
+            let Noted::New(row) = note(replica, new, LIMITS).await.unwrap() else {
+                panic!("it is new");
+            };
+            assert!((before..before + 60_000).contains(&row.created_at));
+            let taken = keep(other, "r2".to_owned()).await.unwrap();
+            assert!(taken.is_empty(), "r1 looks after it");
+            finish(replica, call, None, 0).await.unwrap().unwrap();
+            keep(other, "r2".to_owned()).await.unwrap();
+            let known = by_key(other, "default", &key).await.unwrap();
+            assert!(known.is_some(), "who asks again by its key is told of it");
+            let codes = "SELECT COUNT(*) FROM outbound WHERE to_code <> '' AND prefix_code <> ''";
+            assert_eq!(count(replica, codes).await, 1 + i64::try_from(at).unwrap());
+        }
+        later(replica, 3_601_000).await;
+        keep(other, "r2".to_owned()).await.unwrap();
+        let calls = "SELECT COUNT(*) FROM outbound WHERE to_code = '' AND prefix_code = ''";
+        assert_eq!(count(replica, calls).await, 2, "they count for an hour");
+        later(replica, 23 * 3_600_000).await;
+        keep(other, "r2".to_owned()).await.unwrap();
+        let calls = "SELECT COUNT(*) FROM outbound";
+        assert_eq!(count(replica, calls).await, 0, "keys are known for a day");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_is_dialed_and_rings_by_the_databases_clock() {
+    on_both(async |[replica, _]| {
+        let new = new("+972502345671", "key");
+        let call = new.row.call;
+        note(replica, new, LIMITS).await.unwrap();
+        let queued = Move::new(call, &[Stage::Reserving], Stage::Queued);
+        assert!(advance(replica, queued).await.unwrap());
+        let dials = Move {
+            dials: true,
+            rings_for: Some(Duration::from_secs(60)),
+            ..Move::new(call, &[Stage::Queued], Stage::Dialing)
+        };
+        assert!(advance(replica, dials).await.unwrap());
+        let row = find(replica, call).await.unwrap().unwrap();
+        let (dialed_at, rings_until) = (row.dialed_at.unwrap(), row.rings_until.unwrap());
+        assert_eq!(rings_until - dialed_at, 60_000);
+        assert!(
+            (row.created_at..=row.read_at).contains(&dialed_at),
+            "{row:?}"
+        );
+        let overdue = async || {
+            let overdue = overdue(replica, "r1".to_owned(), Duration::ZERO).await;
+            overdue.unwrap().len()
+        };
+        assert_eq!(overdue().await, 0);
+        later(replica, 31_000).await;
+        assert_eq!(overdue().await, 1, "no request takes that long");
     })
     .await;
 }

@@ -202,6 +202,7 @@ pub async fn leave_as(
         dialed_at: None,
         rings_until: None,
         called_off_at: None,
+        read_at: now,
     };
     let new = rows::NewRow {
         row: rows::Row {
@@ -223,7 +224,7 @@ pub async fn leave_as(
     };
     let records = &gateway.records;
     let noted = rows::note(&records.database, new, limits).await;
-    assert!(matches!(noted.unwrap(), rows::Noted::New));
+    assert!(matches!(noted.unwrap(), rows::Noted::New(_)));
     if stage != Stage::Reserving {
         bring_to(house, &row, stage).await;
     }
@@ -240,15 +241,15 @@ pub async fn leave_as(
 }
 
 async fn bring_to(house: &House, row: &rows::Row, stage: Stage) {
-    let (records, now) = (&house.running.gateway().records, unix_millis_i64());
+    let records = &house.running.gateway().records;
     let change = Change::by_operator(Action::PlaceCall, "");
     let (agent, numbers) = (row.agent.as_ref().unwrap(), &records.numbers);
     let pace = Pace::new(1_000, GUARD);
     let queued = rows::queue(&records.database, row, agent, change, pace, numbers).await;
     assert!(matches!(queued.unwrap(), rows::Queued::At(_)));
     let step = rows::Move {
-        dialed_at: Some(now),
-        rings_until: Some(now + 6_000),
+        dials: true,
+        rings_for: Some(Duration::from_secs(6)),
         ..rows::Move::new(row.call, &[Stage::Queued], stage)
     };
     assert!(rows::advance(&records.database, step).await.unwrap());
