@@ -100,8 +100,11 @@ pub enum Refused {
         used: u32,
         again_in: Duration,
     },
-    /// The slot store or the database cannot say; or this replica drains.
+    /// The slot store cannot say; or this replica drains. Nothing was done.
     Unavailable { again_in: Duration },
+    /// The database cannot say, or has not yet, whether it is placed. Whoever asks again by the same
+    /// key is told.
+    NotKnownYet { again_in: Duration },
 }
 
 /// What the URLs of a placed call carry, so that whoever is told of it knows which one it is.

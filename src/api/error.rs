@@ -224,8 +224,9 @@ impl Code {
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
-                "Nothing was done: what it takes is away, rests or ends; ask again after \
-                 `Retry-After`.",
+                "What it takes is away, rests or ends, and nothing was done; or it is not known yet \
+                 whether a call is placed, as `message` says. Ask again after `Retry-After`, for a \
+                 call by the same `Idempotency-Key`.",
             ),
         }
     }

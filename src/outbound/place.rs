@@ -147,8 +147,11 @@ fn prefix(number: &str) -> &str {
 
 fn away(error: &DatabaseError) -> Refused {
     let error = error as &dyn std::error::Error;
-    tracing::warn!(error, "a call cannot be noted, so it is not placed");
-    Refused::Unavailable { again_in: AWAY_FOR }
+    tracing::warn!(
+        error,
+        "the database does not say whether a call is placed already"
+    );
+    Refused::NotKnownYet { again_in: AWAY_FOR }
 }
 
 /// Notes a call, or finds the one that was placed by the same key: one that `is_begun` is not counted
@@ -189,7 +192,7 @@ async fn note(
             // Whether there is room for it is just being asked.
             Noted::Known(known) if known.stage == Stage::Reserving => {
                 if asked_at.elapsed() > TWINS_WAIT {
-                    return Err(Refused::Unavailable { again_in: AWAY_FOR });
+                    return Err(Refused::NotKnownYet { again_in: AWAY_FOR });
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
@@ -288,6 +291,6 @@ fn counted(calls: i64) -> u32 {
 
 /// Returns what tells one body from another, in whatever order its names come. A code, for the body
 /// names a number.
-fn hash(numbers: &Numbers, body: &Value) -> String {
+pub(super) fn hash(numbers: &Numbers, body: &Value) -> String {
     numbers.code(&in_order(body).to_string())
 }

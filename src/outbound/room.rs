@@ -13,11 +13,12 @@ use crate::{
     gateway::Gateway,
     outbound::{
         Placed, Refused,
-        dial::{GRACE, spawn_drive},
+        dial::{GRACE, answered, spawn_drive},
         pace::Turn,
         place::{Asker, placed},
         rows::{self, Queued, Row, Stage},
     },
+    record::DatabaseError,
     trace::Phase,
 };
 
@@ -35,22 +36,20 @@ pub async fn begin(
 ) -> Result<Placed, Refused> {
     let reserving = reserve(gateway, &row, campaign);
     let reserved = reserving.instrument(gateway.span_of(&row.pending)).await;
-    let begun = match reserved {
-        Ok(agent) => queue(gateway, asker, &row, agent).await,
-        Err(refused) => Err(refused),
-    };
-    let (turn, agent) = match begun {
-        Ok(begun) => begun,
+    let agent = match reserved {
+        Ok(agent) => agent,
         Err(refused) => {
             forget(gateway, &row).await;
             return Err(refused);
         }
     };
-    (row.agent, row.stage) = (Some(agent), Stage::Queued);
+    row.agent = Some(agent.clone());
+    let turn = queue(gateway, asker, &row, &agent).await?;
+    row.stage = Stage::Queued;
     let placed = placed(&row);
     let timeline = &gateway.timeline;
     timeline.took(&row.pending, Phase::Request, asked_at.elapsed());
-    spawn_drive(gateway, row, Some(turn));
+    spawn_drive(gateway, row, turn);
     Ok(placed)
 }
 
@@ -78,19 +77,20 @@ async fn reserve(
     }
 }
 
-/// Takes a turn for a call that has a slot, or gives the slot back.
+/// Takes a turn for a call that has a slot, or gives the slot back. `None` if it is queued and nobody
+/// knows what its turn was.
 async fn queue(
     gateway: &web::Data<Gateway>,
     asker: Asker<'_>,
     row: &Row,
-    agent: Name,
-) -> Result<(Turn, Name), Refused> {
+    agent: &Name,
+) -> Result<Option<Turn>, Refused> {
     let (outbound, records) = (&gateway.outbound, &gateway.records);
     let change = asker.change.clone().about(&row.call.to_string());
     let (database, numbers) = (&records.database, &records.numbers);
-    let queued = rows::queue(database, row, &agent, change, outbound.pace, numbers).await;
+    let queued = rows::queue(database, row, agent, change, outbound.pace, numbers).await;
     let refused = match queued {
-        Ok(Queued::At(turn)) => return Ok((turn, agent)),
+        Ok(Queued::At(turn)) => return Ok(Some(turn)),
         Ok(Queued::TooMany(too_many)) => Refused::TooMany {
             cap: "calls_per_second",
             value: outbound.settings.per_second,
@@ -98,11 +98,52 @@ async fn queue(
             used: outbound.settings.per_second,
             again_in: too_many.again_in,
         },
-        Ok(Queued::Gone) | Err(_) => Refused::Unavailable { again_in: AWAY_FOR },
+        Ok(Queued::Gone) => Refused::Unavailable { again_in: AWAY_FOR },
+        Err(_) => return find_out(gateway, row).await.map(|()| None),
     };
     let reason = EndReason::NotPlaced;
     gateway.admission.unplaced(&row.pending, reason).await;
+    forget(gateway, row).await;
     Err(refused)
+}
+
+/// Finds out whether a call was queued of which the database has not said so: it may have been done
+/// all the same, and then nobody else would have it placed. While the database does not say, it is
+/// asked beside whoever waits.
+pub(super) async fn find_out(gateway: &web::Data<Gateway>, row: &Row) -> Result<(), Refused> {
+    match was_queued(gateway, row).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refused::Unavailable { again_in: AWAY_FOR }),
+        Err(error) => {
+            tracing::warn!(%error, "the database does not say whether a call is queued");
+            let finding = find_out_later(gateway.clone(), row.clone());
+            gateway.calls().spawn(finding.in_current_span());
+            Err(Refused::NotKnownYet { again_in: AWAY_FOR })
+        }
+    }
+}
+
+/// Has a call placed once the database says that it was queued, for as long as it may wait.
+async fn find_out_later(gateway: web::Data<Gateway>, row: Row) {
+    let window = gateway.outbound.settings.longest_wait + row.terms.ring_for();
+    let until = Instant::now() + window;
+    if answered(until, || was_queued(&gateway, &row)).await == Some(true) {
+        let stage = Stage::Queued;
+        spawn_drive(&gateway, Row { stage, ..row }, None);
+    }
+}
+
+/// Tells whether a call was queued; one that was not is forgotten and gives its slot back.
+async fn was_queued(gateway: &web::Data<Gateway>, row: &Row) -> Result<bool, DatabaseError> {
+    let database = &gateway.records.database;
+    // Waits for a transaction that may be about to queue it, and leaves what is queued.
+    let is_forgotten = rows::forget(database, row).await?;
+    if !is_forgotten && rows::find(database, row.call).await?.is_some() {
+        return Ok(true);
+    }
+    let reason = EndReason::NotPlaced;
+    gateway.admission.unplaced(&row.pending, reason).await;
+    Ok(false)
 }
 
 /// Takes a slot for as long as a call may wait for its turn and ring, if it is dialed as late as

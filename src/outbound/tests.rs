@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use self::house::{House, leave, leave_as, leave_since, to};
 use super::*;
 use crate::{
-    admission::Scope,
+    admission::{Reservation, Scope},
     fake_twilio::{Act, Callee},
     outbound::rows::Stage,
 };
@@ -486,6 +486,86 @@ async fn a_call_that_takes_its_turn_waits_for_a_database_that_is_away() {
     house.database.ask(back).await;
     assert_eq!(house.over(&row.call.to_string()).await.0, "ended");
     assert_eq!(house.twilio.calls().len(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_queued_without_anybody_hearing_so_is_placed_and_else_nothing_is_left() {
+    let house = House::open(&[]).await;
+    let gateway = house.running.gateway();
+    let me = gateway.admission.replica().to_owned();
+    let campaign = gateway.campaigns.current().default_campaign().clone();
+    let away = "ALTER TABLE outbound RENAME TO outbound_away";
+    let back = "ALTER TABLE outbound_away RENAME TO outbound";
+    let reserving = leave_as(&house, &me, Stage::Reserving, "+972502345671", 0).await;
+    let slot = room::take_slot(gateway, &reserving, &campaign).await;
+    assert!(matches!(slot, Reservation::Held { .. }), "{slot:?}");
+    let found = room::find_out(gateway, &reserving).await;
+    assert!(
+        matches!(found, Err(Refused::Unavailable { .. })),
+        "{found:?}"
+    );
+    assert_eq!(gateway.admission.occupancy().active, 0);
+    assert!(
+        house
+            .database
+            .ask("SELECT call FROM outbound")
+            .await
+            .is_empty()
+    );
+    let days = "SELECT calls FROM outbound_days";
+    assert_eq!(house.database.ask(days).await, ["0"]);
+
+    let queued = leave_as(&house, &me, Stage::Queued, "+972502345672", 0).await;
+    let slot = room::take_slot(gateway, &queued, &campaign).await;
+    assert!(matches!(slot, Reservation::Held { .. }), "{slot:?}");
+    assert_eq!(room::find_out(gateway, &queued).await, Ok(()));
+    house.database.ask(away).await;
+    let found = room::find_out(gateway, &queued).await;
+    assert!(
+        matches!(found, Err(Refused::NotKnownYet { .. })),
+        "{found:?}"
+    );
+    assert_eq!(gateway.admission.occupancy().active, 1, "it may be queued");
+    house.database.ask(back).await;
+    assert_eq!(house.over(&queued.call.to_string()).await.0, "ended");
+    assert_eq!(house.twilio.calls().len(), 1);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_while_the_database_is_away_is_not_told_that_no_call_was_placed() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Busy);
+    let body = to("+972502345671");
+    let placed = house.place("one", &body).await.unwrap();
+    house.over(&placed.id).await;
+    let away = "ALTER TABLE outbound RENAME TO outbound_away";
+    house.database.ask(away).await;
+    let told = house.place("one", &body).await;
+    assert!(matches!(told, Err(Refused::NotKnownYet { .. })), "{told:?}");
+    let back = "ALTER TABLE outbound_away RENAME TO outbound";
+    house.database.ask(back).await;
+    assert_eq!(house.place("one", &body).await, Ok(placed));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_twin_that_has_waited_in_vain_is_not_told_that_no_call_was_placed() {
+    let house = House::open(&[]).await;
+    let me = house.running.gateway().admission.replica().to_owned();
+    let row = leave_as(&house, &me, Stage::Reserving, "+972502345671", 0).await;
+    // Under the key that it was left by, and with the same body.
+    let body = to("+972502345671");
+    let hash = place::hash(&house.running.gateway().records.numbers, &body);
+    house
+        .write(&format!("UPDATE outbound SET body_hash = '{hash}'"))
+        .await;
+    let told = house.place("+972502345671", &body).await;
+    assert!(matches!(told, Err(Refused::NotKnownYet { .. })), "{told:?}");
+    rows::forget(&house.running.gateway().records.database, &row)
+        .await
+        .unwrap();
     house.close().await;
 }
 

@@ -213,6 +213,11 @@ impl From<Refused> for ApiError {
                 let message = "no call can be placed for the moment, and none was";
                 Self::new(Code::Unavailable, message).retry_after(again_in)
             }
+            Refused::NotKnownYet { again_in } => {
+                let message = "whether this call is placed is not known yet: ask again by the same \
+                    Idempotency-Key";
+                Self::new(Code::Unavailable, message).retry_after(again_in)
+            }
         }
     }
 }
@@ -308,6 +313,21 @@ mod tests {
             countries.read(example.as_str().unwrap()).is_ok(),
             "{example}"
         );
+    }
+
+    #[test]
+    fn whose_call_may_be_placed_is_not_told_that_none_was() {
+        let again_in = Duration::from_secs(2);
+        for (refused, told) in [
+            (Refused::Unavailable { again_in }, "and none was"),
+            (Refused::NotKnownYet { again_in }, "not known yet"),
+        ] {
+            let error = ApiError::from(refused);
+            assert_eq!(error.code(), Code::Unavailable);
+            assert!(error.to_string().contains(told), "{error}");
+            let answer = error.answer("r-1");
+            assert_eq!(answer.headers().get(header::RETRY_AFTER).unwrap(), "2");
+        }
     }
 
     #[test]

@@ -309,7 +309,8 @@ async fn give_day_back(writing: &mut Writing, tenant: &str, at: i64) -> Result<(
 }
 
 /// Forgets a call for which there was no room: its key may be used again, and nothing is left of it.
-pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError> {
+/// Tells whether it was there; one that is queued stays.
+pub async fn forget(database: &Database, row: &Row) -> Result<bool, DatabaseError> {
     let row = row.clone();
     database
         .write(move |writing| {
@@ -317,10 +318,11 @@ pub async fn forget(database: &Database, row: &Row) -> Result<(), DatabaseError>
                 let mut sql =
                     Sql::new("DELETE FROM outbound WHERE state = 'reserving' AND call = ");
                 sql.bind(row.call.to_string());
-                if sql.execute(writing).await? > 0 {
+                let was_there = sql.execute(writing).await? > 0;
+                if was_there {
                     give_day_back(writing, &row.tenant, row.created_at).await?;
                 }
-                Ok(())
+                Ok(was_there)
             })
         })
         .await

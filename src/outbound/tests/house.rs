@@ -147,6 +147,14 @@ impl House {
         timeout(GUARD, wait).await.expect("it came in time");
     }
 
+    /// Changes what the database holds.
+    pub async fn write(&self, statement: &str) {
+        let sql = crate::record::Sql::new(statement);
+        let database = &self.running.gateway().records.database;
+        let written = database.write(move |writing| Box::pin(sql.execute(writing)));
+        assert!(written.await.unwrap() > 0, "{statement}");
+    }
+
     /// Waits until no slot is held, and ends.
     pub async fn close(self) {
         let gateway = self.running.gateway().clone();

@@ -207,14 +207,14 @@ async fn minutes_count_while_a_call_goes_on_and_when_its_record_is_deleted() {
         "UPDATE calls SET connected_at = {}",
         unix_millis_i64() - 60_000
     );
-    write(&house, &talks).await;
+    house.write(&talks).await;
     let begun = house.place("one", &to("+972502345672")).await;
     house.over(&begun.unwrap().id).await;
     let talks = format!(
         "UPDATE calls SET connected_at = {}",
         unix_millis_i64() - 121_000
     );
-    write(&house, &talks).await;
+    house.write(&talks).await;
     let spent = async |key| {
         let refused = house.place(key, &to("+972502345673")).await;
         let Err(Refused::Spent {
@@ -227,8 +227,7 @@ async fn minutes_count_while_a_call_goes_on_and_when_its_record_is_deleted() {
     };
     spent("two").await;
     // Over by its record, while the carrier's last word of it has not come.
-    write(
-        &house,
+    house.write(
         "UPDATE calls SET rank = 90, state = 'ended', talked_ms = 121000 WHERE connected_at > 0",
     )
     .await;
@@ -248,11 +247,4 @@ async fn erase(house: &House, number: &str) {
         Box::pin(async move { crate::record::erase_some(writing, &doomed).await })
     });
     assert!(erase.await.unwrap() > 0);
-}
-
-async fn write(house: &House, statement: &str) {
-    let sql = crate::record::Sql::new(statement);
-    let database = &house.running.gateway().records.database;
-    let written = database.write(move |writing| Box::pin(sql.execute(writing)));
-    assert!(written.await.unwrap() > 0, "{statement}");
 }
