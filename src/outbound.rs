@@ -90,7 +90,8 @@ pub enum Refused {
     TooMany {
         cap: &'static str,
         value: u32,
-        used: u32,
+        /// `None` where other tenants' are counted: nobody learns whom they call.
+        used: Option<u32>,
         again_in: Duration,
     },
     /// The day's calls or minutes are spent: `usage_cap_exceeded`.

@@ -65,8 +65,8 @@ pub struct Reached {
     pub cap: &'static str,
     /// How many there may be.
     pub value: u32,
-    /// How many there are.
-    pub used: u32,
+    /// How many there are; `None` where others are counted whom it does not concern.
+    pub used: Option<u32>,
 }
 
 /// The body of an answer that is not 2xx.
@@ -95,7 +95,7 @@ struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     value: Option<u32>,
-    /// How many there are.
+    /// How many there are, unless other tenants' calls to the same number are among them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     used: Option<u32>,
@@ -203,7 +203,8 @@ impl Code {
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_exceeded",
                 "Too many at once or in a row: `cap` says of what, `value` how many there may be, \
-                 `used` how many there are; ask again after `Retry-After`.",
+                 `used` how many there are, unless other tenants' calls to the same number are \
+                 among them; ask again after `Retry-After`.",
             ),
             Self::UsageCapExceeded => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -318,7 +319,7 @@ impl ApiError {
                 field: self.field.clone(),
                 cap: reached.map(|reached| reached.cap),
                 value: reached.map(|reached| reached.value),
-                used: reached.map(|reached| reached.used),
+                used: reached.and_then(|reached| reached.used),
                 reason,
                 needed_scope: needed_scope.map(Scope::as_str),
             },

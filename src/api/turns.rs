@@ -83,7 +83,7 @@ impl Turns {
             return Err(error.reached(Reached {
                 cap: "questions",
                 value: AT_ONCE,
-                used: *used,
+                used: Some(*used),
             }));
         }
         *used += 1;

@@ -28,6 +28,9 @@ const TWINS_WAIT: Duration = Duration::from_secs(5);
 /// one from the database.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(800);
+/// How soon to ask again for a number that is engaged: for how long it will be depends on people, and
+/// how long it may ring is between another tenant and whom it calls.
+const ENGAGED_FOR: Duration = Duration::from_secs(30);
 /// The shortest time that somebody is told to come again in.
 const A_WHILE: Duration = Duration::from_secs(1);
 /// The longest idempotency key, in characters.
@@ -207,13 +210,13 @@ async fn note(
             Noted::Engaged => Err(Refused::TooMany {
                 cap: "calls_to_one_number_at_a_time",
                 value: 1,
-                used: 1,
-                again_in: row.terms.ring_for(),
+                used: None,
+                again_in: ENGAGED_FOR,
             }),
             Noted::TooOften(all) => Err(Refused::TooMany {
                 cap: "calls_to_one_number_within_an_hour",
                 value: limits.per_destination,
-                used: counted(all.count),
+                used: None,
                 again_in: left(HOUR_MS - all.first_ago),
             }),
             Noted::TooManyAlike(all) => {
@@ -229,7 +232,7 @@ async fn note(
                 Err(Refused::TooMany {
                     cap: "calls_to_one_prefix_within_an_hour",
                     value: limits.per_prefix,
-                    used: counted(all.count),
+                    used: None,
                     again_in: left(HOUR_MS - all.first_ago),
                 })
             }
@@ -266,7 +269,7 @@ fn too_many_of_key(limits: Limits, all: Lately) -> Refused {
     Refused::TooMany {
         cap: "calls_of_one_key_within_a_minute",
         value: limits.per_key,
-        used: counted(all.count),
+        used: Some(counted(all.count)),
         again_in: left(MINUTE_MS - all.first_ago),
     }
 }

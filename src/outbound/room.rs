@@ -95,7 +95,7 @@ async fn queue(
             cap: "calls_per_second",
             value: outbound.settings.per_second,
             // All of them have a turn before it.
-            used: outbound.settings.per_second,
+            used: Some(outbound.settings.per_second),
             again_in: too_many.again_in,
         },
         Ok(Queued::Gone) => Refused::Unavailable { again_in: AWAY_FOR },

@@ -207,7 +207,11 @@ impl From<Refused> for ApiError {
                 used,
                 again_in,
             } => Self::new(Code::UsageCapExceeded, sentence(cap, value))
-                .reached(Reached { cap, value, used })
+                .reached(Reached {
+                    cap,
+                    value,
+                    used: Some(used),
+                })
                 .retry_after(again_in),
             Refused::Unavailable { again_in } => {
                 let message = "no call can be placed for the moment, and none was";
@@ -227,7 +231,7 @@ fn full(refusal: &Refusal) -> ApiError {
     let cap = refusal.scope.kind();
     match refusal.reason {
         Reason::Full | Reason::Outage | Reason::Connections | Reason::Dials | Reason::Tokens => {
-            let (value, used) = (refusal.cap, refusal.used);
+            let (value, used) = (refusal.cap, Some(refusal.used));
             ApiError::new(Code::RateLimitExceeded, sentence(cap, value)).reached(Reached {
                 cap,
                 value,
@@ -392,7 +396,7 @@ mod tests {
                 Refused::TooMany {
                     cap: "calls_per_second",
                     value: 1,
-                    used: 1,
+                    used: Some(1),
                     again_in,
                 },
                 429,
@@ -400,6 +404,20 @@ mod tests {
                 json!({
                     "code": "rate_limit_exceeded",
                     "cap": "calls_per_second", "value": 1, "used": 1,
+                }),
+            ),
+            (
+                Refused::TooMany {
+                    cap: "calls_to_one_number_at_a_time",
+                    value: 1,
+                    used: None,
+                    again_in,
+                },
+                429,
+                Some("2"),
+                json!({
+                    "code": "rate_limit_exceeded",
+                    "cap": "calls_to_one_number_at_a_time", "value": 1,
                 }),
             ),
             (
