@@ -42,6 +42,8 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
     let outbound = &gateway.outbound;
     let window = outbound.settings.longest_wait + row.terms.ring_for();
     let until = Instant::now() + window;
+    // Where the database is slow for good, all are late alike, and nobody is asked for at once.
+    let mut has_waited_again = false;
     loop {
         let mine = match turn.take() {
             Some(mine) => mine,
@@ -57,6 +59,14 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         }
         if !begin_dialing(&gateway, &row, until).await {
             return; // It was called off, or cannot be noted: whoever looks after calls sees to it.
+        }
+        // A database that was away lets all go at the same moment who have waited for it.
+        if mine.passed_for() > outbound.pace.slack() && !has_waited_again {
+            has_waited_again = true;
+            if !queue_again(&gateway, &row, until).await {
+                return;
+            }
+            continue;
         }
         let asked = match row.pending.carrier() {
             Carrier::Twilio | Carrier::Web => twilio::ask(&gateway, &row).await,
@@ -87,12 +97,7 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
         if Instant::now() + pause > until {
             return give_up(&gateway, &row, &[Stage::Dialing]).await;
         }
-        // If this replica dies now, the next one knows that the carrier has nothing. Whether it was
-        // where it was believed to be is seen before the carrier is asked again.
-        let step = Move::new(row.call, &[Stage::Dialing], Stage::Queued);
-        let database = &gateway.records.database;
-        let queued = answered(until, || rows::advance(database, step.clone()));
-        if queued.await.is_none() {
+        if !queue_again(&gateway, &row, until).await {
             return;
         }
         sleep(pause).await;
@@ -102,6 +107,16 @@ async fn drive(gateway: web::Data<Gateway>, row: Row, mut turn: Option<Turn>) {
 /// Has a call be over that this replica has not had placed.
 async fn give_up(gateway: &web::Data<Gateway>, row: &Row, at: &'static [Stage]) {
     fail(gateway, row, at, EndReason::NotPlaced).await;
+}
+
+/// Notes that the carrier has certainly not placed a call, so that whoever looks after it should this
+/// replica die knows; tells whether the database took it. Whether the call was where it was believed
+/// to be is seen before the carrier is asked again.
+async fn queue_again(gateway: &Gateway, row: &Row, until: Instant) -> bool {
+    let step = Move::new(row.call, &[Stage::Dialing], Stage::Queued);
+    let database = &gateway.records.database;
+    let queued = answered(until, || rows::advance(database, step.clone()));
+    queued.await.is_some()
 }
 
 /// Takes a turn, before a call is asked for again or by another replica. It was promised a call: it

@@ -17,6 +17,8 @@ use crate::{
 /// How far ahead a turn can be, with room to spare: what is further has been noted before the
 /// database's clock was set back.
 const FURTHEST_MS: i64 = 300_000;
+/// The shortest time within which a turn may be used, however many there are in a second.
+const SHORTEST_SLACK: Duration = Duration::from_secs(1);
 
 /// How many turns there are, and how long anybody waits for one.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,12 @@ impl Pace {
         }
     }
 
+    /// Returns how late a turn may be used: by then it is the next one's, and the time that a commit
+    /// takes is nothing.
+    pub fn slack(self) -> Duration {
+        millis(self.period_ms).max(SHORTEST_SLACK)
+    }
+
     /// Returns the same pace for a call that waits for up to `longest`.
     pub fn waiting(self, longest: Duration) -> Self {
         let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
@@ -53,6 +61,11 @@ impl Pace {
 }
 
 impl Turn {
+    /// Returns how long ago it was.
+    pub fn passed_for(self) -> Duration {
+        Instant::now().saturating_duration_since(self.0)
+    }
+
     /// Completes when it is its turn.
     pub async fn comes(self) {
         sleep_until(self.0).await;

@@ -13,6 +13,7 @@ use crate::{
     admission::{Reservation, Scope},
     fake_twilio::{Act, Callee},
     outbound::rows::Stage,
+    record::unix_millis_i64,
 };
 
 const GUARD: Duration = Duration::from_secs(30);
@@ -566,6 +567,48 @@ async fn a_twin_that_has_waited_in_vain_is_not_told_that_no_call_was_placed() {
     rows::forget(&house.running.gateway().records.database, &row)
         .await
         .unwrap();
+    house.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_have_waited_for_the_database_take_their_turns_anew() {
+    let settings = [
+        ("OUTBOUND_CALLS_PER_SECOND", "1"),
+        ("OUTBOUND_WAIT_SECONDS", "60"),
+    ];
+    let house = House::open(&settings).await;
+    house.twilio.callees(Callee::Busy);
+    let first = house.place("one", &to("+972502345671")).await.unwrap();
+    house.over(&first.id).await;
+    let later = "UPDATE outbound_turns SET next_at = next_at + 5000";
+    house.database.ask(later).await;
+    let second = house.place("two", &to("+972502345672")).await.unwrap();
+    let third = house.place("three", &to("+972502345673")).await.unwrap();
+    house
+        .database
+        .ask("ALTER TABLE outbound RENAME TO outbound_away")
+        .await;
+    let next = async || {
+        let next = house
+            .database
+            .ask("SELECT next_at FROM outbound_turns")
+            .await;
+        next[0].parse::<i64>().unwrap()
+    };
+    // Both servers are on this machine, and so have one clock.
+    let last_turn = next().await - 1_000;
+    house
+        .until(async || unix_millis_i64() > last_turn + 2_000)
+        .await;
+    let back = unix_millis_i64();
+    house
+        .database
+        .ask("ALTER TABLE outbound_away RENAME TO outbound")
+        .await;
+    house.over(&second.id).await;
+    house.over(&third.id).await;
+    assert!(next().await >= back + 2_000, "each has had a turn since");
+    assert_eq!(house.twilio.calls().len(), 3);
     house.close().await;
 }
 
