@@ -121,6 +121,16 @@ pub async fn over(
     }
 }
 
+/// Tells whether a call that we have placed is not over for its carrier: one that was handed over goes
+/// on there when its record is closed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn goes_on(gateway: &Gateway, call: CallId) -> Result<bool, DatabaseError> {
+    let row = rows::find(&gateway.records.database, call).await?;
+    Ok(row.is_some_and(|row| row.stage != Stage::Over))
+}
+
 /// Ends a call, whoever has begun it and whichever replica carries it: told to the store and to the
 /// carrier. `call` is our name for it, `name` its carrier's.
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {

@@ -17,7 +17,7 @@ use crate::{
 
 #[cfg(test)]
 pub use keeping::HELD_MS;
-pub use keeping::{keep, let_go, overdue};
+pub use keeping::{keep, let_go, over_by_record, overdue};
 #[cfg(test)]
 pub use moving::Finished;
 pub use moving::{Belief, Move, advance, call_off, finish};

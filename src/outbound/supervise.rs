@@ -28,6 +28,8 @@ use crate::{
 /// How often it is looked: several times before somebody else would think that we are gone.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How often the carrier is asked after calls that are over here and may go on there.
+const ASKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 /// How long a carrier may take to end a call, before others have their turn.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// Of how many calls the carrier is asked at once.
@@ -36,22 +38,28 @@ const SETTLED_AT_ONCE: usize = 8;
 /// Looks after calls until `stop`. That they are ours is said whatever the carrier takes to answer.
 pub async fn look_after(gateway: web::Data<Gateway>, stop: CancellationToken) {
     let keeping = async {
-        let mut ticks = ticks();
+        let mut ticks = ticks(TICK);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             tell(keep(&gateway).await);
         }
     };
     let sweeping = async {
-        let mut ticks = ticks();
+        let mut ticks = ticks(TICK);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             tell(sweep(&gateway).await);
         }
     };
-    tokio::join!(keeping, sweeping);
+    let asking_after = async {
+        let mut ticks = ticks(ASKED_AFTER_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            tell(ask_after(&gateway, &stop).await);
+        }
+    };
+    tokio::join!(keeping, sweeping, asking_after);
 }
 
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
@@ -77,14 +85,37 @@ async fn keep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
 async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     let me = gateway.admission.replica().to_owned();
     let overdue = rows::overdue(&gateway.records.database, me, gateway.longest_call).await?;
-    let settling = overdue.into_iter().map(|row| {
+    settle_all(gateway, overdue).await;
+    Ok(())
+}
+
+/// Asks the carrier after all of our calls that are over by their records.
+async fn ask_after(
+    gateway: &web::Data<Gateway>,
+    stop: &CancellationToken,
+) -> Result<(), DatabaseError> {
+    let me = gateway.admission.replica();
+    let database = &gateway.records.database;
+    let mut after = String::new();
+    while !stop.is_cancelled() {
+        let some = rows::over_by_record(database, me.to_owned(), after).await?;
+        let Some(last) = some.last() else {
+            break;
+        };
+        after = last.call.to_string();
+        settle_all(gateway, some).await;
+    }
+    Ok(())
+}
+
+async fn settle_all(gateway: &web::Data<Gateway>, rows: Vec<Row>) {
+    let settling = rows.into_iter().map(|row| {
         let gateway = gateway.clone();
         let span = gateway.span_of(&row.pending);
         async move { settle(&gateway, &row).await }.instrument(span)
     });
     let mut settling = stream::iter(settling).buffer_unordered(SETTLED_AT_ONCE);
     while settling.next().await.is_some() {}
-    Ok(())
 }
 
 /// Goes on with a call of a replica that is gone.

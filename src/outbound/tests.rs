@@ -613,6 +613,33 @@ async fn calls_that_have_waited_for_the_database_take_their_turns_anew() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_handed_over_is_ended_at_its_carrier_though_its_record_is_closed() {
+    let house = House::open(&[]).await;
+    house.twilio.callees(Callee::Rings);
+    let body = json!({"to": "+972502345671", "ring_timeout": 60});
+    let placed = house.place("one", &body).await.unwrap();
+    let named = async || house.row(&placed.id).await.carrier_call;
+    house.until(async || named().await.is_some()).await;
+    // As if somebody had picked up, and the agent had handed the call over.
+    for handed_over in [
+        "UPDATE outbound SET state = 'answered'",
+        "UPDATE calls SET state = 'ended', rank = 90, reason = 'transferred', ended_at = rang_at",
+    ] {
+        house.database.ask(handed_over).await;
+    }
+    let gateway = house.running.gateway();
+    let call = placed.id.parse().unwrap();
+    assert!(goes_on(gateway, call).await.unwrap());
+    hang_up(gateway, call, &named().await.unwrap()).await;
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    let calls = timeout(GUARD, over).await.unwrap();
+    assert_ne!(calls[0].status, "no-answer", "it was ended");
+    let is_over = async || !goes_on(gateway, call).await.unwrap();
+    house.until(is_over).await;
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_call_that_has_come_along_meanwhile_does_not_fail() {
     let house = House::open(&[]).await;
     let me = house.running.gateway().admission.replica().to_owned();

@@ -120,7 +120,8 @@ pub async fn place(
     Ok(HttpResponse::Created().insert_header(location).json(answer))
 }
 
-/// Hang up a call, whoever has begun it. One that is over stays as it is.
+/// Hang up a call, whoever has begun it. One that is over stays as it is, unless we have placed it and
+/// its agent has handed it over: then it is ended at its carrier.
 #[utoipa::path(
     delete, path = "/v1/calls/{call}", tag = "calls", operation_id = "hang_up_call",
     params(("call" = String, Path, description = "`call_id` of a call", format = "uuid")),
@@ -140,7 +141,8 @@ pub async fn hang_up(
         call_id: call.to_string(),
     });
     let state: Option<State> = found.state.parse().ok();
-    if state.is_some_and(|state| state.rank() >= OVER) {
+    if state.is_some_and(|state| state.rank() >= OVER) && !outbound::goes_on(&gateway, call).await?
+    {
         return Ok(answer);
     }
     let Ok(name) = CarrierCallId::try_from(found.carrier_call_id) else {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is taken over from another replica, or deleted, is so by the database's clock.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{
     call::CallId,
@@ -19,6 +19,8 @@ use crate::{
 pub const HELD_MS: i64 = 35_000;
 /// How long a call may be at a stage that lasts as long as a request does.
 const STUCK_MS: i64 = 30_000;
+/// How long ago a call's record was closed when its carrier is asked why it has said nothing of it.
+const ENDED_MS: Range<i64> = 5_000..15_000;
 /// How many calls are taken over, or seen to, at once.
 const AT_ONCE: i64 = 100;
 
@@ -86,7 +88,8 @@ pub async fn let_go(
 }
 
 /// Returns some of the holder's calls that have stayed for too long at a stage or, by their records,
-/// are over. One that somebody has picked up is over once it has lasted for as long as any may.
+/// have just come to their end. One that somebody has picked up is over once it has lasted for as long
+/// as any may. Those that nobody has picked up come first.
 pub async fn overdue(
     database: &Database,
     holder: String,
@@ -115,13 +118,43 @@ pub async fn overdue(
     }
     sql.push(") OR (state = 'answered' AND rings_until < ");
     sql.push(&now).push(" - ").bind(longest);
-    sql.push(
-        ") OR (state = 'answered' AND EXISTS (SELECT 1 FROM calls WHERE calls.call = \
-         outbound.call AND calls.rank >= ",
-    );
-    sql.bind(crate::record::OVER).push(" AND calls.ended_at < ");
-    sql.push(&now).push(" - ").bind(5_000_i64);
-    sql.push("))) ORDER BY created_at LIMIT ").bind(AT_ONCE);
+    sql.push(") OR (state = 'answered' AND ");
+    of_closed_record(&mut sql);
+    for (than, ago) in [(" < ", ENDED_MS.start), (" > ", ENDED_MS.end)] {
+        sql.push(" AND calls.ended_at").push(than).push(&now);
+        sql.push(" - ").bind(ago);
+    }
+    sql.push("))) ORDER BY CASE WHEN state = 'answered' THEN 1 ELSE 0 END, created_at LIMIT ");
+    sql.bind(AT_ONCE);
+    read(database, sql).await
+}
+
+/// Returns some of the holder's calls that are over by their records and not by their carrier's word,
+/// in the order of their names, those `after` this one. Most of them were handed over: whoever talks
+/// there may do so for hours.
+pub async fn over_by_record(
+    database: &Database,
+    holder: String,
+    after: String,
+) -> Result<Vec<Row>, DatabaseError> {
+    let mut sql = select(database.kind());
+    sql.push("WHERE holder = ").bind(holder);
+    sql.push(" AND state = 'answered' AND state <> 'over' AND call > ")
+        .bind(after);
+    sql.push(" AND ");
+    of_closed_record(&mut sql);
+    sql.push(") ORDER BY call LIMIT ").bind(AT_ONCE);
+    read(database, sql).await
+}
+
+/// Adds that the call's record is closed; what comes then may say more of the record, and ends with a
+/// bracket.
+fn of_closed_record(sql: &mut Sql) {
+    sql.push("EXISTS (SELECT 1 FROM calls WHERE calls.call = outbound.call AND calls.rank >= ");
+    sql.bind(crate::record::OVER);
+}
+
+async fn read(database: &Database, sql: Sql) -> Result<Vec<Row>, DatabaseError> {
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     Ok(rows.iter().map(Row::read).collect::<Result<_, _>>()?)

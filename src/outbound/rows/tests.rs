@@ -59,6 +59,12 @@ async fn later(replica: &Database, ms: i64) {
     write.await.unwrap();
 }
 
+async fn write(replica: &Database, statement: String) {
+    let sql = Sql::new(&statement);
+    let write = replica.write(move |writing| Box::pin(sql.execute(writing)));
+    assert!(write.await.unwrap() > 0);
+}
+
 async fn count(replica: &Database, question: &'static str) -> i64 {
     let counting = replica
         .write(move |writing| Box::pin(async move { number(writing, Sql::new(question)).await }));
@@ -304,6 +310,68 @@ async fn what_a_replica_with_a_wrong_clock_has_noted_counts_and_is_held_for_as_l
         keep(other, "r2".to_owned()).await.unwrap();
         let calls = "SELECT COUNT(*) FROM outbound";
         assert_eq!(count(replica, calls).await, 0, "keys are known for a day");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_handed_over_is_asked_after_now_and_then_and_after_the_others() {
+    on_both(async |[replica, _]| {
+        let number_of = |at: usize| format!("+97250234{at:04}");
+        let answered = 120;
+        for at in 0..=answered {
+            let new = new(&number_of(at), "key");
+            let call = new.row.call;
+            let limits = Limits {
+                per_prefix: 10_000,
+                ..LIMITS
+            };
+            note(replica, new, limits).await.unwrap();
+            let stage = if at == answered {
+                Stage::Unknown
+            } else {
+                Stage::Answered
+            };
+            let picked_up = Move {
+                rings_for: Some(Duration::ZERO),
+                ..Move::new(call, &[Stage::Reserving], stage)
+            };
+            assert!(advance(replica, picked_up).await.unwrap());
+        }
+        // All of them have ended here a while ago, and one of them just before that.
+        let closed = "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, \
+             state, rank, rang_at, ended_at) SELECT call, pending, 'twilio', 'outbound', tenant, \
+             campaign, 'ended', 90, created_at, created_at FROM outbound WHERE state = 'answered'";
+        write(replica, closed.to_owned()).await;
+        let clock = replica.kind().clock();
+        let ended = |ago: i64| format!("UPDATE calls SET ended_at = {clock} - {ago}");
+        let overdue = async || {
+            let overdue = overdue(replica, "r1".to_owned(), Duration::from_secs(3_600)).await;
+            overdue.unwrap()
+        };
+        write(replica, ended(7_000)).await;
+        let found = overdue().await;
+        assert_eq!((found.len(), found[0].stage), (100, Stage::Unknown));
+        write(replica, ended(60_000)).await;
+        assert_eq!(
+            overdue().await.len(),
+            1,
+            "the others are asked after by the minute"
+        );
+        let mut after = String::new();
+        let mut all = Vec::new();
+        loop {
+            let some = over_by_record(replica, "r1".to_owned(), after)
+                .await
+                .unwrap();
+            let Some(last) = some.last() else {
+                break;
+            };
+            after = last.call.to_string();
+            all.extend(some);
+        }
+        assert_eq!(all.len(), answered);
+        assert!(all.iter().all(|row| row.stage == Stage::Answered));
     })
     .await;
 }
