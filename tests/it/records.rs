@@ -64,13 +64,17 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let line = victim.call(&talking).await;
     let connected = "SELECT state FROM calls";
     eventually(async || database.ask(connected).await == ["connected"]).await;
-    // Of this one nothing is committed yet.
+    // Of this one nothing can be committed.
+    let held = database.hold().await;
     let unwritten = call_sid();
     let fields = ringing(&unwritten);
     let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
     answer.await.twiml();
+    let known = "SELECT carrier_call FROM calls";
+    assert_eq!(database.ask(known).await, [talking.as_str()]);
     victim.signal("-KILL");
     victim.ended().await;
+    drop(held);
     drop(line);
     let ends = "SELECT carrier_call, state, reason, blame, tenant FROM calls ORDER BY rang_at";
     let expected = [&talking, &unwritten]
