@@ -30,6 +30,26 @@ impl Records {
         Ok(Self(connection.context("the database cannot be read")?))
     }
 
+    /// Keeps everybody from writing what becomes of calls, until [`Self::release`]. What is committed
+    /// can be read meanwhile, by another connection.
+    pub async fn hold(&mut self) -> anyhow::Result<()> {
+        let statements: &[&str] = if self.0.backend_name() == "SQLite" {
+            &["BEGIN IMMEDIATE"]
+        } else {
+            &["BEGIN", "LOCK TABLE calls IN EXCLUSIVE MODE"]
+        };
+        for statement in statements {
+            sqlx::query(*statement).execute(&mut self.0).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets everybody write again.
+    pub async fn release(&mut self) -> anyhow::Result<()> {
+        sqlx::query("ROLLBACK").execute(&mut self.0).await?;
+        Ok(())
+    }
+
     /// Asks for one number.
     pub async fn count(&mut self, question: &'static str) -> anyhow::Result<u64> {
         let row = sqlx::query(question).fetch_one(&mut self.0).await?;

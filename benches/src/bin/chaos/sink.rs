@@ -33,10 +33,22 @@ pub struct Log {
     pub bodies: HashMap<String, Value>,
     /// Messages whose signature was wrong.
     pub forged: u64,
+    /// Messages that were read and not answered, which are among the refused ones.
+    pub cut: u64,
+}
+
+/// What a sink does with a message that it has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Takes,
+    Fails,
+    /// Closes the connection without a word: whoever sent it cannot know what became of it.
+    Cuts,
 }
 
 impl Sink {
-    /// Starts a sink that fails `percent` of all requests.
+    /// Starts a sink that fails `percent` of all requests: half of them by a status, the others by
+    /// closing the connection.
     pub async fn start(percent: u32, random: &mut StdRng) -> anyhow::Result<Self> {
         Self::start_with(SECRET, percent, random).await
     }
@@ -107,7 +119,7 @@ async fn serve(
         let (id, sent_at) = (header("webhook-id"), header("webhook-timestamp"));
         let expected = webhook.sign(&id, sent_at.parse()?, &body)?;
         let event: Value = serde_json::from_slice(&body)?;
-        let is_taken = random.random_range(0..100) >= percent;
+        let reply = Reply::draw(percent, &mut random);
         {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             if header("webhook-signature") != expected {
@@ -115,15 +127,34 @@ async fn serve(
             }
             log.bodies.insert(id.clone(), event);
             let (taken, refused) = log.answers.entry(id).or_default();
-            *if is_taken { taken } else { refused } += 1;
+            match reply {
+                Reply::Takes => *taken += 1,
+                Reply::Fails => *refused += 1,
+                Reply::Cuts => {
+                    *refused += 1;
+                    log.cut += 1;
+                }
+            }
         }
-        let status = if is_taken {
-            "204 No Content"
-        } else {
-            "500 As Planned"
+        let status = match reply {
+            Reply::Takes => "204 No Content",
+            Reply::Fails => "500 As Planned",
+            Reply::Cuts => return Ok(()),
         };
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
         let written = stream.write_all(answer.as_bytes()).await;
         written.context("nobody waits for the answer")?;
+    }
+}
+
+impl Reply {
+    fn draw(percent: u32, random: &mut StdRng) -> Self {
+        if random.random_range(0..100) >= percent {
+            Self::Takes
+        } else if random.random_bool(0.5) {
+            Self::Fails
+        } else {
+            Self::Cuts
+        }
     }
 }
