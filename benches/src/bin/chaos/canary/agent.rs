@@ -1,9 +1,8 @@
 //! An agent that says distinctive words, wants a tool with them, complains with its key, or breaks;
-//! and the server of the tool.
+//! and the servers of the tool, of messages to callers and of traces.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -16,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// The name of the message that is sent to a caller.
+pub const MESSAGE: &str = "SM00000000000000000000000000000001";
 /// Audio of 200 ms, in mu-law.
 const AUDIO: [u8; 1_600] = [0x10; 1_600];
 
@@ -53,8 +54,8 @@ impl Script {
 /// A server on loopback, which ends with this value.
 pub struct Server {
     pub address: SocketAddr,
-    /// How many connections it has had.
-    asked: Arc<AtomicUsize>,
+    /// The bodies of what it was asked, unless it is the agent.
+    asked: Arc<Mutex<Vec<String>>>,
     _serving: JoinSet<()>,
 }
 
@@ -62,7 +63,7 @@ impl Server {
     /// Starts the agent, which does what `script` says by then.
     pub async fn agent(words: &Words, script: watch::Receiver<Script>) -> anyhow::Result<Self> {
         let words = words.clone();
-        Self::start(move |stream| {
+        Self::start(move |stream, _| {
             let (words, script) = (words.clone(), *script.borrow());
             async move { converse(stream, script, &words).await }
         })
@@ -71,27 +72,52 @@ impl Server {
 
     /// Starts a tenant's server, which answers everything with words.
     pub async fn tool(words: &Words) -> anyhow::Result<Self> {
-        let answer = json!({"says": words.result}).to_string();
-        Self::start(move |stream| {
+        Self::answering("200 OK", json!({"says": words.result}).to_string()).await
+    }
+
+    /// Starts what takes messages to callers.
+    pub async fn messages() -> anyhow::Result<Self> {
+        let taken = json!({"sid": MESSAGE, "status": "queued"});
+        Self::answering("201 Created", taken.to_string()).await
+    }
+
+    /// Starts a collector of traces that takes what it is sent, or complains of it.
+    pub async fn collector(takes: bool) -> anyhow::Result<Self> {
+        let status = if takes {
+            "200 OK"
+        } else {
+            "503 Service Unavailable"
+        };
+        Self::answering(status, "{}".to_owned()).await
+    }
+
+    /// Starts a server that keeps what it is asked, and answers everything alike.
+    async fn answering(status: &'static str, answer: String) -> anyhow::Result<Self> {
+        Self::start(move |mut stream, asked| {
             let answer = answer.clone();
-            async move { say(stream, "200 OK", &answer).await }
+            async move {
+                let body = read_body(&mut stream).await?;
+                keep(&asked, body);
+                say(&mut stream, status, &answer).await
+            }
         })
         .await
     }
 
-    async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> anyhow::Result<Self>
+    async fn start<F>(
+        serve: impl Fn(TcpStream, Arc<Mutex<Vec<String>>>) -> F + Send + 'static,
+    ) -> anyhow::Result<Self>
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (counted, mut serving) = (Arc::clone(&asked), JoinSet::new());
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (kept, mut serving) = (Arc::clone(&asked), JoinSet::new());
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                let served = serve(stream);
+                let served = serve(stream, Arc::clone(&kept));
                 // Calls here end in all ways, sockets too.
                 connections.spawn(async move { drop(served.await) });
             }
@@ -103,15 +129,33 @@ impl Server {
         })
     }
 
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    /// Returns the bodies of what it was asked.
+    pub fn asked(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.clone()
     }
 }
 
-/// Answers one request, whatever it is.
-async fn say(mut stream: TcpStream, status: &str, body: &str) -> anyhow::Result<()> {
-    let mut request = Vec::new();
-    http::read_head(&mut stream, &mut request).await?;
+fn keep(asked: &Mutex<Vec<String>>, body: String) {
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    asked.push(body);
+}
+
+/// Reads one request, and returns its body.
+async fn read_body(stream: &mut TcpStream) -> anyhow::Result<String> {
+    let mut read = Vec::new();
+    let head_length = http::read_head(stream, &mut read).await?;
+    let head = upgrade::head(&read).context("no head")?;
+    let length: usize = upgrade::header(head, "Content-Length").map_or(Ok(0), str::parse)?;
+    while read.len() < head_length + length {
+        if stream.read_buf(&mut read).await? == 0 {
+            bail!("the request breaks off");
+        }
+    }
+    Ok(String::from_utf8_lossy(&read[head_length..]).into_owned())
+}
+
+async fn say(stream: &mut TcpStream, status: &str, body: &str) -> anyhow::Result<()> {
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
@@ -121,13 +165,14 @@ async fn say(mut stream: TcpStream, status: &str, body: &str) -> anyhow::Result<
     Ok(())
 }
 
-async fn converse(stream: TcpStream, script: Script, words: &Words) -> anyhow::Result<()> {
+async fn converse(mut stream: TcpStream, script: Script, words: &Words) -> anyhow::Result<()> {
     let complaint = json!({"error": {
         "type": "invalid_request_error", "code": "invalid_api_key",
         "message": format!("Incorrect API key provided: {}", words.key),
     }});
     if script == Script::Refuses {
-        return say(stream, "401 Unauthorized", &complaint.to_string()).await;
+        read_body(&mut stream).await?;
+        return say(&mut stream, "401 Unauthorized", &complaint.to_string()).await;
     }
     let mut session = Session::begin(stream).await?;
     match script {

@@ -14,40 +14,67 @@ pub struct Marks(Vec<Mark>);
 
 #[derive(Debug, Clone)]
 struct Mark {
+    kind: Kind,
     /// What it is: a setting's name, a number's part in a call, or whose words.
     what: String,
     text: String,
 }
 
+/// What a mark is, which decides who may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Secret,
+    Number,
+    Words,
+    /// Where a message is that a caller has left.
+    Recording,
+}
+
 /// Where something was found that does not belong there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hit {
+    pub kind: Kind,
     pub what: String,
     pub place: String,
 }
 
 impl Marks {
-    /// Makes a secret, or a word that somebody says.
-    pub fn word(&mut self, what: &str, random: &mut StdRng) -> String {
-        let text = format!("canary{:016x}", random.random::<u64>());
-        self.add(what, &text);
-        text
+    /// Makes a secret.
+    pub fn secret(&mut self, what: &str, random: &mut StdRng) -> String {
+        self.word(Kind::Secret, what, random)
+    }
+
+    /// Makes something that is said.
+    pub fn words(&mut self, what: &str, random: &mut StdRng) -> String {
+        self.word(Kind::Words, what, random)
+    }
+
+    /// Makes the name of a recording.
+    pub fn recording(&mut self, random: &mut StdRng) -> String {
+        self.word(Kind::Recording, "where a message is", random)
     }
 
     /// Makes a secret that has to be base64.
     pub fn base64(&mut self, what: &str, random: &mut StdRng) -> String {
         let text = STANDARD.encode(random.random::<[u8; 32]>());
-        self.add(what, &text);
+        self.add(Kind::Secret, what, &text);
         text
     }
 
     /// Takes in a number, whose digits count however it is written.
     pub fn number(&mut self, what: &str, number: &str) {
-        self.add(what, number.trim_start_matches('+'));
+        self.add(Kind::Number, what, number.trim_start_matches('+'));
     }
 
-    pub fn add(&mut self, what: &str, text: &str) {
+    fn word(&mut self, kind: Kind, what: &str, random: &mut StdRng) -> String {
+        let text = format!("canary{:016x}", random.random::<u64>());
+        self.add(kind, what, &text);
+        text
+    }
+
+    pub fn add(&mut self, kind: Kind, what: &str, text: &str) {
         self.0.push(Mark {
+            kind,
             what: what.to_owned(),
             text: text.to_owned(),
         });
@@ -67,6 +94,7 @@ impl Marks {
     pub fn find(&self, place: &str, text: &str) -> Vec<Hit> {
         let found = self.0.iter().filter(|mark| text.contains(&mark.text));
         let hits = found.map(|mark| Hit {
+            kind: mark.kind,
             what: mark.what.clone(),
             place: place.to_owned(),
         });
@@ -116,7 +144,7 @@ mod tests {
     #[test]
     fn every_mark_is_found_where_all_were_spilt() {
         let (mut marks, mut random) = (Marks::default(), StdRng::seed_from_u64(7));
-        marks.word("a secret", &mut random);
+        marks.secret("a secret", &mut random);
         marks.base64("a key", &mut random);
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(marks.find_below(directory.path()).unwrap(), []);

@@ -9,20 +9,23 @@ use callgate_benches::cluster::Options;
 use rand::rngs::StdRng;
 
 use super::agent::Words;
-use super::marks::Marks;
+use super::marks::{Kind, Marks};
 
 /// What says which settings are secret.
 const ENVIRONMENT: &str = include_str!("../../../../../.env.example");
-const ID: &str = "00000000-0000-4000-8000-000000000000";
+/// The id of whatever has one at Azure.
+pub const ID: &str = "00000000-0000-4000-8000-000000000000";
 /// Where a call is handed over to.
 const DESK: &str = "+97236123459";
 
 /// The two ways of setting a gateway up, since some secrets stand for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// The log is text, `OpenAI` talks, and the environment says it all.
+    /// The log is text, numbers are kept whole, `OpenAI` talks, calls come by ACS and from browsers,
+    /// too, callers who are refused are written to, and the environment says it all.
     Text,
-    /// The log is JSON, Voice Live talks, there is a campaign file, and calls are placed.
+    /// The log is JSON, numbers are kept hashed, Voice Live talks, there is a campaign file, calls are
+    /// placed, and callers who are refused may leave a message.
     Json,
 }
 
@@ -35,6 +38,14 @@ impl Way {
             Self::Json => "json",
         }
     }
+
+    /// Returns whose calls there are.
+    pub fn tenant(self) -> &'static str {
+        match self {
+            Self::Text => "default",
+            Self::Json => "canary",
+        }
+    }
 }
 
 /// Whom a gateway talks to.
@@ -42,7 +53,11 @@ pub struct Others<'a> {
     pub agent: SocketAddr,
     pub tool: SocketAddr,
     pub sink: SocketAddr,
+    pub collector: SocketAddr,
+    /// Where Twilio is asked for something.
     pub twilio: String,
+    /// Where ACS is.
+    pub acs: SocketAddr,
     /// Where a campaign file may be.
     pub directory: &'a Path,
 }
@@ -53,28 +68,38 @@ pub struct Secrets {
     pub words: Words,
     pub operator: String,
     pub event_grid: String,
+    /// What requests to ACS are signed with.
+    pub acs: String,
     /// The key of the sink's signatures.
     pub events: String,
 }
 
 impl Secrets {
     pub fn make(marks: &mut Marks, way: Way, random: &mut StdRng) -> Self {
-        let key = match way {
-            Way::Text => "OPENAI_API_KEY",
-            Way::Json => "VOICE_LIVE_API_KEY",
+        let (key, acs) = match way {
+            Way::Text => ("OPENAI_API_KEY", "ACS_CONNECTION_STRING"),
+            Way::Json => ("VOICE_LIVE_API_KEY", "ACS_CLIENT_SECRET"),
         };
         Self {
             words: Words {
-                caller: marks.word("what the caller says", random),
-                agent: marks.word("what the agent says", random),
-                argument: marks.word("what a tool is asked with", random),
-                result: marks.word("what a tool answers", random),
-                key: marks.word(key, random),
+                caller: marks.words("what the caller says", random),
+                agent: marks.words("what the agent says", random),
+                argument: marks.secret("what a tool is asked with", random),
+                result: marks.secret("what a tool answers", random),
+                key: marks.secret(key, random),
             },
-            operator: marks.word("OPS_TOKEN", random),
-            event_grid: marks.word("EVENTGRID_SECRET", random),
+            operator: marks.secret("OPS_TOKEN", random),
+            event_grid: marks.secret("EVENTGRID_SECRET", random),
+            acs: marks.base64(acs, random),
             events: format!("whsec_{}", marks.base64("EVENTS_SECRET", random)),
         }
+    }
+}
+
+impl Secrets {
+    /// Returns how a gateway and a fake ACS at `address` find and trust each other.
+    pub fn acs_at(&self, address: SocketAddr) -> String {
+        format!("endpoint=http://{address}/;accesskey={}", self.acs)
     }
 }
 
@@ -87,7 +112,7 @@ pub fn set(
     database: &str,
     random: &mut StdRng,
 ) -> std::io::Result<(Options, BTreeSet<String>)> {
-    let mut word = |what: &str| marks.word(what, random);
+    let mut word = |what: &str| marks.secret(what, random);
     let (ticket, record, read) = (
         word("TICKET_SECRET"),
         word("RECORD_SECRET"),
@@ -106,10 +131,10 @@ pub fn set(
         ("LOG_FORMAT", way.name().to_owned()),
         ("MAX_ACTIVE_CALLS", "2".to_owned()),
         ("DATABASE_URL", database),
-        ("RECORD_NUMBERS", "hashed".to_owned()),
         ("GUARD_ALLOW", "127.0.0.0/8".to_owned()),
         ("TWILIO_ACCOUNT_SID", ACCOUNT_SID.to_owned()),
         ("ACS_RESOURCE_ID", ID.to_owned()),
+        ("TWILIO_API_BASE", others.twilio.clone()),
         ("TWILIO_AUTH_TOKEN", AUTH_TOKEN.to_owned()),
         ("TWILIO_SHARED_KEYS", shared),
         ("TICKET_SECRET", ticket),
@@ -117,17 +142,15 @@ pub fn set(
         ("OPS_TOKEN", secrets.operator.clone()),
         ("OPS_READ_TOKEN", read),
         ("EVENTGRID_SECRET", secrets.event_grid.clone()),
-        // Nobody is there: what cannot be sent is told in the log.
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "http://127.0.0.1:9".to_owned(),
+            format!("http://{}", others.collector),
         ),
         ("OTEL_EXPORTER_OTLP_HEADERS", collector),
     ];
     match way {
         Way::Text => {
-            let access = marks.base64("ACS_CONNECTION_STRING", random);
-            let mut word = |what: &str| marks.word(what, random);
+            let mut word = |what: &str| marks.secret(what, random);
             settings.extend([
                 ("AGENT", "openai".to_owned()),
                 (
@@ -140,10 +163,17 @@ pub fn set(
                 ("VOICE_LIVE_CLIENT_SECRET", word("VOICE_LIVE_CLIENT_SECRET")),
                 ("TWILIO_API_KEY_SID", format!("SK{}", &ACCOUNT_SID[2..])),
                 ("TWILIO_API_KEY_SECRET", word("TWILIO_API_KEY_SECRET")),
+                ("ACS_CONNECTION_STRING", secrets.acs_at(others.acs)),
                 (
-                    "ACS_CONNECTION_STRING",
-                    format!("endpoint=https://canary.communication.azure.com/;accesskey={access}"),
+                    "ACS_OPENID_URL",
+                    format!(
+                        "http://{}/calling/.well-known/acsopenidconfiguration",
+                        others.acs
+                    ),
                 ),
+                ("CALLS_OVER_CAPACITY_BEHAVIOR", "whatsapp".to_owned()),
+                ("WHATSAPP_FROM", "+972722234568".to_owned()),
+                ("WHATSAPP_TEMPLATE_SID", format!("HX{}", &ACCOUNT_SID[2..])),
                 ("EVENTS_URL", format!("http://{}/", others.sink)),
                 ("EVENTS_SECRET", secrets.events.clone()),
                 ("AGENT_TOOLS", "end_call,transfer_call".to_owned()),
@@ -154,6 +184,7 @@ pub fn set(
             let config = others.directory.join("campaigns.toml");
             std::fs::write(&config, campaigns(secrets, others))?;
             settings.extend([
+                ("RECORD_NUMBERS", "hashed".to_owned()),
                 ("AGENT", "voice_live".to_owned()),
                 (
                     "VOICE_LIVE_URL",
@@ -166,15 +197,14 @@ pub fn set(
                 ),
                 ("ACS_TENANT_ID", ID.to_owned()),
                 ("ACS_CLIENT_ID", ID.to_owned()),
-                ("ACS_CLIENT_SECRET", marks.word("ACS_CLIENT_SECRET", random)),
+                ("ACS_CLIENT_SECRET", secrets.acs.clone()),
                 ("CALLGATE_CONFIG", config.display().to_string()),
-                ("TWILIO_API_BASE", others.twilio.clone()),
                 ("OUTBOUND_COUNTRIES", "IL".to_owned()),
                 ("OUTBOUND_FROM", "+972722234567".to_owned()),
             ]);
         }
     }
-    marks.add("TWILIO_AUTH_TOKEN", AUTH_TOKEN);
+    marks.add(Kind::Secret, "TWILIO_AUTH_TOKEN", AUTH_TOKEN);
     marks.number("whom a call is handed over to", DESK);
     let mut names: BTreeSet<String> = settings.iter().map(|(it, _)| (*it).to_owned()).collect();
     names.insert("REDIS_URL".to_owned());
