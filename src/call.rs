@@ -55,7 +55,8 @@ pub enum CallerId {
     Other(Text),
 }
 
-/// Free text from outside, cut to 64 characters. Formatting it shows its length only.
+/// Free text from outside, cut to 64 characters and without NUL, which Postgres takes in no text.
+/// Formatting it shows its length only.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Text(String);
 
@@ -387,7 +388,8 @@ impl Text {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self(text.chars().take(64).collect())
+        let plain = text.chars().filter(|letter| *letter != '\0');
+        Self(plain.take(64).collect())
     }
 }
 

@@ -221,6 +221,23 @@ async fn a_call_leaves_a_row_its_steps_its_words_and_its_events() {
 }
 
 #[tokio::test]
+async fn whoever_rings_by_a_text_that_postgres_refuses_has_a_record_all_the_same() {
+    on_both(async |kept| {
+        let mut arrival = arrived(false);
+        arrival.caller = CallerId::read("client:da\0na");
+        arrival.called = CallerId::read("sip:sales\0@example.com");
+        kept.recorder.note(&call("CA1"), Fact::Arrived(arrival));
+        kept.written().await;
+        assert_eq!(
+            kept.ask("SELECT tenant, caller, called FROM calls").await,
+            ["acme client:dana sip:sales@example.com"]
+        );
+        assert_eq!(kept.recorder.standing().refused, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_row_that_is_not_taken_costs_no_other_its_place() {
     on_both(async |kept| {
         kept.recorder.note(&call("CA1"), arrival(false));
