@@ -16,6 +16,7 @@ use crate::{
         scope::Need,
     },
     call::CallId,
+    event::is_event,
     gateway::{Gateway, address_of},
     operator::bearer,
     webhook::read_body,
@@ -203,8 +204,7 @@ impl<I: Input> Input for OfCall<I> {
 impl<I: Input> Input for OfEvent<I> {
     async fn read(request: &HttpRequest, payload: Payload) -> Result<Self, ApiError> {
         let event = request.match_info().get("event").unwrap_or_default();
-        let name = event.strip_prefix("evt_").unwrap_or_default();
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if !is_event(event) {
             return Err(ApiError::not_found("event"));
         }
         Ok(Self(event.to_owned(), I::read(request, payload).await?))

@@ -5,7 +5,10 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::{key::NewKey, keys, *};
-use crate::{Config, Gateway, Running, record::Sql};
+use crate::{
+    Config, Gateway, Running,
+    record::{Sql, postgres_server::PostgresServer},
+};
 
 const PAGE: &str = include_str!("../../docs/api.md");
 
@@ -28,19 +31,28 @@ pub struct TestApi {
     pub running: Running,
     pub database: Database,
     pub http: reqwest::Client,
-    _folder: tempfile::TempDir,
+}
+
+/// Runs a story over both databases, each with a gateway of its own that has these settings.
+pub async fn over_both(settings: &[(&str, &str)], story: impl AsyncFn(&TestApi)) {
+    let server = PostgresServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}/records.db", folder.path().display());
+    for url in [sqlite, server.database("records")] {
+        let api = TestApi::start(&url, settings).await;
+        story(&api).await;
+        api.end().await;
+    }
 }
 
 impl TestApi {
-    pub async fn start(settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/records.db", folder.path().display());
+    pub async fn start(url: &str, settings: &[(&str, &str)]) -> Self {
         let config = Config::load(|name| match name {
             "LISTEN" => Some("127.0.0.1:0".to_owned()),
             "WORKERS" => Some("1".to_owned()),
             "TWILIO_AUTH_TOKEN" => Some("0123456789abcdef0123456789abcdef".to_owned()),
             "OPS_TOKEN" => Some(OPS_TOKEN.to_owned()),
-            "DATABASE_URL" => Some(url.clone()),
+            "DATABASE_URL" => Some(url.to_owned()),
             _ => {
                 let setting = settings.iter().find(|(set, _)| *set == name);
                 setting.map(|(_, value)| (*value).to_owned())
@@ -55,7 +67,6 @@ impl TestApi {
             running: Box::pin(Gateway::start(config)).await.unwrap(),
             database,
             http: reqwest::Client::new(),
-            _folder: folder,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     record::{Database, DatabaseError, DatabaseKind, Event, Sql, Told, Writing},
 };
 
-pub use dead::{Cursor, DeadLetter};
+pub use dead::{Cursor, DeadLetter, is_event};
 
 /// How long a claim lasts: longer than a try may take, and what it takes to settle it.
 pub const LEASE: Duration = Duration::from_secs(30);

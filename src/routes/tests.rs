@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::api::tests::{OPS_TOKEN, TestApi, answer, count, put_call};
+use crate::api::tests::{OPS_TOKEN, TestApi, answer, count, over_both, put_call};
 
 /// Everything that whoever likes may see; a route that is added here is thought about.
 const PUBLIC: [&str; 11] = [
@@ -76,7 +76,7 @@ fn the_public_routes_are_those_that_are_meant_to_be() {
 async fn whoever_proves_nothing_is_refused_everywhere_and_changes_nothing() {
     let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", agent.local_addr().unwrap());
-    let api = TestApi::start(&[
+    over_both(&[
         ("AGENT", "openai"),
         ("OPENAI_API_KEY", "sk-test"),
         ("OPENAI_REALTIME_URL", &url),
@@ -87,8 +87,7 @@ async fn whoever_proves_nothing_is_refused_everywhere_and_changes_nothing() {
         ("ACS_RESOURCE_ID", "0b1c2d3e-1111-4222-8333-444455556666"),
         ("EVENTGRID_SECRET", "0123456789abcdef"),
         ("WEB_CALLS", "0"),
-    ])
-    .await;
+    ], async |api| {
     let before = rows(&api).await;
     let unknown = crate::api::tests::unknown_key();
     let forged = [
@@ -150,72 +149,73 @@ async fn whoever_proves_nothing_is_refused_everywhere_and_changes_nothing() {
         agent.accept().now_or_never().is_none(),
         "nobody has dialed an agent"
     );
-    api.end().await;
+    }).await;
 }
 
 #[tokio::test]
 async fn a_key_opens_what_its_scopes_and_its_tenant_allow() {
-    let api = TestApi::start(&[]).await;
-    let call = put_call(
-        &api.database,
-        "CA1",
-        "acme",
-        crate::record::unix_millis_i64(),
-    )
-    .await;
-    let mut keys = BTreeMap::new();
-    for scope in Scope::ALL {
-        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|it| *it != scope).collect();
-        let right_and_lacking = (
-            api.key("acme", &[scope]).await,
-            api.key("acme", &others).await,
-        );
-        keys.insert(scope, right_and_lacking);
-    }
-    let foreign = api.key("other", &Scope::ALL).await;
-    let mut routes = 0;
-    for entry in all() {
-        let Door::Key(scope) = entry.door else {
-            continue;
-        };
-        routes += 1;
-        let mut path = entry.path.replace("{call}", &call);
-        let unknown = path_of(&entry);
-        if entry.path == "/v1/records" {
-            path.push_str("?number=%2B15550001111");
+    over_both(&[], async |api| {
+        let call = put_call(
+            &api.database,
+            "CA1",
+            "acme",
+            crate::record::unix_millis_i64(),
+        )
+        .await;
+        let mut keys = BTreeMap::new();
+        for scope in Scope::ALL {
+            let others: Vec<Scope> = Scope::ALL.into_iter().filter(|it| *it != scope).collect();
+            let right_and_lacking = (
+                api.key("acme", &[scope]).await,
+                api.key("acme", &others).await,
+            );
+            keys.insert(scope, right_and_lacking);
         }
-        let method = entry.method.as_str();
-        let (right, lacking) = &keys[&scope];
-        assert_eq!(api.ask(method, &path, None).await.0, 401, "{method} {path}");
-        let (status, body) = api.ask(method, &path, Some(lacking)).await;
-        assert_eq!(status, 403, "{method} {path}: {body}");
-        assert_eq!(body["error"]["needed_scope"], scope.as_str());
-        let (status, body) = api.ask(method, &path, Some(right)).await;
-        let expected = match (method, entry.path) {
-            ("POST", "/v1/calls") => 415, // It has come as far as its body, and has none.
-            ("POST", _) => 404,           // No event is dead.
-            ("DELETE", "/v1/calls/{call}") => 202,
-            (_, _) => 200,
-        };
-        assert_eq!(status, expected, "{method} {path}: {body}");
-        if method == "POST" {
-            continue;
-        }
-        let (status, mut body) = api.ask(method, &path, Some(&foreign)).await;
-        if entry.path.contains("{call}") {
-            let (_, mut absent) = api.ask(method, &unknown, Some(right)).await;
-            for body in [&mut body, &mut absent] {
-                body["error"]["request_id"] = json!("");
+        let foreign = api.key("other", &Scope::ALL).await;
+        let mut routes = 0;
+        for entry in all() {
+            let Door::Key(scope) = entry.door else {
+                continue;
+            };
+            routes += 1;
+            let mut path = entry.path.replace("{call}", &call);
+            let unknown = path_of(&entry);
+            if entry.path == "/v1/records" {
+                path.push_str("?number=%2B15550001111");
             }
-            assert_eq!((status, &body), (404, &absent), "{method} {path}");
-        } else {
-            assert_eq!(status, 200, "{method} {path}: {body}");
-            assert!(!body.to_string().contains(&call), "{method} {path}: {body}");
+            let method = entry.method.as_str();
+            let (right, lacking) = &keys[&scope];
+            assert_eq!(api.ask(method, &path, None).await.0, 401, "{method} {path}");
+            let (status, body) = api.ask(method, &path, Some(lacking)).await;
+            assert_eq!(status, 403, "{method} {path}: {body}");
+            assert_eq!(body["error"]["needed_scope"], scope.as_str());
+            let (status, body) = api.ask(method, &path, Some(right)).await;
+            let expected = match (method, entry.path) {
+                ("POST", "/v1/calls") => 415, // It has come as far as its body, and has none.
+                ("POST", _) => 404,           // No event is dead.
+                ("DELETE", "/v1/calls/{call}") => 202,
+                (_, _) => 200,
+            };
+            assert_eq!(status, expected, "{method} {path}: {body}");
+            if method == "POST" {
+                continue;
+            }
+            let (status, mut body) = api.ask(method, &path, Some(&foreign)).await;
+            if entry.path.contains("{call}") {
+                let (_, mut absent) = api.ask(method, &unknown, Some(right)).await;
+                for body in [&mut body, &mut absent] {
+                    body["error"]["request_id"] = json!("");
+                }
+                assert_eq!((status, &body), (404, &absent), "{method} {path}");
+            } else {
+                assert_eq!(status, 200, "{method} {path}: {body}");
+                assert!(!body.to_string().contains(&call), "{method} {path}: {body}");
+            }
         }
-    }
-    assert!(routes >= 10, "{routes}");
-    assert_eq!(count(&api.database, "calls").await, 1);
-    api.end().await;
+        assert!(routes >= 10, "{routes}");
+        assert_eq!(count(&api.database, "calls").await, 1);
+    })
+    .await;
 }
 
 #[test]

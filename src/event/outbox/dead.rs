@@ -49,6 +49,12 @@ pub struct Cursor {
 #[error("not a cursor that a page ended with")]
 pub struct NotACursor;
 
+/// Tells whether a text can name an event: ours are `evt_` and hexadecimal digits.
+pub fn is_event(text: &str) -> bool {
+    let name = text.strip_prefix("evt_").unwrap_or_default();
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 impl Outbox {
     /// Returns dead letters of a tenant, or of all tenants, the latest first, at most 200.
     ///
@@ -227,10 +233,16 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let mut parts = text.splitn(3, '.');
         let mut part = || parts.next().ok_or(NotACursor);
+        let died_at = part()?.parse().map_err(|_| NotACursor)?;
+        let event = part()?;
+        let endpoint: Name = part()?.parse().map_err(|_| NotACursor)?;
+        if !is_event(event) {
+            return Err(NotACursor);
+        }
         Ok(Self {
-            died_at: part()?.parse().map_err(|_| NotACursor)?,
-            event: part()?.to_owned(),
-            endpoint: part()?.to_owned(),
+            died_at,
+            event: event.to_owned(),
+            endpoint: endpoint.to_string(),
         })
     }
 }
