@@ -33,7 +33,7 @@ mod upkeep;
 
 #[cfg(test)]
 #[path = "../tests/it/redis_server.rs"]
-mod redis_server;
+pub mod redis_server;
 
 use std::{
     collections::HashMap,

@@ -35,18 +35,30 @@ pub struct TestApi {
 
 /// Runs a story over both databases, each with a gateway of its own that has these settings.
 pub async fn over_both(settings: &[(&str, &str)], story: impl AsyncFn(&TestApi)) {
+    at_both(async |url| {
+        let api = TestApi::start(url, settings).await;
+        story(&api).await;
+        api.end().await;
+    })
+    .await;
+}
+
+/// Runs a story with the address of a database of each kind.
+pub async fn at_both(story: impl AsyncFn(&str)) {
     let server = PostgresServer::start();
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}/records.db", folder.path().display());
     for url in [sqlite, server.database("records")] {
-        let api = TestApi::start(&url, settings).await;
-        story(&api).await;
-        api.end().await;
+        story(&url).await;
     }
 }
 
 impl TestApi {
     pub async fn start(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::run(Self::config(url, settings)).await
+    }
+
+    pub fn config(url: &str, settings: &[(&str, &str)]) -> Config {
         let config = Config::load(|name| match name {
             "LISTEN" => Some("127.0.0.1:0".to_owned()),
             "WORKERS" => Some("1".to_owned()),
@@ -58,7 +70,10 @@ impl TestApi {
                 setting.map(|(_, value)| (*value).to_owned())
             }
         });
-        let config = config.unwrap();
+        config.unwrap()
+    }
+
+    pub async fn run(config: Config) -> Self {
         let database = Database::open(&config.records).unwrap();
         database.migrate().await.unwrap();
         // Another test may have installed it before.
