@@ -160,18 +160,7 @@ impl Outbox {
     pub async fn due(&self, places: &[Place]) -> Result<Vec<Place>, DatabaseError> {
         let mut due = Vec::new();
         for some in places.chunks(ENDPOINTS_AT_ONCE) {
-            // An index answers for each of them, however many deliveries wait there.
-            let mut sql = Sql::new("SELECT column1, column2 FROM (VALUES ");
-            sql.rows(some, |fields, place| {
-                fields
-                    .push(place.tenant.to_string())
-                    .push(place.endpoint.to_string());
-            });
-            sql.push(
-                ") AS asked WHERE EXISTS (SELECT 1 FROM deliveries WHERE tenant = column1 \
-                 AND endpoint = column2 AND state = 'waiting' AND due_at <= ",
-            );
-            sql.push(self.now).push(")");
+            let sql = self.asking(Sql::new(""), some);
             let read = self
                 .database
                 .read(move |pool| async move { sql.read(&pool).await });
@@ -184,6 +173,23 @@ impl Outbox {
             }
         }
         Ok(due)
+    }
+
+    /// Asks for which of `places` something is due. An index answers for each of them, however many
+    /// deliveries wait there.
+    pub(super) fn asking(&self, mut sql: Sql, places: &[Place]) -> Sql {
+        sql.push("SELECT column1, column2 FROM (VALUES ");
+        sql.rows(places, |fields, place| {
+            fields
+                .push(place.tenant.to_string())
+                .push(place.endpoint.to_string());
+        });
+        sql.push(
+            ") AS asked WHERE EXISTS (SELECT 1 FROM deliveries WHERE tenant = column1 \
+             AND endpoint = column2 AND state = 'waiting' AND due_at <= ",
+        );
+        sql.push(self.now).push(")");
+        sql
     }
 
     /// Settles tries and claims up to `room` deliveries of one endpoint that are due, the oldest
@@ -242,27 +248,7 @@ impl Outbox {
         room: usize,
     ) -> Result<Vec<Claimed>, sqlx::Error> {
         let lease = Uuid::new_v4().to_string();
-        // Looked up once: a subquery with a limit may be run again for each row, and lock more.
-        let mut sql = Sql::new(
-            "WITH due AS MATERIALIZED (SELECT event, endpoint FROM deliveries WHERE tenant = ",
-        );
-        sql.bind(place.tenant.to_string()).push(" AND endpoint = ");
-        sql.bind(place.endpoint.to_string());
-        sql.push(" AND state = 'waiting' AND due_at <= ");
-        sql.push(self.now).push(" ORDER BY due_at LIMIT ");
-        sql.bind(i64::try_from(room).unwrap_or(i64::MAX));
-        // Replicas that claim at the same time would wait for each other, to find nothing left.
-        if self.database.kind() == DatabaseKind::Postgres {
-            sql.push(" FOR UPDATE SKIP LOCKED");
-        }
-        sql.push(") UPDATE deliveries SET lease = ")
-            .bind(lease.clone());
-        sql.push(", due_at = ").push(self.now);
-        sql.push(" + ").bind(millis(LEASE));
-        sql.push(" WHERE (event, endpoint) IN (SELECT event, endpoint FROM due) ");
-        sql.push("AND state = 'waiting' AND due_at <= ")
-            .push(self.now);
-        sql.push(" RETURNING event, tries");
+        let sql = self.claiming(Sql::new(""), place, &lease, room);
         let mut claimed = Vec::new();
         for row in sql.fetch_all(writing).await? {
             let event: String = row.try_get(0)?;
@@ -275,6 +261,31 @@ impl Outbox {
             });
         }
         Ok(claimed)
+    }
+
+    pub(super) fn claiming(&self, mut sql: Sql, place: &Place, lease: &str, room: usize) -> Sql {
+        // Looked up once: a subquery with a limit may be run again for each row, and lock more.
+        sql.push(
+            "WITH due AS MATERIALIZED (SELECT event, endpoint FROM deliveries WHERE tenant = ",
+        );
+        sql.bind(place.tenant.to_string()).push(" AND endpoint = ");
+        sql.bind(place.endpoint.to_string());
+        sql.push(" AND state = 'waiting' AND due_at <= ");
+        sql.push(self.now).push(" ORDER BY due_at LIMIT ");
+        sql.bind(i64::try_from(room).unwrap_or(i64::MAX));
+        // Replicas that claim at the same time would wait for each other, to find nothing left.
+        if self.database.kind() == DatabaseKind::Postgres {
+            sql.push(" FOR UPDATE SKIP LOCKED");
+        }
+        sql.push(") UPDATE deliveries SET lease = ")
+            .bind(lease.to_owned());
+        sql.push(", due_at = ").push(self.now);
+        sql.push(" + ").bind(millis(LEASE));
+        sql.push(" WHERE (event, endpoint) IN (SELECT event, endpoint FROM due) ");
+        sql.push("AND state = 'waiting' AND due_at <= ")
+            .push(self.now);
+        sql.push(" RETURNING event, tries");
+        sql
     }
 
     /// Returns how the deliveries of every endpoint stand that has any which are not delivered.

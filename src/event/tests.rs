@@ -138,6 +138,13 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
+fn place() -> Place {
+    Place {
+        tenant: name("acme"),
+        endpoint: name("crm"),
+    }
+}
+
 fn rules() -> GuardRules {
     GuardRules {
         exceptions: vec!["127.0.0.0/8".parse().unwrap()],
@@ -365,10 +372,7 @@ async fn a_lease_that_has_lapsed_is_anothers_and_its_owner_settles_nothing() {
         let server = sink(|_, _| 200).await;
         post.tell(&[("crm", &server, &[])]);
         post.write(EventKind::CallEnded, &["evt_1"]).await;
-        let place = Place {
-            tenant: name("acme"),
-            endpoint: name("crm"),
-        };
+        let place = place();
         let claim = async || post.outbox.turn(&place, Vec::new(), 8).await.unwrap();
         let first = claim().await;
         assert_eq!(first.len(), 1);
@@ -401,6 +405,45 @@ async fn a_lease_that_has_lapsed_is_anothers_and_its_owner_settles_nothing() {
         assert_eq!(post.standing().await, [("crm".to_owned(), 1, 0)]);
         settle(&second[0].lease).await;
         assert_eq!(post.standing().await, [("crm".to_owned(), 0, 1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backlog_that_is_not_due_is_not_looked_through() {
+    over_both(async |post| {
+        // The next try of each is in 2100, and the database knows how many there are.
+        for text in [
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+             INSERT INTO events (event, tenant, kind, at, body) \
+             SELECT 'evt_' || i, 'acme', 'call.ended', 1, '{}' FROM n",
+            "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries) \
+             SELECT event, tenant, 'crm', 'waiting', 1, 4102444800000, 1 FROM events",
+            "ANALYZE deliveries",
+        ] {
+            let written = post.database.write(move |writing| {
+                Box::pin(async move { Sql::new(text).execute(writing).await })
+            });
+            written.await.unwrap();
+        }
+        let place = place();
+        let looks = post.database.plan(|sql| {
+            let places = std::slice::from_ref(&place);
+            post.outbox.asking(sql, places)
+        });
+        let claims = post
+            .database
+            .plan(|sql| post.outbox.claiming(sql, &place, "lease", 8));
+        for plan in [looks.await.unwrap(), claims.await.unwrap()] {
+            let plan = plan.join("\n");
+            let searched_by_time = plan.lines().any(|line| match post.database.kind() {
+                DatabaseKind::Sqlite => {
+                    line.contains("deliveries_due") && line.contains("due_at<?")
+                }
+                DatabaseKind::Postgres => line.contains("Index Cond") && line.contains("due_at <="),
+            });
+            assert!(searched_by_time, "{plan}");
+        }
     })
     .await;
 }

@@ -97,11 +97,12 @@ impl Kind {
     }
 
     /// Returns the database's own time, in Unix milliseconds, as an expression: replicas' clocks
-    /// differ.
+    /// differ. It stands still while a statement runs, so that an index is searched by it; what
+    /// changes from row to row would be compared with each of them.
     pub fn clock(self) -> &'static str {
         match self {
             Self::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-            Self::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+            Self::Postgres => "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)",
         }
     }
 }
