@@ -70,7 +70,7 @@ pub fn all() -> Vec<Entry> {
         post("/webhook/outbound_status/{call}", Carrier, to(outbound::status)),
         post("/webhook/voicemail", Carrier, to(voicemail::left)),
         post("/webhook/recording_status", Carrier, to(voicemail::recorded)),
-        post("/webhook/message_status", Carrier, to(message::status)),
+        post("/webhook/message_status/{call}", Carrier, to(message::status)),
         post("/webhook/transfer_ended", Carrier, to(transfer::ended)),
         get("/twilio/media", Carrier, to(call::twilio::media)),
         post("/acs/incomingcall", Carrier, to(acs::incoming)),

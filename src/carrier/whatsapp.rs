@@ -40,8 +40,6 @@ pub struct Invitations {
     sender: (&'static str, String),
     template: String,
     variables: BTreeMap<String, String>,
-    /// Where Twilio is to say what became of a message; `None` where it could not reach us.
-    status_url: Option<String>,
     ledger: Mutex<Ledger>,
     room: Arc<Semaphore>,
     turns: Semaphore,
@@ -74,8 +72,6 @@ struct Ledger {
     callers: Recent<PhoneNumber, ()>,
     /// The messages on which the last word has been said.
     settled: Recent<MessageId, ()>,
-    /// Whose calls' the messages are that were sent from here.
-    sent: Recent<MessageId, CarrierCallId>,
 }
 
 /// Where a call stands.
@@ -102,11 +98,7 @@ enum Why {
 impl Invitations {
     /// # Errors
     /// If there is no TLS to be had.
-    pub fn new(
-        settings: WhatsappSettings,
-        status_url: &Url,
-        metrics: OfferMetrics,
-    ) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: WhatsappSettings, metrics: OfferMetrics) -> Result<Self, reqwest::Error> {
         Ok(Self {
             api: TwilioApi::new(settings.api, Patience::default())?,
             sender: match settings.sender {
@@ -115,8 +107,6 @@ impl Invitations {
             },
             template: settings.template,
             variables: settings.variables,
-            // Twilio refuses a message whose status URL is nothing on the Internet.
-            status_url: (status_url.scheme() == "https").then(|| status_url.to_string()),
             ledger: Mutex::default(),
             room: Arc::new(Semaphore::new(MOST_AT_ONCE + MOST_WAITING)),
             turns: Semaphore::new(MOST_AT_ONCE),
@@ -164,12 +154,13 @@ impl Invitations {
         })
     }
 
-    /// Sends a message once it is its turn. Returns Twilio's name for it, if it has one, and what
-    /// became of it, as metrics call that.
+    /// Sends a message once it is its turn; `status_url` is where Twilio is to say what became of it
+    /// later. Returns Twilio's name for it, if it has one, and what became of it until then, as
+    /// metrics call that.
     pub async fn send(
         &self,
-        call: &CarrierCallId,
         invitation: Invitation,
+        status_url: &Url,
     ) -> (Option<MessageId>, &'static str) {
         let turn = self.turns.acquire().await;
         let to = address(&invitation.to);
@@ -181,8 +172,9 @@ impl Invitations {
         if !self.variables.is_empty() {
             form.push(("ContentVariables", &invitation.variables));
         }
-        if let Some(url) = &self.status_url {
-            form.push(("StatusCallback", url));
+        // Twilio refuses a message whose status URL is nothing on the Internet.
+        if status_url.scheme() == "https" {
+            form.push(("StatusCallback", status_url.as_str()));
         }
         let sent = self.api.send_message(&form).await;
         drop(turn);
@@ -191,10 +183,6 @@ impl Invitations {
                 self.metrics.whatsapp("sent");
                 let shown = id.as_ref().map(tracing::field::display);
                 tracing::info!(message.id = shown, "a WhatsApp message is on its way");
-                if let Some(id) = &id {
-                    let now = self.now();
-                    self.lock().sent.put(now, DAY, id.clone(), call.clone());
-                }
                 (id, "sent")
             }
             Err(error) => {
@@ -204,13 +192,9 @@ impl Invitations {
         }
     }
 
-    /// Counts the last word on a message, however often Twilio says it. Returns the call that it
-    /// was sent for, if that was from here, and what became of it.
-    pub fn settle(
-        &self,
-        message: &MessageId,
-        delivery: Delivery,
-    ) -> Option<(CarrierCallId, &'static str)> {
+    /// Counts the last word on a message, however often Twilio says it here. Returns what became of
+    /// it, the first time.
+    pub fn settle(&self, message: &MessageId, delivery: Delivery) -> Option<&'static str> {
         if !self.lock().settle(self.now(), message) {
             return None;
         }
@@ -227,8 +211,7 @@ impl Invitations {
             }
         };
         self.metrics.whatsapp(result);
-        let call = self.lock().sent.get(self.now(), message).cloned();
-        call.map(|call| (call, result))
+        Some(result)
     }
 
     /// Returns how many messages wait or are being sent.

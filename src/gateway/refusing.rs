@@ -75,7 +75,8 @@ impl Gateway {
         let (gateway, invited) = (Arc::clone(self), call.clone());
         let sending = async move {
             if let Some(invitations) = &gateway.invitations {
-                let (message, result) = invitations.send(&invited, invitation).await;
+                let status_url = gateway.public.message_status(&invited);
+                let (message, result) = invitations.send(invitation, &status_url).await;
                 let step = What::Invited { message, result };
                 gateway.timeline.step(&invited, step);
             }
@@ -84,13 +85,18 @@ impl Gateway {
         true
     }
 
-    /// Notes the last word on a message to a caller.
-    pub(crate) fn note_delivery(&self, message: &MessageId, delivery: Delivery) {
+    /// Notes the last word on a message that was sent for `call`, whichever replica sent it.
+    pub(crate) fn note_delivery(
+        &self,
+        call: &CarrierCallId,
+        message: &MessageId,
+        delivery: Delivery,
+    ) {
         let settled = self.invitations.as_ref();
         let settled = settled.and_then(|invitations| invitations.settle(message, delivery));
-        if let Some((call, result)) = settled {
+        if let Some(result) = settled {
             let message = Some(message.clone());
-            self.timeline.step(&call, What::Invited { message, result });
+            self.timeline.step(call, What::Invited { message, result });
         }
     }
 

@@ -120,8 +120,7 @@ impl Gateway {
         let public = PublicUrls::new(config.public_url, address);
         let offers = metrics.offers.clone();
         let whatsapp = config.refusal.whatsapp.ok();
-        let invitations =
-            whatsapp.map(|settings| Invitations::new(settings, &public.message_status, offers));
+        let invitations = whatsapp.map(|settings| Invitations::new(settings, offers));
         let invitations = invitations.transpose().map_err(StartError::Carrier)?;
         let outbound = Outbound::new(config.outbound).map_err(StartError::Carrier)?;
         let acs = Acs::open(config.acs).map_err(StartError::Carrier)?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use actix_web::http::Uri;
 use url::Url;
 
-use crate::{answer::prompts::Prompt, language::Language};
+use crate::{answer::prompts::Prompt, call::CarrierCallId, language::Language};
 
 /// What carriers call us by.
 #[derive(Debug)]
@@ -15,7 +15,6 @@ pub struct PublicUrls {
     pub stream_ended: Url,
     pub voicemail: Url,
     pub recording_status: Url,
-    pub message_status: Url,
     pub transfer_ended: Url,
 }
 
@@ -45,7 +44,6 @@ impl PublicUrls {
             stream_ended: under("/webhook/stream_ended"),
             voicemail: under("/webhook/voicemail"),
             recording_status: under("/webhook/recording_status"),
-            message_status: under("/webhook/message_status"),
             transfer_ended: under("/webhook/transfer_ended"),
             base,
         }
@@ -81,6 +79,14 @@ impl PublicUrls {
     pub fn outbound_status(&self, marker: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/webhook/outbound_status/{marker}", self.root()));
+        url
+    }
+
+    /// Returns who is told what became of the message that is sent for a call. Twilio signs the
+    /// whole address, so nobody else can tell it of another call.
+    pub fn message_status(&self, call: &CarrierCallId) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/webhook/message_status/{call}", self.root()));
         url
     }
 

@@ -145,7 +145,7 @@ async fn a_refused_caller_is_written_to_once() {
         variables,
         json!({"1": "Dana's \"bakery\" & co", "2": "default"})
     );
-    let status_url = format!("{PUBLIC_URL}/webhook/message_status");
+    let status_url = format!("{PUBLIC_URL}/webhook/message_status/{sid}");
     assert_eq!(field("StatusCallback"), status_url);
     assert_eq!(request.fields.len(), 5);
 
@@ -269,6 +269,7 @@ async fn what_went_wrong_is_counted_and_only_what_was_not_done_is_done_again() {
 async fn what_becomes_of_a_message_later_is_counted_once() {
     let rest = RestServer::start(&[]).await;
     let gateway = writing(&rest, &[("WHATSAPP_FROM", "+972721234567")]).await;
+    let call = format!("/webhook/message_status/{}", call_sid());
     for (message, status, delivered, undelivered) in [
         (1, "queued", 0, 0),
         (1, "sent", 0, 0),
@@ -280,7 +281,8 @@ async fn what_becomes_of_a_message_later_is_counted_once() {
         (3, "failed", 1, 2),
     ] {
         let sid = format!("SM{message:032}");
-        let reply = word(&gateway, &[("MessageSid", &sid), ("MessageStatus", status)]).await;
+        let fields = [("MessageSid", sid.as_str()), ("MessageStatus", status)];
+        let reply = word(&gateway, &call, &fields).await;
         assert_eq!(reply.status, 204);
         became(&gateway, "delivered", delivered).await;
         became(&gateway, "undelivered", undelivered).await;
@@ -292,11 +294,53 @@ async fn what_becomes_of_a_message_later_is_counted_once() {
             "MessageStatus",
         ),
     ] {
-        let reply = word(&gateway, &[bad]).await;
+        let reply = word(&gateway, &call, &[bad]).await;
         assert_eq!(reply.status, 400);
         assert!(reply.body.contains(says), "{}", reply.body);
     }
     gateway.finish().await;
+}
+
+#[tokio::test]
+async fn any_replica_notes_what_became_of_a_message_and_it_is_one_event() {
+    let rest = RestServer::start(&[]).await;
+    let from = ("WHATSAPP_FROM", "+972721234567");
+    let sender = writing(&rest, &[from]).await;
+    let records = sender.database.url().to_owned();
+    let other = writing(&rest, &[from, ("DATABASE_URL", &records)]).await;
+    let first = sender.ring().await;
+    let refused = sender.ring().await;
+    let request = rest.requests(1).await.remove(0);
+    let url = request.field("StatusCallback").unwrap();
+    let path = url.strip_prefix(PUBLIC_URL).unwrap();
+    became(&sender, "sent", 1).await;
+    for (replica, status) in [(&other, "delivered"), (&sender, "read")] {
+        let sid = "SM00000000000000000000000000000001";
+        let fields = [("MessageSid", sid), ("MessageStatus", status)];
+        assert_eq!(word(replica, path, &fields).await.status, 204);
+        let noted = |step: &What| match step {
+            What::Invited { message, result } if *result == "delivered" => message.clone(),
+            _ => None,
+        };
+        let message = replica.until_steps(&refused.sid, noted).await;
+        assert_eq!(message.as_str(), sid);
+    }
+    let steps = "SELECT COUNT(*) FROM steps WHERE what = 'invited'";
+    eventually(async || sender.database.ask(steps).await == ["3"]).await;
+    let calls = "SELECT COUNT(*) FROM calls WHERE state = 'rejected_capacity'";
+    assert_eq!(sender.database.ask(calls).await, ["1"]);
+    let events = "SELECT COUNT(*) FROM events WHERE kind = 'whatsapp.status'";
+    // That it was sent, and that it was delivered.
+    assert_eq!(sender.database.ask(events).await, ["2"]);
+    let astray = format!("{path}*");
+    let fields = [
+        ("MessageSid", "SM00000000000000000000000000000002"),
+        ("MessageStatus", "delivered"),
+    ];
+    assert_eq!(word(&other, &astray, &fields).await.status, 400);
+    sender.status(&first.sid, "completed").await;
+    other.finish().await;
+    sender.finish().await;
 }
 
 #[tokio::test]
@@ -395,10 +439,9 @@ async fn became(gateway: &TestGateway, result: &str, count: u64) {
     eventually(async || gateway.figure(&name).await == count).await;
 }
 
-/// Reports what became of a message.
-async fn word(gateway: &TestGateway, fields: &[(&str, &str)]) -> Reply {
+/// Reports by its status URL's path what became of a message.
+async fn word(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> Reply {
     let fields = [&[("AccountSid", ACCOUNT), ("ErrorCode", "63016")], fields].concat();
-    let path = "/webhook/message_status";
     gateway.carrier.webhook(path, &fields).await
 }
 

@@ -7,12 +7,13 @@ use actix_web::{HttpResponse, web};
 
 use super::{Form, FromForm, Signed};
 use crate::{
+    call::CarrierCallId,
     carrier::{Delivery, MessageId},
     gateway::Gateway,
     webhook::WebhookError,
 };
 
-/// `POST /webhook/message_status`.
+/// `POST /webhook/message_status/{call}`.
 pub struct MessageStatus {
     message: MessageId,
     /// `None` while the message is on its way.
@@ -20,15 +21,21 @@ pub struct MessageStatus {
 }
 
 /// A message's status changed: counts the last word on it, once.
+///
+/// # Errors
+/// If the address names no call.
 pub async fn status(
     Signed(status): Signed<MessageStatus>,
+    call: web::Path<String>,
     gateway: web::Data<Gateway>,
-) -> HttpResponse {
+) -> Result<HttpResponse, WebhookError> {
     gateway.metrics.webhook("message_status");
+    let call = CarrierCallId::try_from(call.into_inner());
+    let call = call.map_err(|_| WebhookError::BadField("call"))?;
     if let Some(delivery) = status.delivery {
-        gateway.note_delivery(&status.message, delivery);
+        gateway.note_delivery(&call, &status.message, delivery);
     }
-    HttpResponse::NoContent().finish()
+    Ok(HttpResponse::NoContent().finish())
 }
 
 impl FromForm for MessageStatus {
