@@ -59,7 +59,7 @@ impl Changes {
             error.reached(Reached {
                 cap: "changes_within_a_second",
                 value: CHANGES.get(),
-                used: CHANGES.get(),
+                used: None,
             })
         })
     }

@@ -78,7 +78,7 @@ async fn a_call_is_found_by_a_key_until_it_is_deleted() {
         &["records", "delete", "--number", CALLER, "--json"],
     )
     .await;
-    assert_eq!(deleted.trim(), r#"{"calls":1,"is_complete":true}"#);
+    assert_eq!(deleted.trim(), r#"{"calls":1,"open":0,"is_complete":true}"#);
     assert_eq!(
         ask(&gateway, &format!("/v1/calls/{call}"), &key).await.0,
         404
