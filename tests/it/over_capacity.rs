@@ -318,9 +318,14 @@ async fn any_replica_notes_what_became_of_a_message_and_it_is_one_event() {
         let sid = "SM00000000000000000000000000000001";
         let fields = [("MessageSid", sid), ("MessageStatus", status)];
         assert_eq!(word(replica, path, &fields).await.status, 204);
-        let noted = |step: &What| match step {
-            What::Invited { message, result } if *result == "delivered" => message.clone(),
-            _ => None,
+        let noted = |step: &What| {
+            if let What::Invited { message, result } = step
+                && *result == "delivered"
+            {
+                message.clone()
+            } else {
+                None
+            }
         };
         let message = replica.until_steps(&refused.sid, noted).await;
         assert_eq!(message.as_str(), sid);
