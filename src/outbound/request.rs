@@ -49,6 +49,10 @@ pub struct Terms {
     pub ring_seconds: u64,
     pub detection: MachineDetection,
     pub when_machine: WhenMachine,
+    /// How long it may last by what its tenant had left of the day when it was noted. Rows of older
+    /// replicas do not say.
+    #[serde(default)]
+    pub left_of_day: Option<Duration>,
 }
 
 /// What this call's agent does otherwise than its campaign's.
@@ -119,6 +123,7 @@ impl Request {
                     "off, detect or detect_message_end",
                 )?,
                 when_machine: word(fields, "when_machine", "hang_up or talk")?,
+                left_of_day: None,
             },
         })
     }
@@ -127,6 +132,11 @@ impl Request {
 impl Terms {
     pub fn ring_for(&self) -> Duration {
         Duration::from_secs(self.ring_seconds)
+    }
+
+    /// Returns how long it may last, where none lasts for longer than `longest`.
+    pub fn lasts_at_most(&self, longest: Duration) -> Duration {
+        self.left_of_day.map_or(longest, |left| left.min(longest))
     }
 
     pub fn twilio_detection(&self) -> Detection {

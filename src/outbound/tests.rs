@@ -28,6 +28,7 @@ async fn a_placed_call_is_picked_up_talks_and_leaves_nothing_behind() {
     assert_eq!(ended.0, "ended", "{ended:?}");
     let calls = house.twilio.calls();
     assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].longest, Some(house.running.gateway().longest_call));
     assert_eq!(
         (&*calls[0].to, &*calls[0].from),
         ("+972502345678", "+972722234567")

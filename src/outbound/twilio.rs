@@ -47,7 +47,7 @@ fn new_call<'a>(gateway: &Gateway, row: &'a Row) -> Asking<'a> {
         row,
         answer_url: gateway.public.outbound_call(&marker).to_string(),
         status_url: gateway.public.outbound_status(&marker).to_string(),
-        longest: gateway.longest_call,
+        longest: row.terms.lasts_at_most(gateway.longest_call),
     }
 }
 

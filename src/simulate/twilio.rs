@@ -71,6 +71,8 @@ pub struct Placed {
     /// What Twilio listens for before anybody talks: `Enable` or `DetectMessageEnd`.
     pub detection: Option<String>,
     pub ring_for: Duration,
+    /// How long it may last, if that was said.
+    pub longest: Option<Duration>,
     pub created_at: Timestamp,
     pub status: &'static str,
     /// How long somebody has talked, once it is over.

@@ -125,8 +125,9 @@ pub async fn note(
                 }
                 let now = clock(writing, kind).await?;
                 (new.row.created_at, new.row.read_at) = (now, now);
-                if let Some(too_many) = count(writing, kind, &new, limits).await? {
-                    return quicker(writing, too_many).await;
+                match count(writing, kind, &new, limits).await? {
+                    Ok(left) => new.row.terms.left_of_day = Some(left),
+                    Err(too_many) => return quicker(writing, too_many).await,
                 }
                 if insert(&new).execute(writing).await? == 0 {
                     give_day_back(writing, &tenant, now).await?;
@@ -184,20 +185,20 @@ fn too_many(found: &[AnyRow], most: u32) -> Result<Option<Lately>, sqlx::Error> 
     Ok(all.filter(|all| all.count >= i64::from(most)))
 }
 
-/// Counts a call among those of its number, its API key and its tenant's day, or says what there is
-/// too much of.
+/// Counts a call among those of its number, its API key and its tenant's day; returns how long the day
+/// lets it talk, in whole seconds, or what there is too much of.
 async fn count(
     writing: &mut Writing,
     kind: Kind,
     new: &NewRow,
     limits: Limits,
-) -> Result<Option<Noted>, sqlx::Error> {
+) -> Result<Result<Duration, Noted>, sqlx::Error> {
     let row = &new.row;
     let now = row.created_at;
     let mut sql = Sql::new("SELECT created_at FROM outbound WHERE to_number = ");
     sql.bind(row.to.clone()).push(" AND state <> 'over'");
     if number(writing, sql).await?.is_some() {
-        return Ok(Some(Noted::Engaged));
+        return Ok(Err(Noted::Engaged));
     }
     let of_number = lately(
         kind,
@@ -207,7 +208,7 @@ async fn count(
     );
     let of_number = of_number.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_number, limits.per_destination)? {
-        return Ok(Some(Noted::TooOften(all)));
+        return Ok(Err(Noted::TooOften(all)));
     }
     let alike = lately(
         kind,
@@ -217,12 +218,12 @@ async fn count(
     );
     let alike = alike.fetch_all(writing).await?;
     if let Some(all) = too_many(&alike, limits.per_prefix)? {
-        return Ok(Some(Noted::TooManyAlike(all)));
+        return Ok(Err(Noted::TooManyAlike(all)));
     }
     let of_key = lately(kind, ("api_key", &new.api_key), MINUTE_MS, limits.per_key);
     let of_key = of_key.fetch_all(writing).await?;
     if let Some(all) = too_many(&of_key, limits.per_key)? {
-        return Ok(Some(Noted::TooManyOfKey(all)));
+        return Ok(Err(Noted::TooManyOfKey(all)));
     }
     let of_day = |what: &str| {
         let mut sql = Sql::new("SELECT ");
@@ -236,11 +237,13 @@ async fn count(
         + number(writing, talking(&row.tenant, now))
             .await?
             .unwrap_or(0);
-    if talked >= i64::from(limits.daily_minutes) * MINUTE_MS {
-        return Ok(Some(Noted::MinutesSpent {
+    let left = i64::from(limits.daily_minutes) * MINUTE_MS - talked;
+    if left <= 0 {
+        return Ok(Err(Noted::MinutesSpent {
             used: talked / MINUTE_MS,
         }));
     }
+    let left = u64::try_from(left).unwrap_or(0).div_ceil(1_000);
     let mut sql = Sql::new("INSERT INTO outbound_days (tenant, day, calls, talked_ms) VALUES (");
     sql.bind(row.tenant.clone()).push(", ").bind(day(now));
     sql.push(
@@ -251,9 +254,9 @@ async fn count(
         .push(" RETURNING calls");
     if number(writing, sql).await?.is_none() {
         let used = number(writing, of_day("calls")).await?.unwrap_or(0);
-        return Ok(Some(Noted::CallsSpent { used }));
+        return Ok(Err(Noted::CallsSpent { used }));
     }
-    Ok(None)
+    Ok(Ok(Duration::from_secs(left)))
 }
 
 /// Returns the question how long a tenant's calls have talked that are not over, in milliseconds. All

@@ -215,6 +215,11 @@ async fn minutes_count_while_a_call_goes_on_and_when_its_record_is_deleted() {
     house.write(&talks).await;
     let begun = house.place("one", &to("+972502345672")).await;
     house.over(&begun.unwrap().id).await;
+    let longest = house.twilio.calls()[0].longest.unwrap();
+    assert!(
+        longest <= Duration::from_secs(60),
+        "{longest:?} are left of the day"
+    );
     let talks = format!(
         "UPDATE calls SET connected_at = {}",
         unix_millis_i64() - 121_000

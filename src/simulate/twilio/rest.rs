@@ -99,7 +99,10 @@ fn take(service: &std::sync::Arc<Service>, form: &Fields) -> Result<Placed, u32>
             .map(|(_, value)| value.clone())
             .filter(|it| !it.is_empty())
     };
-    let seconds = field("Timeout").and_then(|seconds| seconds.parse().ok());
+    let seconds = |name| {
+        let seconds = field(name)?.parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    };
     let call = Placed {
         sid: sid("CA"),
         to: field("To").ok_or(21_201_u32)?,
@@ -107,7 +110,8 @@ fn take(service: &std::sync::Arc<Service>, form: &Fields) -> Result<Placed, u32>
         answer_url: field("Url").ok_or(21_205_u32)?,
         status_url: field("StatusCallback"),
         detection: field("MachineDetection"),
-        ring_for: Duration::from_secs(seconds.unwrap_or(60)),
+        ring_for: seconds("Timeout").unwrap_or(Duration::from_secs(60)),
+        longest: seconds("TimeLimit"),
         created_at: Timestamp::now(),
         status: "queued",
         talked: None,
