@@ -43,6 +43,8 @@ pub enum Answer {
         number: PhoneNumber,
         /// What the person called sees; what the carrier makes of it if there is none.
         caller_id: Option<PhoneNumber>,
+        /// How long they may talk.
+        max_seconds: u64,
         action_url: Url,
     },
     /// Thank for the message that the caller has left, and end the call.

@@ -127,7 +127,8 @@ pub fn explained(error: &minijinja::Error) -> String {
         None if error.kind() == ErrorKind::UndefinedError => {
             "a name that has no value; there are caller, called, caller_name and campaign, and \
              in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, \
-             recording_url and max_seconds, in transfer.xml action_url, number and caller_id"
+             recording_url and max_seconds, in transfer.xml action_url, number, caller_id and \
+             max_seconds"
                 .to_owned()
         }
         None => error.kind().to_string(),
@@ -196,6 +197,7 @@ impl Sample {
                         Some(sample_number("+972501234567"))
                     }
                 },
+                max_seconds: 14_400,
                 action_url: sample_url("https://voice.example/webhook/transfer?a=1&b='2'"),
             },
             Document::VoicemailThanks => Answer::VoicemailThanks,
@@ -284,11 +286,11 @@ mod tests {
             ),
             (
                 "<Say>{{ caller_nam }}</Say>",
-                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number and caller_id",
+                "2: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number, caller_id and max_seconds",
             ),
             (
                 "\n<Say>{{ ticket }}</Say>",
-                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number and caller_id",
+                "3: a name that has no value; there are caller, called, caller_name and campaign, and in connect.xml stream_url, action_url and ticket, in voicemail.xml action_url, recording_url and max_seconds, in transfer.xml action_url, number, caller_id and max_seconds",
             ),
             (
                 "\n\n<Say>{% if caller %}</Say>",

@@ -319,10 +319,12 @@ pub fn values(answer: &Answer, call: &CallDetails<'_>) -> Value {
         Answer::Transfer {
             number,
             caller_id,
+            max_seconds,
             action_url,
         } => context! {
             number => number.reveal(),
             caller_id => caller_id.as_ref().map_or("", PhoneNumber::reveal),
+            max_seconds => max_seconds,
             action_url => action_url.as_str(),
             ..call
         },
@@ -359,9 +361,12 @@ fn wordless(answer: &Answer) -> String {
             escape(recording_url.as_str()),
         ),
         Answer::Transfer {
-            number, action_url, ..
+            number,
+            max_seconds,
+            action_url,
+            ..
         } => format!(
-            r#"<Dial action="{}" method="POST">{}</Dial>"#,
+            r#"<Dial action="{}" method="POST" timeLimit="{max_seconds}">{}</Dial>"#,
             escape(action_url.as_str()),
             escape(number.reveal()),
         ),

@@ -33,6 +33,7 @@ use crate::{
     event::Endpoints,
     guard::GuardRules,
     language::Language,
+    outbound::number::Countries,
 };
 
 /// The longest file, in bytes.
@@ -72,6 +73,8 @@ pub struct Inherited {
     /// The settings that writing to callers lacks; empty if it lacks none.
     pub whatsapp_lacks: String,
     pub caps: Caps,
+    /// Which countries may be called.
+    pub countries: Countries,
     pub agent: AgentSettings,
     pub voice_live: VoiceLiveAccess,
     pub tools: ToolSettings,

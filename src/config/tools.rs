@@ -6,6 +6,7 @@ use crate::{
     call::PhoneNumber,
     campaign::Name,
     config::reader::{Environment, Reader},
+    outbound::number::{Countries, NumberError},
     tool::{BuiltIn, Directory, MOST_DESTINATIONS, Tool, Tools},
 };
 
@@ -27,9 +28,9 @@ pub struct ToolSettings {
 }
 
 impl ToolSettings {
-    pub(super) fn load(read: &Reader<impl Environment>) -> Self {
+    pub(super) fn load(read: &Reader<impl Environment>, countries: &Countries) -> Self {
         let directory = Directory {
-            destinations: destinations(read),
+            destinations: destinations(read, countries),
             caller_id: caller_id(read),
             number: None,
             key: read.parsed("AGENT_TRANSFER_KEY", KEY_RULE),
@@ -72,8 +73,33 @@ fn built_in(read: &Reader<impl Environment>, listed: &[String]) -> Vec<BuiltIn> 
     tools
 }
 
+/// What is wrong with a number that calls are to be handed over to.
+pub enum Flaw {
+    /// It can cost anything, or belongs to no country.
+    Refused(NumberError),
+    /// It may be meant: the operator has the last word.
+    Odd(NumberError),
+}
+
+/// Looks at a number of a directory as at one that is to be called: an agent that was talked into a
+/// transfer could be fraud's way to it. Where no country may be called, every one is as good.
+pub fn flaw_of(number: &PhoneNumber, countries: &Countries) -> Option<Flaw> {
+    match countries.judge(number) {
+        Ok(()) | Err(NumberError::NoCountries) => None,
+        Err(error @ (NumberError::International | NumberError::Kind(_))) => {
+            Some(Flaw::Refused(error))
+        }
+        Err(error @ (NumberError::NotE164 | NumberError::Invalid | NumberError::Country(_))) => {
+            Some(Flaw::Odd(error))
+        }
+    }
+}
+
 /// Reads the directory; its numbers are not shown.
-fn destinations(read: &Reader<impl Environment>) -> BTreeMap<Name, PhoneNumber> {
+fn destinations(
+    read: &Reader<impl Environment>,
+    countries: &Countries,
+) -> BTreeMap<Name, PhoneNumber> {
     let listed = read.list("AGENT_TRANSFERS");
     let named = listed.iter().filter_map(|entry| {
         let pair = entry.split_once('=').and_then(|(name, number)| {
@@ -85,7 +111,16 @@ fn destinations(read: &Reader<impl Environment>) -> BTreeMap<Name, PhoneNumber> 
         }
         pair
     });
-    let named: BTreeMap<_, _> = named.collect();
+    let named: BTreeMap<Name, PhoneNumber> = named.collect();
+    for (name, number) in &named {
+        match flaw_of(number, countries) {
+            Some(Flaw::Refused(error)) => {
+                read.mistake("AGENT_TRANSFERS", None, &format!("{name}: {error}"));
+            }
+            Some(Flaw::Odd(error)) => read.warning(format!("AGENT_TRANSFERS: {name}: {error}")),
+            None => {}
+        }
+    }
     if listed.len() > MOST_DESTINATIONS {
         let rule = format!("{} of them: at most {MOST_DESTINATIONS}", listed.len());
         read.mistake("AGENT_TRANSFERS", None, &rule);

@@ -66,6 +66,16 @@ impl Countries {
     /// If it is no number, or not one of those.
     pub fn read(&self, text: &str) -> Result<PhoneNumber, NumberError> {
         let number: PhoneNumber = text.parse().map_err(|_| NumberError::NotE164)?;
+        self.judge(&number)?;
+        Ok(number)
+    }
+
+    /// Judges whether a number may be called.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn judge(&self, number: &PhoneNumber) -> Result<(), NumberError> {
+        let text = number.reveal();
         if NO_COUNTRY.iter().any(|code| text[1..].starts_with(code)) {
             return Err(NumberError::International);
         }
@@ -86,7 +96,7 @@ impl Countries {
         if !self.0.contains(country) {
             return Err(NumberError::Country(country.to_owned()));
         }
-        Ok(number)
+        Ok(())
     }
 }
 

@@ -167,6 +167,7 @@ async fn transfer(gateway: &Gateway, call: &CarrierCallId) -> Option<(Answer, Ar
     let answer = Answer::Transfer {
         number,
         caller_id: campaign.tools.directory.caller_id.clone(),
+        max_seconds: gateway.longest_call.as_secs(),
         action_url: gateway.public.transfer_ended.clone(),
     };
     Some((answer, campaign))

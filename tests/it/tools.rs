@@ -409,6 +409,7 @@ async fn is_handed_over(gateway: &TestGateway, sid: &str, caller_id: Option<&str
     assert_eq!(dial.text, RECEPTION);
     let action = "https://voice.example.com/webhook/transfer_ended";
     assert_eq!(dial.attribute("action"), action);
+    assert_eq!(dial.attribute("timeLimit"), "14400");
     let shown = dial.attributes.iter().find(|(name, _)| name == "callerId");
     assert_eq!(shown.map(|(_, number)| number.as_str()), caller_id);
 }

@@ -11,8 +11,9 @@ use crate::{
             Inherited,
             table::{Entry, Table},
         },
-        tools::{KEY_RULE, RULE},
+        tools::{Flaw, KEY_RULE, RULE, flaw_of},
     },
+    outbound::number::Countries,
     tool::{
         BuiltIn, Directory, Does, LONGEST_DESCRIPTION, LONGEST_TIMEOUT, MOST_DESTINATIONS,
         MOST_HTTP_TOOLS, Schema, Tool, Tools, USUAL_TIMEOUT,
@@ -38,7 +39,7 @@ pub fn read(table: &Table<'_>, inherited: &Inherited, numbers: &[CallerId]) -> T
             destinations: if table.is_without(TRANSFER) {
                 environment.directory.destinations.clone()
             } else {
-                directory(&destinations)
+                directory(&destinations, &inherited.countries)
             },
             caller_id: table
                 .entry(CALLER_ID)
@@ -95,9 +96,20 @@ fn built_in(entry: &Entry<'_>) -> Vec<BuiltIn> {
     tools
 }
 
-fn directory(destinations: &[(Name, Entry<'_>)]) -> BTreeMap<Name, PhoneNumber> {
+fn directory(
+    destinations: &[(Name, Entry<'_>)],
+    countries: &Countries,
+) -> BTreeMap<Name, PhoneNumber> {
     let named = destinations.iter();
-    let named = named.filter_map(|(name, entry)| Some((name.clone(), number(entry)?)));
+    let named = named.filter_map(|(name, entry)| {
+        let number = number(entry)?;
+        match flaw_of(&number, countries) {
+            Some(Flaw::Refused(error)) => entry.remark(&error.to_string()),
+            Some(Flaw::Odd(error)) => entry.hint(&error.to_string()),
+            None => {}
+        }
+        Some((name.clone(), number))
+    });
     named.collect()
 }
 

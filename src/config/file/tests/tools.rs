@@ -17,6 +17,7 @@ fn mistakes_in_tools_are_told_without_numbers_and_addresses() {
         "tools = [\"transfer_call\"]",
         "tools = [\"transfer_call\"]\n[campaigns.good.transfer]\nboss = \"0529999999\"\n\"The boss\" = 7",
         "[campaigns.good.transfer]\nboss = \"+97229999999\"",
+        "tools = [\"transfer_call\"]\n[campaigns.good.transfer]\nline = \"+9721900123456\"\nship = \"+870773111632\"\nboss = \"+9720000001\"",
         "transfer = 7\ntransfer_caller_id = \"canary\"",
         &with_url("timeout_seconds = 21"),
         &with_url("parameters = '{\"type\":\"object\"'"),
@@ -36,6 +37,8 @@ fn mistakes_in_tools_are_told_without_numbers_and_addresses() {
     c.toml:5:8: campaigns.good.transfer.boss: a number in E.164: "+" and 2 to 15 digits, in quotes
     c.toml:6:1: campaigns.good.transfer."The boss": a name has 1 to 64 of a-z, 0-9, - and _
     c.toml:4:8: campaigns.good.transfer.boss: nobody is handed over: transfer_call is not among the tools
+    c.toml:5:8: campaigns.good.transfer.line: numbers of this kind are not called: premium rate
+    c.toml:6:8: campaigns.good.transfer.ship: it belongs to no country: satellites and international services are not called
     c.toml:3:12: campaigns.good.transfer=7: a table of names
     c.toml:4:22: campaigns.good.transfer_caller_id: a number in E.164: "+" and 2 to 15 digits, in quotes
     c.toml:7:19: campaigns.good.http_tools[1].timeout_seconds=21: a whole number from 1 to 20
@@ -55,6 +58,45 @@ fn mistakes_in_tools_are_told_without_numbers_and_addresses() {
     c.toml:3:15: campaigns.good.http_tools=7: a list of tables: [[…]]
     c.toml:3:1: campaigns.good.http_tools: 17 of them: at most 16
     "#);
+}
+
+#[test]
+fn destinations_outside_the_countries_that_may_be_called_are_warned_of_where_there_are_any() {
+    let text = "[campaigns.a]\nnumbers = [\"+97220000001\"]\ntools = [\"transfer_call\"]
+        [campaigns.a.transfer]\nhere = \"+97221234567\"\nthere = \"+12025550123\"
+        nowhere = \"+9720000001\"";
+    let warned = |settings: &[(&str, &str)]| {
+        let file = CampaignFile::parse(text, Path::new("c.toml"), &inherited(settings)).unwrap();
+        file.warnings.join("\n")
+    };
+    insta::assert_snapshot!(warned(&[("OUTBOUND_COUNTRIES", "IL")]), @"
+    c.toml:6:9: campaigns.a.transfer.there: US is not among the countries that may be called (OUTBOUND_COUNTRIES)
+    c.toml:7:19: campaigns.a.transfer.nowhere: no such number can exist
+    ");
+    insta::assert_snapshot!(warned(&[]), @"c.toml:7:19: campaigns.a.transfer.nowhere: no such number can exist");
+    let environment = |transfers: &'static str| {
+        crate::Config::load(move |name| match name {
+            "AGENT_TRANSFERS" => Some(transfers.to_owned()),
+            "OUTBOUND_COUNTRIES" => Some("IL".to_owned()),
+            _ => None,
+        })
+    };
+    let refused = environment("line=+9721900123456,ship=+870773111632").unwrap_err();
+    let refused = refused.to_string();
+    for name in [
+        "AGENT_TRANSFERS: line: numbers of this kind",
+        "AGENT_TRANSFERS: ship: it belongs",
+    ] {
+        assert!(refused.contains(name), "{refused}");
+    }
+    let warned = environment("there=+12025550123")
+        .unwrap()
+        .warnings
+        .join("\n");
+    assert!(
+        warned.contains("AGENT_TRANSFERS: there: US is not among"),
+        "{warned}"
+    );
 }
 
 #[test]
