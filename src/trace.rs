@@ -24,6 +24,7 @@ use crate::{
     config::TraceSettings,
     record::{Arrival, What},
     telemetry::TraceMetrics,
+    tool::ToolKind,
 };
 
 pub use exporter::Exporter;
@@ -94,7 +95,7 @@ enum Seen {
     /// Something that takes no time.
     Happened(&'static str),
     UsedTool {
-        tool: Option<String>,
+        tool: String,
         outcome: &'static str,
         took: u64,
     },
@@ -176,7 +177,10 @@ impl Traces {
                 outcome,
                 lasted,
             } => Some(Seen::UsedTool {
-                tool: tool.as_ref().map(ToString::to_string),
+                tool: match tool {
+                    Some(tool) => tool.to_string(),
+                    None => ToolKind::Unknown.as_str().to_owned(),
+                },
                 outcome: outcome.as_str(),
                 took: nanos(*lasted),
             }),

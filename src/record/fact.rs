@@ -16,7 +16,7 @@ use crate::{
     recent::Millis,
     recording::Recording,
     session::{Speaker, Turn},
-    tool::ToolOutcome,
+    tool::{ToolKind, ToolOutcome},
 };
 
 /// One dated entry of a call's timeline.
@@ -78,7 +78,7 @@ pub enum What {
     },
     /// The agent has used a tool, or wanted to.
     ToolUsed {
-        /// As the agent calls it; `None` where that is no name.
+        /// `None` where the campaign has no such tool.
         tool: Option<Name>,
         outcome: ToolOutcome,
         lasted: Duration,
@@ -224,7 +224,7 @@ impl What {
                 outcome,
                 lasted,
             } => Some(json!({
-                "tool": tool.as_ref().map(Name::as_str),
+                "tool": tool.as_ref().map_or(ToolKind::Unknown.as_str(), Name::as_str),
                 "outcome": outcome.as_str(),
                 "lasted_ms": millis(*lasted),
             })),

@@ -81,6 +81,8 @@ pub enum Keypad<'a> {
 
 struct Opened {
     id: String,
+    /// `None` where the campaign has none that is called so: what the agent calls it is made up, and
+    /// could be somebody's number.
     tool: Option<Name>,
     kind: ToolKind,
     began: Instant,
@@ -176,10 +178,7 @@ impl<'a> Workbench<'a> {
         let tool = self.campaign.tools.named(&call.tool);
         self.open.push(Opened {
             id: call.id.clone(),
-            tool: match tool {
-                Some(tool) => Some(tool.name.clone()),
-                None => wanted(&call.tool),
-            },
+            tool: tool.map(|tool| tool.name.clone()),
             kind: tool.map_or(ToolKind::Unknown, super::Tool::kind),
             began: Instant::now(),
         });
@@ -314,13 +313,6 @@ impl Drop for Workbench<'_> {
             self.note(open, ToolOutcome::Cancelled);
         }
     }
-}
-
-/// Returns what an agent calls a tool that there is not, if it is a name: one of digits might be
-/// somebody's number.
-fn wanted(tool: &str) -> Option<Name> {
-    let is_word = tool.starts_with(|first: char| first.is_ascii_lowercase());
-    is_word.then(|| tool.parse().ok()).flatten()
 }
 
 /// Has ACS press keys, in as many requests as it takes.

@@ -195,7 +195,7 @@ impl Call {
                 took,
             } => {
                 let mut span = self.part("tool", at.saturating_sub(took), at);
-                span.attributes.extend(tool.map(|tool| ("tool", tool)));
+                span.attributes.push(("tool", tool));
                 span.attributes.push(("tool.outcome", outcome.to_owned()));
                 (vec![span], !is_new)
             }

@@ -137,15 +137,11 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
 
     let long = format!(r#"{{"day":"{}"}}"#, "x".repeat(17_000));
     let commands = [
-        (
-            "place_call",
-            r#"{"to":"+97229999999"}"#,
-            "place_call",
-            Unknown,
-        ),
+        ("place_call", r#"{"to":"+97229999999"}"#, "", Unknown),
+        ("call-97229999999", "{}", "", Unknown), // A name, and somebody's number.
         ("+97229999999", "{}", "", Unknown),     // No name.
-        ("end_call", "{}", "end_call", Unknown), // Not among the campaign's.
-        ("refund", r#"{"day":"monday"}"#, "refund", Unknown), // Another campaign's.
+        ("end_call", "{}", "", Unknown),         // Not among the campaign's.
+        ("refund", r#"{"day":"monday"}"#, "", Unknown), // Another campaign's.
         (
             "transfer_call",
             r#"{"destination":"boss"}"#,
@@ -190,7 +186,7 @@ async fn an_agent_that_obeys_everything_does_nothing_that_its_campaign_does_not_
         .collect();
     eventually(async || all_used(&gateway, &call.sid) == expected).await;
     let figure = r#"tool_uses_total{tool="unknown",outcome="unknown"}"#;
-    assert_eq!(gateway.figure(figure).await, 4);
+    assert_eq!(gateway.figure(figure).await, 5);
     assert_eq!(server.requests().len(), 0, "nothing reached the outside");
     assert!(call.line.is_open());
 
