@@ -88,9 +88,11 @@ pub async fn list(
     let limit = wanted.limit.unwrap_or(PAGE);
     let outbox = Outbox::new(gateway.api.asking(asked.key.tenant())?);
     let tenant = Some(asked.key.tenant().name());
-    let letters = outbox.list_dead(tenant, wanted.cursor, limit).await?;
-    let is_full = letters.len() >= limit as usize;
-    let next = letters.last().filter(|_| is_full);
+    // One more than is shown tells whether there is another page.
+    let mut letters = outbox.list_dead(tenant, wanted.cursor, limit + 1).await?;
+    let is_last = letters.len() <= limit as usize;
+    letters.truncate(limit as usize);
+    let next = letters.last().filter(|_| !is_last);
     Ok(Json(EventPage {
         next_cursor: next.map(|last| last.cursor().to_string()),
         events: letters.into_iter().map(DeadEvent::from).collect(),

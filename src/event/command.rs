@@ -13,6 +13,9 @@ use crate::{
     record::{Database, DatabaseError},
 };
 
+/// How many dead letters one list has at most.
+const LONGEST_LIST: u32 = 200;
+
 /// What to do with events; `DATABASE_URL` and the other settings are the gateway's.
 #[derive(Debug, Args)]
 pub struct EventsOptions {
@@ -94,9 +97,12 @@ async fn act(
             tenant,
             limit,
             after,
-        } => Ok(list(
-            &outbox.list_dead(tenant.as_ref(), after, limit).await?,
-        )),
+        } => {
+            let limit = limit.clamp(1, LONGEST_LIST);
+            Ok(list(
+                &outbox.list_dead(tenant.as_ref(), after, limit).await?,
+            ))
+        }
         EventsCommand::Count => count(outbox).await,
         EventsCommand::Resend { event, endpoint } => {
             let change = Change::by_operator(Action::ResendEvent, &event);

@@ -363,6 +363,57 @@ async fn what_is_wrong_is_told_with_its_code_its_field_and_a_sentence() {
     .await;
 }
 
+/// Writes three events of the tenant `acme` that are dead for its endpoint `crm`.
+async fn put_dead(database: &Database) -> [String; 3] {
+    let events = [1, 2, 3].map(|number| format!("evt_{number:032}"));
+    for (event, at) in events.clone().into_iter().zip(1_i64..) {
+        let put = database.write(move |writing| {
+            Box::pin(async move {
+                let mut sql =
+                    Sql::new("INSERT INTO events (event, tenant, kind, at, body) VALUES (");
+                sql.bind(event.clone());
+                sql.push(", 'acme', 'call.ended', 1, '{}')");
+                sql.execute(writing).await?;
+                let mut sql = Sql::new(
+                    "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, \
+                     tries, ended_at) VALUES (",
+                );
+                sql.bind(event).push(", 'acme', 'crm', 'dead', 1, 1, 11, ");
+                sql.bind(at).push(")");
+                sql.execute(writing).await
+            })
+        });
+        put.await.unwrap();
+    }
+    events
+}
+
+#[tokio::test]
+async fn dead_events_are_listed_by_pages_of_which_the_last_says_that_it_is() {
+    let api = TestApi::start(&[]).await;
+    let events = put_dead(&api.database).await;
+    let key = api.key("acme", &[Scope::EventsRead]).await;
+    for limit in [1_usize, 2, 3, 4] {
+        let mut seen = Vec::new();
+        let mut path = format!("/v1/events?limit={limit}");
+        loop {
+            let (status, page) = api.ask("GET", &path, Some(&key)).await;
+            assert_eq!(status, 200, "{page}");
+            let ids = page["events"].as_array().unwrap().iter();
+            let ids: Vec<_> = ids.map(|event| event["event_id"].clone()).collect();
+            assert!((1..=limit).contains(&ids.len()), "{limit}: {page}");
+            seen.extend(ids);
+            let Some(next) = page["next_cursor"].as_str() else {
+                break;
+            };
+            path = format!("/v1/events?limit={limit}&cursor={next}");
+        }
+        seen.reverse();
+        assert_eq!(seen, events, "{limit}: the latest first, each once");
+    }
+    api.end().await;
+}
+
 #[tokio::test]
 async fn every_answer_has_the_requests_id() {
     over_both(&[], async |api| {

@@ -14,8 +14,6 @@ use crate::{
     record::{DatabaseError, PAUSE, Sql},
 };
 
-/// How many letters one page has at most.
-const LONGEST_PAGE: u32 = 200;
 /// How many are sent again in one transaction.
 const AT_ONCE: i64 = 300;
 
@@ -56,7 +54,7 @@ pub fn is_event(text: &str) -> bool {
 }
 
 impl Outbox {
-    /// Returns dead letters of a tenant, or of all tenants, the latest first, at most 200.
+    /// Returns dead letters of a tenant, or of all tenants, the latest first, at most `limit`.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -81,7 +79,7 @@ impl Outbox {
             sql.push(")");
         }
         sql.push(" ORDER BY d.ended_at DESC, d.event DESC, d.endpoint DESC LIMIT ");
-        sql.bind(i64::from(limit.clamp(1, LONGEST_PAGE)));
+        sql.bind(i64::from(limit));
         let rows = self
             .database
             .read(move |pool| async move { sql.read(&pool).await })
