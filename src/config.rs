@@ -181,6 +181,8 @@ impl Config {
             warnings: Vec::new(),
         };
         config.records.learn(config.ticket_secret.as_ref(), &read);
+        let (file, kept) = (config.campaigns.is_some(), config.records.kept);
+        config.events.check(&read, file, kept, config.longest_call);
         if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {
             let rule = "not beside CALLGATE_CONFIG: put the numbers into that file";
             read.mistake("TWILIO_NUMBERS", None, rule);

@@ -46,6 +46,27 @@ impl EventSettings {
         }
     }
 
+    /// Notes a mistake if an event may be deleted before it was tried for the last time: it would
+    /// be neither delivered nor dead. `file` says that there is a campaign file, which may hold
+    /// endpoints; without any, nothing is tried.
+    pub(super) fn check(
+        &self,
+        read: &Reader<impl Environment>,
+        file: bool,
+        kept: Duration,
+        longest_call: Duration,
+    ) {
+        let longest = longest_call + self.schedule.longest();
+        if longest > kept && (file || self.endpoint.is_some()) {
+            let rule = format!(
+                "too few: an event may be tried until {} hours after its call rang \
+                 (MAX_CALL_SECONDS, EVENTS_RETRY_SECONDS), and goes with its call",
+                longest.as_secs().div_ceil(3_600)
+            );
+            read.mistake("RECORD_DAYS", read.text("RECORD_DAYS"), &rule);
+        }
+    }
+
     /// Returns the endpoints that there are without a campaign file.
     pub fn endpoints(&self) -> Endpoints {
         let own = self.endpoint.iter();

@@ -461,6 +461,34 @@ fn without_a_file_the_default_tenant_may_have_one_endpoint() {
 }
 
 #[test]
+fn no_event_is_deleted_before_it_was_tried_for_the_last_time() {
+    let endpoint = [
+        ("EVENTS_URL", "https://hooks.example.com/"),
+        ("EVENTS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ];
+    let a_day = ("RECORD_DAYS", "1");
+    let soon = ("EVENTS_RETRY_SECONDS", "60,60");
+    let after_a_week = ("EVENTS_RETRY_SECONDS", "604800");
+    for (settings, told) in [
+        (&[a_day][..], None),
+        (&[a_day, soon], None),
+        (&[("RECORD_DAYS", "2")], None),
+        (&[("RECORD_DAYS", "7"), after_a_week], Some("189 hours")),
+        (&[a_day], Some("31 hours")),
+    ] {
+        let settings = match told {
+            None if settings == [a_day] => settings.to_vec(), // Nobody is told of anything.
+            _ => [&endpoint[..], settings].concat(),
+        };
+        let error = load(&settings).err().map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        assert_eq!(error.contains("RECORD_DAYS"), told.is_some(), "{error}");
+        let told = told.unwrap_or_default();
+        assert!(error.contains(told) && error.contains("EVENTS_RETRY_SECONDS") || told.is_empty());
+    }
+}
+
+#[test]
 fn our_own_network_is_for_tests_alone() {
     let settings = [
         ("GUARD_ALLOW", "localhost:9000,127.0.0.0/8"),

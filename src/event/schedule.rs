@@ -59,6 +59,12 @@ impl Schedule {
         Self(pauses)
     }
 
+    /// Returns how long after its first try a delivery may be tried, unless its receiver asks for
+    /// longer pauses.
+    pub fn longest(&self) -> Duration {
+        self.0.iter().sum::<Duration>().mul_f64(1.0 + SPREAD)
+    }
+
     /// Decides about a delivery that has been tried `tries` times, this one included. `chance` is
     /// from 0 up to 1.
     pub fn fate(&self, tries: usize, outcome: Outcome, chance: f64) -> Fate {
@@ -186,6 +192,16 @@ mod tests {
         assert_eq!(after(1, 3_600), 3_600);
         assert_eq!(after(1, u64::MAX), 3_600);
         assert_eq!(after(9, 60), 28_800);
+    }
+
+    #[test]
+    fn the_last_try_is_never_later_than_the_longest_schedule() {
+        let longest = Schedule::default().longest();
+        for chance in [0.0, 0.5, 0.999_999] {
+            let (tries, _) = play(&Schedule::default(), Outcome::NotAnswered, chance);
+            assert!(tries.last().unwrap() <= &longest, "{tries:?}");
+        }
+        assert_eq!(longest.as_secs() / 3_600, 26);
     }
 
     #[test]
