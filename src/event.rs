@@ -17,8 +17,8 @@ mod tests;
 
 pub use command::{EventsError, EventsOptions, run};
 pub use delivery::Deliveries;
-pub use endpoint::{Endpoint, Endpoints, EventKind, KINDS};
-pub use outbox::{Addressees, Cursor, DeadLetter, Outbox, Standing, is_event};
+pub use endpoint::{Endpoint, Endpoints, EventKind, KINDS, names};
+pub use outbox::{Addressees, Cursor, DeadLetter, Outbox, Resent, Standing, is_event};
 pub use payload::{Payload, ToldNumbers};
 pub use schedule::{Cause, Fate, Outcome, Schedule, pause_asked_for};
 pub use signature::{NotASecret, SigningSecrets};

@@ -1,5 +1,7 @@
 //! Events that an endpoint was not told, and sending them again.
 
+use std::sync::Arc;
+
 use actix_web::web::{Data, Json};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +13,7 @@ use crate::{
         scope::{EventsRead, EventsWrite},
     },
     campaign::Name,
-    event::{Cursor, DeadLetter, Outbox},
+    event::{self, Cursor, DeadLetter, Outbox},
     gateway::Gateway,
     record::date,
 };
@@ -61,7 +63,8 @@ pub struct DeadEvent {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Again {
-    /// To this endpoint, even if it was delivered there. Default: to all for which it is dead.
+    /// To this endpoint, even if it was delivered there. Default: to all for which it is dead or
+    /// waits for its next try.
     #[param(value_type = Option<String>, pattern = "^[a-z0-9_-]{1,64}$")]
     endpoint: Option<Name>,
 }
@@ -99,7 +102,7 @@ pub async fn list(
     }))
 }
 
-/// Send an event again.
+/// Send an event again at once, from the first try on.
 #[utoipa::path(
     post, path = "/v1/events/{event}/resend", tag = "events", operation_id = "resend_event",
     params(
@@ -118,13 +121,21 @@ pub async fn resend(
     let change = Change::by_key(&asked.key, &request, Action::ResendEvent, &event);
     let outbox = Outbox::new(gateway.records.database.clone());
     let tenant = Some(asked.key.tenant().name());
-    let resent = outbox.resend(tenant, &event, endpoint.as_ref(), change);
+    let endpoints = Arc::clone(&gateway.campaigns.endpoints().borrow());
+    let resent = outbox.resend(tenant, &event, endpoint.as_ref(), endpoints, change);
     match resent.await? {
-        0 => Err(ApiError::not_found("event that could be sent again")),
-        deliveries => Ok(Json(Resent {
+        event::Resent::To(deliveries) => Ok(Json(Resent {
             event_id: event,
             deliveries,
         })),
+        event::Resent::Nothing => Err(ApiError::not_found("event that could be sent again")),
+        event::Resent::NotInForce(endpoint) => {
+            let rule = format!(
+                "{endpoint} is not in force, so nothing would be sent: it has to be set up again \
+                 under this name"
+            );
+            Err(ApiError::field("endpoint", rule))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `callgate events`: what tenants were not told, for an operator at a terminal.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use jiff::Timestamp;
@@ -8,8 +10,11 @@ use serde_json::{Value, json};
 use crate::{
     api::{Action, Change},
     campaign::Name,
-    config::{Config, ConfigError},
-    event::outbox::{Cursor, DeadLetter, Outbox},
+    config::{CampaignFile, Config, ConfigError, FileError},
+    event::{
+        Endpoints,
+        outbox::{Cursor, DeadLetter, Outbox, Place, Resent},
+    },
     record::{Database, DatabaseError},
 };
 
@@ -40,9 +45,9 @@ enum EventsCommand {
         #[arg(long)]
         after: Option<Cursor>,
     },
-    /// Count what waits and what is dead, for each endpoint
+    /// Count what waits and what is dead, for each endpoint, also for those not in force
     Count,
-    /// Send an event again, to the endpoints for which it is dead
+    /// Send an event again at once, to the endpoints for which it is dead or waits
     Resend {
         /// The event, such as evt_…
         event: String,
@@ -50,7 +55,7 @@ enum EventsCommand {
         #[arg(long)]
         endpoint: Option<Name>,
     },
-    /// Send every dead event of an endpoint again
+    /// Send every event again at once that is dead for an endpoint or waits there
     ResendAll { tenant: Name, endpoint: Name },
 }
 
@@ -59,16 +64,26 @@ enum EventsCommand {
 pub enum EventsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the records cannot be looked at (DATABASE_URL)")]
     Database(#[from] DatabaseError),
-    #[error("no delivery of {0} is dead; --endpoint sends it to an endpoint that has it already")]
+    #[error(
+        "no delivery of {0} is dead or waits for its next try; --endpoint sends it to an endpoint \
+         that has it already"
+    )]
     NotFound(String),
+    #[error(
+        "the endpoint {0} is not in force, so nothing would be sent: set it up again under this \
+         name (CALLGATE_CONFIG, EVENTS_URL)"
+    )]
+    NotInForce(Name),
 }
 
 /// Does what was asked; returns what to print.
 ///
 /// # Errors
-/// If the settings are wrong, the database does not answer, or there is no such event.
+/// If the settings are wrong, the database does not answer, or there is no such event or endpoint.
 pub async fn run(
     options: EventsOptions,
     environment: impl Fn(&str) -> Option<String>,
@@ -77,7 +92,7 @@ pub async fn run(
     let database = Database::open(&config.records)?;
     database.migrate().await?;
     let outbox = Outbox::new(database.clone());
-    let done = act(&outbox, options.command).await;
+    let done = act(&outbox, &config, options.command).await;
     database.close().await;
     let (text, json) = done?;
     Ok(if options.json { json.to_string() } else { text })
@@ -85,6 +100,7 @@ pub async fn run(
 
 async fn act(
     outbox: &Outbox,
+    config: &Config,
     command: Option<EventsCommand>,
 ) -> Result<(String, Value), EventsError> {
     let command = command.unwrap_or(EventsCommand::List {
@@ -103,21 +119,34 @@ async fn act(
                 &outbox.list_dead(tenant.as_ref(), after, limit).await?,
             ))
         }
-        EventsCommand::Count => count(outbox).await,
+        EventsCommand::Count => count(outbox, &endpoints(config)?).await,
         EventsCommand::Resend { event, endpoint } => {
             let change = Change::by_operator(Action::ResendEvent, &event);
-            let again = outbox.resend(None, &event, endpoint.as_ref(), change);
+            let endpoints = Arc::new(endpoints(config)?);
+            let again = outbox.resend(None, &event, endpoint.as_ref(), endpoints, change);
             match again.await? {
-                0 => Err(EventsError::NotFound(event)),
-                sent => Ok(resent(&format!("{event} is sent again"), sent)),
+                Resent::To(sent) => Ok(resent(&format!("{event} is sent again"), sent)),
+                Resent::Nothing => Err(EventsError::NotFound(event)),
+                Resent::NotInForce(endpoint) => Err(EventsError::NotInForce(endpoint)),
             }
         }
         EventsCommand::ResendAll { tenant, endpoint } => {
             let target = format!("endpoint {endpoint}");
             let change = Change::by_operator(Action::ResendEvent, &target).of(&tenant);
-            let sent = outbox.resend_all(&tenant, &endpoint, change).await?;
-            Ok(resent("what was dead is sent again", sent))
+            let place = Place { tenant, endpoint };
+            if place.find(&endpoints(config)?).is_none() {
+                return Err(EventsError::NotInForce(place.endpoint));
+            }
+            let sent = outbox.resend_all(&place, change).await?;
+            Ok(resent("what was dead or waited is sent again", sent))
         }
+    }
+}
+
+fn endpoints(config: &Config) -> Result<Endpoints, FileError> {
+    match &config.campaigns {
+        Some(file) => Ok(CampaignFile::load(file, &config.inherited())?.endpoints),
+        None => Ok(config.events.endpoints()),
     }
 }
 
@@ -144,16 +173,19 @@ fn list(letters: &[DeadLetter]) -> (String, Value) {
     (text, json!({"dead": letters, "after": next}))
 }
 
-async fn count(outbox: &Outbox) -> Result<(String, Value), EventsError> {
-    let mut table = table(&["tenant", "endpoint", "waiting", "oldest", "dead"]);
+async fn count(outbox: &Outbox, endpoints: &Endpoints) -> Result<(String, Value), EventsError> {
+    let mut table = table(&[
+        "tenant", "endpoint", "waiting", "oldest", "dead", "in force",
+    ]);
     let mut places = Vec::new();
-    for one in outbox.standing().await? {
+    for one in outbox.standing(endpoints).await? {
         table.add_row([
             one.tenant.clone(),
             one.endpoint.clone(),
             one.waiting.to_string(),
             format!("{} s", one.oldest.as_secs()),
             one.dead.to_string(),
+            if one.in_force { "yes" } else { "no" }.to_owned(),
         ]);
         places.push(one.shown());
     }

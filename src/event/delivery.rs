@@ -6,7 +6,7 @@
 mod worker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
     event::{
         Endpoints, Schedule,
         delivery::worker::Worker,
+        names,
         outbox::{Outbox, Place, Standing},
     },
     guard::{GuardRules, GuardedClient},
@@ -51,6 +52,8 @@ struct Counter {
     endpoints: watch::Receiver<Arc<Endpoints>>,
     metrics: EventMetrics,
     standing: Arc<Mutex<Vec<Standing>>>,
+    /// Where events wait for an endpoint that is not in force, as the log has it already.
+    warned_of: BTreeSet<(String, String)>,
 }
 
 /// What wakes and ends workers.
@@ -90,6 +93,7 @@ impl Deliveries {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
             standing: Arc::clone(&standing),
+            warned_of: BTreeSet::new(),
         };
         database.spawn(tasks.track_future(counter.run(stop.clone())));
         let dispatcher = Dispatcher {
@@ -216,7 +220,7 @@ impl Dispatcher {
 }
 
 impl Counter {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut ticks = interval(COUNT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -226,30 +230,48 @@ impl Counter {
         }
     }
 
-    async fn count(&self) {
-        match self.outbox.standing().await {
+    async fn count(&mut self) {
+        let endpoints = Arc::clone(&self.endpoints.borrow());
+        match self.outbox.standing(&endpoints).await {
             Ok(standing) => {
-                let endpoints = Arc::clone(&self.endpoints.borrow());
                 let known: BTreeMap<_, _> = standing
                     .iter()
                     .map(|one| ((one.tenant.as_str(), one.endpoint.as_str()), one))
                     .collect();
                 // Also where nothing waits: what grows from nothing would not be seen to grow.
-                let places = endpoints.iter().flat_map(|(tenant, own)| {
-                    own.iter().map(|it| (tenant.as_str(), it.name.as_str()))
-                });
-                self.metrics.stand(places.map(|place| {
+                self.metrics.stand(names(&endpoints).map(|place| {
                     let (waiting, oldest, dead) = known
                         .get(&place)
                         .map_or_else(Default::default, |one| (one.waiting, one.oldest, one.dead));
                     (place, waiting, oldest, dead)
                 }));
+                self.warn_where_nobody_sends(&standing);
                 *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
             }
             Err(error) => {
                 let error = &error as &dyn Error;
                 tracing::debug!(error, "nobody could count the events that wait");
             }
+        }
+    }
+
+    /// Says once of each endpoint that is not in force that events wait for it, which nobody sends.
+    fn warn_where_nobody_sends(&mut self, standing: &[Standing]) {
+        let known = std::mem::take(&mut self.warned_of);
+        for one in standing {
+            if one.in_force || one.waiting == 0 {
+                continue;
+            }
+            let place = (one.tenant.clone(), one.endpoint.clone());
+            if !known.contains(&place) {
+                tracing::warn!(
+                    tenant = one.tenant,
+                    endpoint = one.endpoint,
+                    waiting = one.waiting,
+                    "events wait for an endpoint that is not in force: nobody sends them"
+                );
+            }
+            self.warned_of.insert(place);
         }
     }
 }

@@ -44,6 +44,13 @@ pub struct Endpoint {
 /// Every tenant's endpoints, in the order of the file.
 pub type Endpoints = BTreeMap<Name, Vec<Endpoint>>;
 
+/// Returns the tenant and the name of each endpoint.
+pub fn names(endpoints: &Endpoints) -> impl Iterator<Item = (&str, &str)> {
+    endpoints
+        .iter()
+        .flat_map(|(tenant, own)| own.iter().map(|it| (tenant.as_str(), it.name.as_str())))
+}
+
 impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,7 +8,11 @@
 
 mod dead;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -18,13 +22,13 @@ use uuid::Uuid;
 use crate::{
     campaign::Name,
     event::{
-        Endpoints, Fate,
+        Endpoint, Endpoints, Fate, names,
         payload::{Content, TellableNumber},
     },
     record::{Database, DatabaseError, DatabaseKind, Event, Sql, Told, Writing},
 };
 
-pub use dead::{Cursor, DeadLetter, is_event};
+pub use dead::{Cursor, DeadLetter, Resent, is_event};
 
 /// How long a claim lasts: longer than a try may take, and what it takes to settle it.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -86,6 +90,16 @@ pub struct Standing {
     /// How long ago the oldest that waits was made.
     pub oldest: Duration,
     pub dead: u64,
+    /// Whether anybody sends to it.
+    pub in_force: bool,
+}
+
+impl Place {
+    /// Returns the endpoint, if it is in force.
+    pub fn find<'a>(&self, endpoints: &'a Endpoints) -> Option<&'a Endpoint> {
+        let mut own = endpoints.get(&self.tenant)?.iter();
+        own.find(|endpoint| endpoint.name == self.endpoint)
+    }
 }
 
 impl Standing {
@@ -97,6 +111,7 @@ impl Standing {
             "waiting": self.waiting,
             "oldest_s": self.oldest.as_secs(),
             "dead": self.dead,
+            "in_force": self.in_force,
         })
     }
 }
@@ -288,11 +303,12 @@ impl Outbox {
         sql
     }
 
-    /// Returns how the deliveries of every endpoint stand that has any which are not delivered.
+    /// Returns how the deliveries of every endpoint stand that has any which are not delivered, also
+    /// of one that is not among the `endpoints` in force.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn standing(&self) -> Result<Vec<Standing>, DatabaseError> {
+    pub async fn standing(&self, endpoints: &Endpoints) -> Result<Vec<Standing>, DatabaseError> {
         // From one endpoint to the next by the index, and so far along each: however many there
         // are, it takes about as long.
         let next = |column: &str| {
@@ -322,6 +338,7 @@ impl Outbox {
         let read = self
             .database
             .read(move |pool| async move { sql.read(&pool).await });
+        let in_force: BTreeSet<_> = names(endpoints).collect();
         let mut standing: BTreeMap<(String, String), Standing> = BTreeMap::new();
         for row in read.await? {
             let count = u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or_default();
@@ -329,6 +346,7 @@ impl Outbox {
                 continue;
             }
             let (tenant, endpoint): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let in_force = in_force.contains(&(tenant.as_str(), endpoint.as_str()));
             let place = standing.entry((tenant.clone(), endpoint.clone()));
             let place = place.or_insert_with(|| Standing {
                 tenant,
@@ -336,6 +354,7 @@ impl Outbox {
                 waiting: 0,
                 oldest: Duration::ZERO,
                 dead: 0,
+                in_force,
             });
             if row.try_get::<String, _>(2)? == "dead" {
                 place.dead = count;

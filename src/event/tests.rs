@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     delivery::Deliveries,
-    outbox::{Addressees, Outbox, Place, Settled},
+    outbox::{Addressees, Claimed, Outbox, Place, Settled},
     *,
 };
 use crate::{
@@ -31,16 +31,16 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database with the endpoints of the tenant `acme`.
-struct Post {
+pub struct Post {
     settings: RecordSettings,
-    database: Database,
-    outbox: Outbox,
-    endpoints: watch::Sender<Arc<Endpoints>>,
+    pub database: Database,
+    pub outbox: Outbox,
+    pub endpoints: watch::Sender<Arc<Endpoints>>,
     addressees: Arc<Addressees>,
 }
 
 impl Post {
-    async fn open(url: &str) -> Self {
+    pub async fn open(url: &str) -> Self {
         let settings = Config::load(|name| (name == "DATABASE_URL").then(|| url.to_owned()));
         let settings = settings.unwrap().records;
         let database = Database::open(&settings).unwrap();
@@ -57,7 +57,7 @@ impl Post {
     }
 
     /// Puts these endpoints in force, by name, server and kinds; without kinds they get every one.
-    fn tell(&self, told: &[(&str, &Loopback, &[EventKind])]) {
+    pub fn tell(&self, told: &[(&str, &Loopback, &[EventKind])]) {
         let own = told.iter().map(|(name, server, kinds)| Endpoint {
             name: name.parse().unwrap(),
             url: rules().url(&server.url("/events")).unwrap(),
@@ -88,7 +88,7 @@ impl Post {
     }
 
     /// Writes events of `acme`, as the records' writer does.
-    async fn write(&self, kind: EventKind, events: &[&str]) {
+    pub async fn write(&self, kind: EventKind, events: &[&str]) {
         let addressees = Arc::clone(&self.addressees);
         let body = |event| format!(r#"{{"type":"{}","id":"{event}"}}"#, kind.as_str());
         let events = events
@@ -118,7 +118,9 @@ impl Post {
 
     /// Returns what waits and what is dead, by endpoint.
     async fn standing(&self) -> Vec<(String, u64, u64)> {
-        let standing = self.outbox.standing().await.unwrap().into_iter();
+        let endpoints = Arc::clone(&self.endpoints.borrow());
+        let standing = self.outbox.standing(&endpoints).await;
+        let standing = standing.unwrap().into_iter();
         standing
             .map(|one| (one.endpoint, one.waiting, one.dead))
             .collect()
@@ -126,11 +128,30 @@ impl Post {
 
     /// Makes everything due that waits, and every lease lapse.
     async fn pass_time(&self) {
-        let sql = Sql::new("UPDATE deliveries SET due_at = 0 WHERE state = 'waiting'");
+        self.execute("UPDATE deliveries SET due_at = 0 WHERE state = 'waiting'")
+            .await;
+    }
+
+    async fn execute(&self, text: &'static str) {
         let written = self
             .database
-            .write(move |writing| Box::pin(async move { sql.execute(writing).await }));
+            .write(move |writing| Box::pin(async move { Sql::new(text).execute(writing).await }));
         written.await.unwrap();
+    }
+
+    async fn resend(&self, tenant: &str, event: &str, endpoint: Option<&str>) -> Resent {
+        let (tenant, endpoint) = (name(tenant), endpoint.map(name));
+        let endpoints = Arc::clone(&self.endpoints.borrow());
+        let change = change(event);
+        let resent = self
+            .outbox
+            .resend(Some(&tenant), event, endpoint.as_ref(), endpoints, change);
+        resent.await.unwrap()
+    }
+
+    async fn resend_all(&self) -> u64 {
+        let change = change("endpoint crm");
+        self.outbox.resend_all(&place(), change).await.unwrap()
     }
 }
 
@@ -138,14 +159,14 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn place() -> Place {
+pub fn place() -> Place {
     Place {
         tenant: name("acme"),
         endpoint: name("crm"),
     }
 }
 
-fn rules() -> GuardRules {
+pub fn rules() -> GuardRules {
     GuardRules {
         exceptions: vec!["127.0.0.0/8".parse().unwrap()],
         ..GuardRules::default()
@@ -164,7 +185,7 @@ async fn over_both(story: impl AsyncFn(&Post)) {
     }
 }
 
-async fn sink(answer: impl FnMut(usize, &Request) -> u16 + Send + 'static) -> Loopback {
+pub async fn sink(answer: impl FnMut(usize, &Request) -> u16 + Send + 'static) -> Loopback {
     let mut answer = answer;
     Loopback::start(move |n, request| Reply::Answer(answer(n, request), String::new())).await
 }
@@ -250,28 +271,15 @@ async fn an_event_that_fails_is_tried_until_it_is_dead_and_can_be_sent_again() {
         assert_eq!(others, []);
 
         *well.lock().unwrap() = true;
-        let resend = |tenant, endpoint| {
-            let outbox = post.outbox.clone();
-            let (tenant, endpoint) = (name(tenant), Some(name(endpoint)));
-            async move {
-                outbox
-                    .resend(Some(&tenant), "evt_1", endpoint.as_ref(), change("evt_1"))
-                    .await
-                    .unwrap()
-            }
-        };
-        assert_eq!(resend("other", "crm").await, 0, "another tenant's");
-        assert_eq!(resend("acme", "none").await, 0);
-        assert_eq!(resend("acme", "crm").await, 1);
+        let resend = async |tenant, endpoint| post.resend(tenant, "evt_1", Some(endpoint)).await;
+        assert_eq!(resend("other", "crm").await, Resent::Nothing);
+        assert_eq!(resend("acme", "none").await, Resent::Nothing);
+        assert_eq!(resend("acme", "crm").await, Resent::To(1));
         post.done().await;
         assert_eq!(post.standing().await, [("crm".to_owned(), 0, 1)]);
-        assert_eq!(resend("acme", "crm").await, 1, "though it is delivered");
-        let all = change("endpoint crm");
-        let all = post
-            .outbox
-            .resend_all(&name("acme"), &name("crm"), all)
-            .await;
-        assert_eq!(all.unwrap(), 1);
+        assert_eq!(post.resend("acme", "evt_1", None).await, Resent::Nothing);
+        assert_eq!(resend("acme", "crm").await, Resent::To(1), "again");
+        assert_eq!(post.resend_all().await, 1);
         let noted = post.database.read(|pool| async move {
             let sql = Sql::new("SELECT target, became FROM audit ORDER BY entry");
             sql.read(&pool).await
@@ -421,10 +429,7 @@ async fn a_backlog_that_is_not_due_is_not_looked_through() {
              SELECT event, tenant, 'crm', 'waiting', 1, 4102444800000, 1 FROM events",
             "ANALYZE deliveries",
         ] {
-            let written = post.database.write(move |writing| {
-                Box::pin(async move { Sql::new(text).execute(writing).await })
-            });
-            written.await.unwrap();
+            post.execute(text).await;
         }
         let place = place();
         let looks = post.database.plan(|sql| {
@@ -446,6 +451,152 @@ async fn a_backlog_that_is_not_due_is_not_looked_through() {
         }
     })
     .await;
+}
+
+/// Claims what is due, and has the try of each come to this.
+async fn try_all(post: &Post, fate: Fate) -> Vec<Claimed> {
+    let claimed = post.outbox.turn(&place(), Vec::new(), 8).await.unwrap();
+    settle_all(post, &claimed, fate).await;
+    claimed
+}
+
+async fn settle_all(post: &Post, claimed: &[Claimed], fate: Fate) {
+    let settled = claimed.iter().map(|one| Settled {
+        event: one.event.clone(),
+        lease: one.lease.clone(),
+        status: Some(500),
+        error: None,
+        fate,
+    });
+    let settled = settled.collect();
+    post.outbox.turn(&place(), settled, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_to_an_endpoint_that_is_not_in_force() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1"]).await;
+        try_all(post, Fate::Dead(Cause::Exhausted)).await;
+        post.tell(&[("sales", &server, &[])]);
+        let not_in_force = Resent::NotInForce(name("crm"));
+        for endpoint in [None, Some("crm")] {
+            let resent = post.resend("acme", "evt_1", endpoint).await;
+            assert_eq!(resent, not_in_force, "{endpoint:?}");
+        }
+        let endpoints = Arc::clone(&post.endpoints.borrow());
+        let standing = post.outbox.standing(&endpoints).await.unwrap();
+        assert_eq!((standing[0].dead, standing[0].in_force), (1, false));
+        post.tell(&[("sales", &server, &[]), ("crm", &server, &[])]);
+        let resent = post.resend("acme", "evt_1", None).await;
+        assert_eq!(resent, Resent::To(1));
+        let endpoints = Arc::clone(&post.endpoints.borrow());
+        let standing = post.outbox.standing(&endpoints).await.unwrap();
+        assert_eq!((standing[0].waiting, standing[0].in_force), (1, true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_for_hours_can_be_sent_at_once_and_what_is_being_sent_cannot() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        post.write(EventKind::CallEnded, &["evt_1", "evt_2", "evt_3"])
+            .await;
+        let claimed = post.outbox.turn(&place(), Vec::new(), 8).await.unwrap();
+        assert_eq!(claimed.len(), 3);
+        for endpoint in [None, Some("crm")] {
+            let resent = post.resend("acme", "evt_1", endpoint).await;
+            assert_eq!(resent, Resent::Nothing, "it is being sent");
+        }
+        assert_eq!(post.resend_all().await, 0, "they are being sent");
+        let after = Duration::from_secs(28_800);
+        settle_all(post, &claimed, Fate::Again { after }).await;
+        assert_eq!(try_all(post, Fate::Delivered).await, [], "nothing is due");
+        assert_eq!(post.resend("acme", "evt_1", None).await, Resent::To(1));
+        assert_eq!(post.resend_all().await, 2, "the first one is due");
+        let claimed = try_all(post, Fate::Delivered).await;
+        assert_eq!(claimed.len(), 3);
+        assert!(claimed.iter().all(|one| one.tries == 0), "{claimed:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_that_waits_or_is_dead_is_sent_again_and_each_once() {
+    over_both(async |post| {
+        let server = sink(|_, _| 200).await;
+        post.tell(&[("crm", &server, &[])]);
+        // More than one transaction takes; some were made in the same millisecond.
+        for text in [
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             INSERT INTO events (event, tenant, kind, at, body) \
+             SELECT 'evt_' || i, 'acme', 'call.ended', i / 2, '{}' FROM n",
+            "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries) \
+             SELECT event, tenant, 'crm', CASE WHEN at < 200 THEN 'dead' ELSE 'waiting' END, at, \
+             4102444800000, 1 FROM events",
+            "UPDATE deliveries SET ended_at = 1 WHERE state = 'dead'",
+        ] {
+            post.execute(text).await;
+        }
+        assert_eq!(post.resend_all().await, 1_000);
+        assert_eq!(post.standing().await, [("crm".to_owned(), 1_000, 0)]);
+        assert_eq!(post.resend_all().await, 0, "all of it is due");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_is_told_that_an_endpoint_is_not_in_force() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: EventsOptions,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/a.db", folder.path().display());
+    let post = Post::open(&url).await;
+    post.execute(
+        "INSERT INTO events (event, tenant, kind, at, body) \
+         VALUES ('evt_1', 'default', 'call.ended', 1, '{}')",
+    )
+    .await;
+    post.execute(
+        "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries, ended_at) \
+         VALUES ('evt_1', 'default', 'crm', 'dead', 1, 1, 1, 1)",
+    )
+    .await;
+    let events = async |words: &[&str]| {
+        let line: Line = clap::Parser::parse_from([&["callgate"], words].concat());
+        run(line.options, |name| {
+            let settings = [
+                ("DATABASE_URL", url.as_str()),
+                ("EVENTS_URL", "https://hooks.example.com/"),
+                ("EVENTS_SECRET", SECRET),
+            ];
+            let set = settings.iter().find(|(set, _)| *set == name);
+            set.map(|(_, value)| (*value).to_owned())
+        })
+        .await
+    };
+    for words in [
+        &["resend", "evt_1"][..],
+        &["resend", "evt_1", "--endpoint", "crm"],
+        &["resend-all", "default", "crm"],
+    ] {
+        let error = events(words).await.unwrap_err().to_string();
+        assert!(
+            error.contains("the endpoint crm is not in force"),
+            "{error}"
+        );
+    }
+    let count = events(&["count", "--json"]).await.unwrap();
+    assert!(count.contains(r#""in_force":false"#), "{count}");
+    let resent = events(&["resend-all", "default", "default"]).await.unwrap();
+    assert!(resent.ends_with(": 0 deliveries"), "{resent}");
+    post.database.close().await;
 }
 
 #[tokio::test]

@@ -415,6 +415,30 @@ async fn dead_events_are_listed_by_pages_of_which_the_last_says_that_it_is() {
 }
 
 #[tokio::test]
+async fn an_event_is_not_sent_again_to_an_endpoint_that_is_not_in_force() {
+    let api = TestApi::start(&[]).await;
+    let [event, ..] = put_dead(&api.database).await;
+    let key = api
+        .key("acme", &[Scope::EventsRead, Scope::EventsWrite])
+        .await;
+    for query in ["", "?endpoint=crm"] {
+        let path = format!("/v1/events/{event}/resend{query}");
+        let (status, refused) = api.ask("POST", &path, Some(&key)).await;
+        let error = &refused["error"];
+        assert_eq!((status, &error["code"]), (400, &"invalid_request".into()));
+        assert_eq!(error["field"], "endpoint");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("crm is not in force"), "{message}");
+    }
+    let path = format!("/v1/events/{event}/resend?endpoint=none");
+    let (status, _) = api.ask("POST", &path, Some(&key)).await;
+    assert_eq!(status, 404);
+    let (_, page) = api.ask("GET", "/v1/events", Some(&key)).await;
+    assert_eq!(page["events"].as_array().unwrap().len(), 3, "{page}");
+    api.end().await;
+}
+
+#[tokio::test]
 async fn every_answer_has_the_requests_id() {
     over_both(&[], async |api| {
         for (sent, is_kept) in [

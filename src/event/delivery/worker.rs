@@ -119,10 +119,7 @@ impl Worker {
     }
 
     fn endpoint(&self) -> Option<Endpoint> {
-        let endpoints = self.endpoints.borrow();
-        let mut own = endpoints.get(&self.place.tenant)?.iter();
-        own.find(|endpoint| endpoint.name == self.place.endpoint)
-            .cloned()
+        self.place.find(&self.endpoints.borrow()).cloned()
     }
 
     /// Notes what has come of a try.

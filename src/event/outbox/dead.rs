@@ -1,6 +1,6 @@
 //! Dead letters: what is not tried again, for people to look at and to send again.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,7 +10,10 @@ use tokio::time::sleep;
 use crate::{
     api::Change,
     campaign::Name,
-    event::outbox::Outbox,
+    event::{
+        Endpoints,
+        outbox::{Outbox, Place, decode},
+    },
     record::{DatabaseError, PAUSE, Sql},
 };
 
@@ -32,6 +35,17 @@ pub struct DeadLetter {
     pub last_status: Option<i64>,
     /// Why there was no answer.
     pub last_error: Option<String>,
+}
+
+/// What came of sending an event again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resent {
+    /// It goes to so many endpoints.
+    To(u64),
+    /// There is no such event, or none that is not being sent.
+    Nothing,
+    /// It would wait for an endpoint that nobody sends to.
+    NotInForce(Name),
 }
 
 /// Where a page of dead letters begins: after this one. They are listed latest first.
@@ -88,10 +102,10 @@ impl Outbox {
         Ok(letters?)
     }
 
-    /// Sends an event again, from the first try on: to one endpoint of its tenant's, or to every
-    /// one for which it is dead. One that was delivered is sent again only to an endpoint that is
-    /// named. Returns to how many endpoints it goes, which `change` notes; none where there is no
-    /// such event.
+    /// Sends an event again at once, from the first try on: to one endpoint of its tenant's, or to
+    /// every one in force for which it is dead or waits. One that was delivered is sent again only
+    /// to an endpoint that is named; one that is being sent is left alone. `change` notes to how many
+    /// endpoints it goes.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -100,61 +114,97 @@ impl Outbox {
         tenant: Option<&Name>,
         event: &str,
         endpoint: Option<&Name>,
+        endpoints: Arc<Endpoints>,
         change: Change,
-    ) -> Result<u64, DatabaseError> {
-        let mut sql = self.sending_again();
-        sql.push(" AND event = ").bind(event.to_owned());
+    ) -> Result<Resent, DatabaseError> {
+        let mut sql = Sql::new("SELECT tenant, endpoint FROM deliveries WHERE event = ");
+        sql.bind(event.to_owned());
         if let Some(tenant) = tenant {
             sql.push(" AND tenant = ").bind(tenant.to_string());
         }
         match endpoint {
             Some(endpoint) => sql.push(" AND endpoint = ").bind(endpoint.to_string()),
-            None => sql.push(" AND state = 'dead'"),
+            None => sql.push(" AND state <> 'delivered'"),
         };
-        self.send_again(sql, 0, endpoint, change).await
+        let named = endpoint.map(ToString::to_string);
+        let (outbox, event) = (self.clone(), event.to_owned());
+        let write = self.database.write(move |writing| {
+            Box::pin(async move {
+                let (mut told, mut untold) = (Vec::new(), None);
+                for row in sql.fetch_all(writing).await? {
+                    let name = |column| row.try_get::<String, _>(column)?.parse().map_err(decode);
+                    let place = Place {
+                        tenant: name(0)?,
+                        endpoint: name(1)?,
+                    };
+                    if place.find(&endpoints).is_some() {
+                        told.push(place.endpoint);
+                    } else {
+                        untold = Some(place.endpoint);
+                    }
+                }
+                if let (true, Some(endpoint)) = (told.is_empty(), untold) {
+                    return Ok(Resent::NotInForce(endpoint));
+                }
+                let mut sent = 0;
+                for endpoint in told {
+                    let mut sql = outbox.sending_again();
+                    sql.push(" AND event = ").bind(event.clone());
+                    sql.push(" AND endpoint = ").bind(endpoint.to_string());
+                    sent += sql.execute(writing).await?;
+                }
+                if sent == 0 {
+                    return Ok(Resent::Nothing);
+                }
+                let became = json!({"deliveries": sent, "endpoint": named});
+                change.became(became).note(writing).await?;
+                Ok(Resent::To(sent))
+            })
+        });
+        write.await
     }
 
-    /// Sends every dead letter of an endpoint again. Returns how many there are, which `change`
-    /// notes.
+    /// Sends again, at once and from the first try on, whatever is dead for an endpoint or waits
+    /// there. Returns how many those are, which `change` notes.
     ///
     /// # Errors
     /// If the database does not answer; those that were counted until then are sent again.
-    pub async fn resend_all(
-        &self,
-        tenant: &Name,
-        endpoint: &Name,
-        change: Change,
-    ) -> Result<u64, DatabaseError> {
-        let of = |sql: &mut Sql| {
-            sql.push(" state = 'dead' AND tenant = ")
-                .bind(tenant.to_string());
-            sql.push(" AND endpoint = ").bind(endpoint.to_string());
-        };
-        // What dies again meanwhile is not sent a third time.
-        let mut latest = Sql::new("SELECT MAX(ended_at) FROM deliveries WHERE");
-        of(&mut latest);
-        let read = self.database.read(|pool| async move {
-            let rows = latest.read(&pool).await?;
-            rows.first().map_or(Ok(None), |row| row.try_get(0))
-        });
-        let latest: Option<i64> = read.await?;
+    pub async fn resend_all(&self, place: &Place, change: Change) -> Result<u64, DatabaseError> {
+        let began = self.database.now().await?;
         let mut sent = 0;
-        loop {
-            let mut sql = self.sending_again();
-            sql.push(" AND endpoint = ").bind(endpoint.to_string());
-            sql.push(" AND event IN (SELECT event FROM deliveries WHERE");
-            of(&mut sql);
-            sql.push(" AND ended_at <= ")
-                .bind(latest.unwrap_or_default());
-            sql.push(" LIMIT ").bind(AT_ONCE).push(")");
-            let more = self.send_again(sql, sent, Some(endpoint), change.clone());
-            let more = more.await?;
-            if more == 0 {
-                return Ok(sent);
+        // What waits comes first: of what dies of it meanwhile, nothing is sent a third time.
+        for state in ["waiting", "dead"] {
+            // Each is met once, though it may wait again by then.
+            let mut after = (i64::MIN, String::new());
+            loop {
+                let mut sql = self.sending_again();
+                sql.push(" AND endpoint = ")
+                    .bind(place.endpoint.to_string());
+                sql.push(" AND event IN (SELECT event FROM deliveries WHERE tenant = ");
+                sql.bind(place.tenant.to_string()).push(" AND endpoint = ");
+                sql.bind(place.endpoint.to_string());
+                sql.push(" AND state <> 'delivered' AND state = ")
+                    .bind(state);
+                match state {
+                    // What is due, or being sent, needs nobody.
+                    "waiting" => sql.push(" AND lease IS NULL AND due_at > ").push(self.now),
+                    _ => sql.push(" AND ended_at <= ").bind(began),
+                };
+                sql.push(" AND (made_at, event) > (").bind(after.0);
+                sql.push(", ").bind(after.1.clone());
+                sql.push(") ORDER BY made_at, event LIMIT ").bind(AT_ONCE);
+                sql.push(") RETURNING made_at, event");
+                let more = self.send_again(sql, sent, &place.endpoint, change.clone());
+                let more = more.await?;
+                sent += more.len() as u64;
+                let Some(last) = more.into_iter().max() else {
+                    break;
+                };
+                after = last;
+                sleep(PAUSE).await;
             }
-            sent += more;
-            sleep(PAUSE).await;
         }
+        Ok(sent)
     }
 
     fn sending_again(&self) -> Sql {
@@ -162,24 +212,32 @@ impl Outbox {
             "UPDATE deliveries SET state = 'waiting', tries = 0, lease = NULL, ended_at = NULL, \
              due_at = ",
         );
-        sql.push(self.now).push(" WHERE state <> 'waiting'");
+        sql.push(self.now)
+            .push(" WHERE (lease IS NULL OR due_at <= ");
+        sql.push(self.now).push(")");
         sql
     }
 
-    /// Sends some again, after others of the same change.
+    /// Sends some again, after `before` others of the same change. Returns when each was made, and
+    /// its event.
     async fn send_again(
         &self,
         sql: Sql,
         before: u64,
-        endpoint: Option<&Name>,
+        endpoint: &Name,
         change: Change,
-    ) -> Result<u64, DatabaseError> {
-        let endpoint = endpoint.map(ToString::to_string);
+    ) -> Result<Vec<(i64, String)>, DatabaseError> {
+        let endpoint = endpoint.to_string();
         let write = self.database.write(move |writing| {
             Box::pin(async move {
-                let sent = sql.execute(writing).await?;
-                if sent > 0 {
-                    let became = json!({"deliveries": before + sent, "endpoint": endpoint});
+                let rows = sql.fetch_all(writing).await?;
+                let sent = rows
+                    .iter()
+                    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+                let sent: Vec<(i64, String)> = sent.collect::<Result<_, sqlx::Error>>()?;
+                if !sent.is_empty() {
+                    let deliveries = before + sent.len() as u64;
+                    let became = json!({"deliveries": deliveries, "endpoint": endpoint});
                     change.became(became).note(writing).await?;
                 }
                 Ok(sent)
