@@ -9,6 +9,8 @@ use jiff::fmt::rfc2822;
 const USUAL: [u64; 10] = [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 28_800];
 /// The longest pause that is made because a receiver asks for it.
 const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
+/// The longest that a receiver is left alone altogether: its address may be another meanwhile.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How much a pause may be longer or shorter by chance, so that what failed together does not come
 /// again together.
 const SPREAD: f64 = 0.1;
@@ -40,6 +42,17 @@ pub enum Cause {
     Exhausted,
     /// The receiver wants to hear nothing more: 410.
     Gone,
+}
+
+impl Outcome {
+    /// Returns how long the receiver wants to be left alone, with whatever else there is for it.
+    /// RFC 6585, 4, and RFC 9110, 15.6.4; what goes with other statuses is about one request.
+    pub fn rest(self) -> Option<Duration> {
+        match self {
+            Self::Answered(429 | 503, Some(asked)) => Some(asked.min(LONGEST_REST)),
+            Self::Answered(..) | Self::NotAnswered => None,
+        }
+    }
 }
 
 impl Fate {
@@ -192,6 +205,23 @@ mod tests {
         assert_eq!(after(1, 3_600), 3_600);
         assert_eq!(after(1, u64::MAX), 3_600);
         assert_eq!(after(9, 60), 28_800);
+    }
+
+    #[test]
+    fn who_asks_for_a_pause_because_of_too_much_is_left_alone_for_a_minute_at_most() {
+        for (status, asked, rest) in [
+            (429, Some(7), Some(7)),
+            (503, Some(7), Some(7)),
+            (429, Some(3_600), Some(60)),
+            (429, None, None),
+            (500, Some(7), None),
+            (200, Some(7), None),
+        ] {
+            let outcome = Outcome::Answered(status, asked.map(Duration::from_secs));
+            let rest = rest.map(Duration::from_secs);
+            assert_eq!(outcome.rest(), rest, "{status} {asked:?}");
+        }
+        assert_eq!(Outcome::NotAnswered.rest(), None);
     }
 
     #[test]

@@ -600,6 +600,70 @@ async fn an_operator_is_told_that_an_endpoint_is_not_in_force() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_asks_for_a_pause_is_left_alone_with_all_its_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let post = Post::open(&format!("sqlite://{}/a.db", folder.path().display())).await;
+    let busy = Loopback::start(|_, _| Reply::With(429, "Retry-After: 60", String::new())).await;
+    let well = sink(|_, _| 200).await;
+    post.tell(&[("busy", &busy, &[]), ("well", &well, &[])]);
+    let replica = post.replica(&[0, 0, 0]);
+    post.write(EventKind::CallEnded, &["evt_0"]).await;
+    let tried = async || {
+        let tries = post.database.read(|pool| async move {
+            let sql =
+                Sql::new("SELECT event FROM deliveries WHERE endpoint = 'busy' AND tries > 0");
+            sql.read(&pool).await
+        });
+        tries.await.unwrap().len() == 1
+    };
+    eventually(tried).await;
+    // Each that the other is told has given this one's worker as much time as that one's.
+    for number in 1..6 {
+        let event = format!("evt_{number}");
+        post.write(EventKind::CallEnded, &[&event]).await;
+        eventually(async || received(&well).contains(&event)).await;
+    }
+    assert_eq!(received(&busy), ["evt_0"]);
+    replica.close().await;
+    assert_eq!(post.standing().await, [("busy".to_owned(), 6, 0)]);
+    post.database.close().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_was_left_alone_is_told_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let post = Post::open(&format!("sqlite://{}/a.db", folder.path().display())).await;
+    let server = Loopback::start(|n, _| match n {
+        0 => Reply::With(503, "Retry-After: 1", String::new()),
+        _ => Reply::Answer(204, String::new()),
+    })
+    .await;
+    post.tell(&[("crm", &server, &[])]);
+    post.write(EventKind::CallEnded, &["evt_1"]).await;
+    let replica = post.replica(&[0]);
+    eventually(async || !server.requests().is_empty()).await;
+    post.write(EventKind::CallEnded, &["evt_2"]).await;
+    post.done().await;
+    replica.close().await;
+    let counts = counted(received(&server));
+    assert_eq!(
+        counts,
+        BTreeMap::from([("evt_1".into(), 2), ("evt_2".into(), 1)])
+    );
+    post.database.close().await;
+}
+
+/// Waits until something holds.
+async fn eventually(holds: impl AsyncFn() -> bool) {
+    let holds = async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, holds).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_receiver_that_hangs_delays_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let post = Post::open(&format!("sqlite://{}/a.db", folder.path().display())).await;
