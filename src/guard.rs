@@ -20,7 +20,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, ClientBuilder, Response, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header::HeaderMap,
     redirect,
@@ -109,6 +109,17 @@ impl GuardedClient {
         rules: &GuardRules,
         look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
     ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            client: Self::builder(rules, look_up)?.build()?,
+            asker: None,
+        })
+    }
+
+    /// Returns all that a client is made with.
+    fn builder(
+        rules: &GuardRules,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
+    ) -> Result<ClientBuilder, reqwest::Error> {
         // Fails if another part of the process installed it already, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -120,7 +131,7 @@ impl GuardedClient {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MOST_IDLE)
             .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")));
-        let client = match &rules.proxy {
+        Ok(match &rules.proxy {
             // The proxy finds the addresses, and is itself mostly one of our own network.
             Some(proxy) => client.proxy(reqwest::Proxy::all(proxy.clone())?),
             None => client.no_proxy().dns_resolver(Filter {
@@ -128,11 +139,6 @@ impl GuardedClient {
                 places: Arc::default(),
                 look_up,
             }),
-        };
-        let client = client.build()?;
-        Ok(Self {
-            client,
-            asker: None,
         })
     }
 

@@ -6,7 +6,13 @@ use std::{
     },
 };
 
-use tokio::net::TcpListener;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -58,6 +64,59 @@ impl Counter {
             exceptions: exceptions.iter().map(|it| it.parse().unwrap()).collect(),
             proxy: None,
         }
+    }
+}
+
+/// A server with TLS, which answers 204 to whoever believes its certificate.
+struct Tls {
+    port: u16,
+    certificate: reqwest::Certificate,
+    /// How many connections there were, and how many bytes came once their handshakes were over.
+    connects: Arc<AtomicUsize>,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Tls {
+    async fn start(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            );
+        let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self {
+            port: listener.local_addr().unwrap().port(),
+            certificate: reqwest::Certificate::from_der(certificate.der()).unwrap(),
+            connects: Arc::default(),
+            heard: Arc::default(),
+        };
+        let (connects, heard) = (Arc::clone(&server.connects), Arc::clone(&server.heard));
+        TaskTracker::new().spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                connects.fetch_add(1, Ordering::SeqCst);
+                let Ok(mut tls) = acceptor.accept(tcp).await else {
+                    continue;
+                };
+                let mut request = Vec::new();
+                while !request.ends_with(b"{}") && tls.read_buf(&mut request).await.unwrap_or(0) > 0
+                {
+                }
+                heard.fetch_add(request.len(), Ordering::SeqCst);
+                let answer = b"HTTP/1.1 204 Heard\r\nConnection: close\r\n\r\n";
+                let _ = tls.write_all(answer).await;
+                let _ = tls.shutdown().await;
+            }
+        });
+        server
     }
 }
 
@@ -223,6 +282,49 @@ async fn an_answer_costs_no_more_than_is_allowed() {
     let hasty = client.post(&url, HeaderMap::new(), body, hasty);
     let error = hasty.await.unwrap_err();
     assert_eq!(error.as_str(), "too_slow");
+}
+
+#[tokio::test]
+async fn a_request_goes_to_nobody_who_does_not_prove_to_be_the_host() {
+    const HOST: &str = "hooks.example.com";
+    let expired = |certificate: &mut CertificateParams| {
+        certificate.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        certificate.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    };
+    // Each with whether whoever has issued its certificate is believed.
+    for (server, is_believed, passes) in [
+        (Tls::start(HOST, |_| {}).await, true, true),
+        (Tls::start(HOST, |_| {}).await, false, false),
+        (Tls::start("other.example.com", |_| {}).await, true, false),
+        (Tls::start(HOST, expired).await, true, false),
+    ] {
+        let rules = GuardRules {
+            ports: vec![server.port],
+            exceptions: vec!["127.0.0.0/8".parse().unwrap()],
+            proxy: None,
+        };
+        let builder = GuardedClient::builder(&rules, |_| Ok(vec![LOOPBACK])).unwrap();
+        let believed = is_believed.then(|| server.certificate.clone());
+        let client = GuardedClient {
+            client: builder.tls_certs_merge(believed).build().unwrap(),
+            asker: None,
+        };
+        let url = rules.url(&format!("https://{HOST}:{}/", server.port));
+        let answer = post(&client, &url.unwrap()).await;
+        let heard = server.heard.load(Ordering::SeqCst);
+        assert_eq!(server.connects.load(Ordering::SeqCst), 1, "it was reached");
+        match answer {
+            Ok(answer) => {
+                assert!(passes, "{answer:?}");
+                assert_eq!(answer.status, StatusCode::NO_CONTENT);
+                assert!(heard > 0);
+            }
+            Err(error) => {
+                assert!(!passes, "{error:?}");
+                assert_eq!((error.as_str(), heard), ("unreachable", 0), "{error:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
