@@ -31,6 +31,10 @@ pub enum Reply {
     Answer(u16, String),
     /// With a header line.
     With(u16, &'static str, String),
+    /// An answer byte by byte, so slowly that nobody waits for it.
+    Trickle,
+    /// 200, and then a body without an end.
+    Endless,
     /// Nothing, ever.
     Hang,
     /// The connection is closed.
@@ -86,6 +90,8 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Request>>>, answer: Answer
     let (status, header, body) = match reply {
         Reply::Answer(status, body) => (status, "X-None: 0", body),
         Reply::With(status, header, body) => (status, header, body),
+        Reply::Trickle => return trickle(stream).await,
+        Reply::Endless => return endless(stream).await,
         Reply::Hang => return sleep(Duration::from_secs(3_600)).await,
         Reply::Close => return,
     };
@@ -94,6 +100,23 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Request>>>, answer: Answer
         "HTTP/1.1 {status} Said\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+async fn trickle(mut stream: BufReader<TcpStream>) {
+    let answer = b"HTTP/1.1 200 Said\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for byte in answer {
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn endless(mut stream: BufReader<TcpStream>) {
+    let mut part = "HTTP/1.1 200 Said\r\nConnection: close\r\n\r\n".to_owned();
+    while stream.write_all(part.as_bytes()).await.is_ok() {
+        part = "x".repeat(4 << 10);
+    }
 }
 
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {

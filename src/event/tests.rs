@@ -704,6 +704,77 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
 }
 
 #[tokio::test]
+async fn bad_receivers_of_every_kind_delay_nobody_else() {
+    over_both(async |post| {
+        let well = sink(|_, _| 200).await;
+        let elsewhere = sink(|_, _| 200).await;
+        let target: &'static str = format!("Location: {}", elsewhere.url("/events")).leak();
+        let redirecting =
+            Loopback::start(move |_, _| Reply::With(307, target, String::new())).await;
+        let busy =
+            Loopback::start(|_, _| Reply::With(429, "Retry-After: 900", String::new())).await;
+        let trickling = Loopback::start(|_, _| Reply::Trickle).await;
+        let endless = Loopback::start(|_, _| Reply::Endless).await;
+        let hanging = Loopback::start(|_, _| Reply::Hang).await;
+        post.tell(&[
+            ("busy", &busy, &[]),
+            ("endless", &endless, &[]),
+            ("hanging", &hanging, &[]),
+            ("redirecting", &redirecting, &[]),
+            ("trickling", &trickling, &[]),
+            ("well", &well, &[]),
+        ]);
+        let events: Vec<String> = (0..20).map(|number| format!("evt_{number}")).collect();
+        let events: Vec<&str> = events.iter().map(String::as_str).collect();
+        let bad = [&busy, &endless, &hanging, &redirecting, &trickling];
+        let replica = post.replica(&[60]);
+        // In two parts: by the second one each of the others has shown how bad it is.
+        for (part, told) in events.chunks(10).zip([10, 20]) {
+            post.write(EventKind::CallEnded, part).await;
+            let delivered = async {
+                while well.requests().len() < told || bad.iter().any(|it| it.requests().is_empty())
+                {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(PATIENCE, delivered).await.unwrap();
+        }
+        replica.close().await;
+        let counts = counted(received(&well));
+        assert_eq!(counts.len(), 20);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        assert!(
+            elsewhere.requests().is_empty(),
+            "a redirect is followed nowhere"
+        );
+        let standing: BTreeMap<_, _> = post
+            .standing()
+            .await
+            .into_iter()
+            .map(|(endpoint, waiting, dead)| (endpoint, (waiting, dead)))
+            .collect();
+        assert_eq!(standing.get("well"), None, "all is delivered");
+        // What says yes has heard it, however long it goes on talking.
+        assert!(standing.get("endless").is_none_or(|(_, dead)| *dead == 0));
+        for name in ["busy", "hanging", "redirecting", "trickling"] {
+            assert_eq!(standing[name], (20, 0), "{name}: nothing is lost");
+        }
+        let due = post.database.read(|pool| async move {
+            let sql = "SELECT MAX(due_at) FROM deliveries WHERE last_status IN (307, 429) \
+                       GROUP BY endpoint ORDER BY endpoint";
+            Sql::new(sql).read(&pool).await
+        });
+        let due: Vec<i64> = due.await.unwrap().iter().map(|row| row.get(0)).collect();
+        let apart = Duration::from_millis((due[0] - due[1]).try_into().unwrap());
+        assert!(
+            apart > Duration::from_secs(700),
+            "who asks for a pause has it: {apart:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_replica_leaves_another_sends_and_endpoints_may_change_meanwhile() {
     over_both(async |post| {
         let (before, after) = (
