@@ -25,6 +25,7 @@ const FULL_FOR: Duration = Duration::from_secs(5);
 
 /// A call that is to be placed.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "the document is made of it; what comes is read by what places calls"
@@ -51,6 +52,7 @@ pub struct NewCall {
 
 /// What this call's agent does otherwise than its campaign's.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "as above")]
 pub struct AgentOverrides {
     #[schema(min_length = 1, max_length = 16_000)]
@@ -266,9 +268,13 @@ mod tests {
         outbound::{AGENT_FIELDS, FIELDS, Request, number::Countries},
     };
 
-    fn told(name: &str) -> Value {
+    fn schema(name: &str) -> Value {
         let document: Value = serde_json::from_str(&crate::api::document::text()).unwrap();
-        document["components"]["schemas"][name]["properties"].clone()
+        document["components"]["schemas"][name].clone()
+    }
+
+    fn told(name: &str) -> Value {
+        schema(name)["properties"].clone()
     }
 
     #[test]
@@ -278,6 +284,8 @@ mod tests {
             let told = told.as_object().unwrap().keys().map(String::as_str);
             let read = fields.iter().copied();
             assert_eq!(told.collect::<BTreeSet<_>>(), read.collect());
+            // Whoever misspells a field is refused, and the document says so.
+            assert_eq!(self::schema(schema)["additionalProperties"], false);
         }
         let rings = &told("NewCall")["ring_timeout"];
         let agent = told("AgentOverrides");
