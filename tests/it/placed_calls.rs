@@ -153,7 +153,7 @@ impl Answer {
     }
 
     /// Asserts that a request was refused for this cap, and that it says when to ask again.
-    fn refused_for(&self, code: &str, cap: &str, value: u32, used: u32) {
+    fn refused_for(&self, code: &str, cap: &str, value: u32, used: impl Into<Option<u32>>) {
         let error = &self.body["error"];
         assert_eq!(
             (self.status, &error["code"]),
@@ -162,7 +162,7 @@ impl Answer {
         );
         let told = (&error["cap"], &error["value"]);
         assert_eq!(told, (&cap.into(), &value.into()), "{error}");
-        assert_eq!(error["used"], json!(used), "{error}");
+        assert_eq!(error["used"], json!(used.into()), "{error}");
         let wait = self.headers["retry-after"].to_str().unwrap();
         assert!(wait.parse::<u32>().unwrap() >= 1, "{wait}");
     }
@@ -263,7 +263,7 @@ async fn caps_are_told_with_their_names_and_when_to_ask_again() {
     let first = house.place(&key, "1", &to("+972502345671")).await.call();
     let at_once = house.place(&key, "2", &to("+972502345671")).await;
     let code = "rate_limit_exceeded";
-    at_once.refused_for(code, "calls_to_one_number_at_a_time", 1, 1);
+    at_once.refused_for(code, "calls_to_one_number_at_a_time", 1, None);
     let full = house.place(&key, "2", &to("+972502345672")).await;
     full.refused_for(code, "outbound", 1, 1);
     house.until(&key, &first, "ringing").await;
@@ -282,6 +282,27 @@ async fn caps_are_told_with_their_names_and_when_to_ask_again() {
                  ORDER BY action";
     let expected = ["calls.create 2", "calls.hang_up 2"];
     assert_eq!(house.gateway.database.ask(audit).await, expected);
+    house.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_handed_over_is_hung_up_at_its_carrier_though_its_record_is_closed() {
+    let house = House::start(Callee::Rings, &[]).await;
+    let key = house.key("default").await;
+    let body = json!({"to": "+972502345671", "ring_timeout": 120});
+    let call = house.place(&key, "1", &body).await.call();
+    house.until(&key, &call, "ringing").await;
+    // As if somebody had picked up, and the agent had handed the call over.
+    for handed_over in [
+        "UPDATE outbound SET state = 'answered'",
+        "UPDATE calls SET state = 'ended', rank = 90, reason = 'transferred', ended_at = rang_at",
+    ] {
+        house.gateway.database.ask(handed_over).await;
+    }
+    assert_eq!(house.hang_up(&key, &call).await.status, 202);
+    let over = house.twilio.until(|calls| calls[0].is_over());
+    let calls = timeout(GUARD, over).await.expect("it is hung up");
+    assert_ne!(calls[0].status, "no-answer");
     house.finish().await;
 }
 
