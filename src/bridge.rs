@@ -24,7 +24,7 @@ use crate::{
     record::{Impairment, Timeline, What},
     session::{Input, Interrupted, Output, Session, Speaker},
     telemetry::{CallMetrics, Direction},
-    tool::Workbench,
+    tool::{Consent, Workbench},
     transcode::Transcoder,
 };
 
@@ -137,6 +137,7 @@ pub struct Parted {
     pub agent: AgentSeat,
     pub orders: Orders,
     pub line: Line,
+    pub consent: Consent,
 }
 
 impl Bridge<'_> {
@@ -181,7 +182,7 @@ impl Bridge<'_> {
             self.timeline
                 .step(self.call, What::Marked { sent, returned });
         }
-        let destination = self.tools.destination();
+        let (destination, consent) = (self.tools.destination(), self.tools.consent());
         Parted {
             reason,
             may_go_on,
@@ -190,6 +191,7 @@ impl Bridge<'_> {
             agent: self.agent,
             orders: self.orders,
             line: self.line,
+            consent,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
 
 pub use built_in::{BuiltIn, Digits};
 pub use schema::Schema;
-pub use workbench::{Keypad, Surroundings, Workbench};
+pub use workbench::{Consent, Keypad, Surroundings, Workbench};
 
 /// How many HTTP tools a campaign may have, and how many destinations.
 pub const MOST_HTTP_TOOLS: usize = 16;

@@ -26,7 +26,7 @@ use crate::{
     outbound::{Overrides, overrides_of},
     record::What,
     session::{Session, Terms},
-    tool::{Keypad, Surroundings, Workbench},
+    tool::{Consent, Keypad, Surroundings, Workbench},
     trace::Phase,
 };
 
@@ -299,6 +299,7 @@ async fn bridge(
         session: Session::new(socket.now(), terms),
         agent: AgentSeat::Awaited(arriving),
         line: Line::default(),
+        consent: Consent::default(),
         began: socket.began(),
         rang: rang.saturating_sub(socket.now()),
         counted: gateway
@@ -333,10 +334,12 @@ async fn live(
         session,
         agent,
         line,
+        consent,
         began,
         rang,
         counted,
     } = *life;
+    let surroundings = surroundings(gateway, &campaign, &call, call_id, &caller, encoding);
     let bridge = Bridge {
         call: &call,
         connection: place.id(),
@@ -355,7 +358,7 @@ async fn live(
         delays: Delays::default(),
         filled: Duration::ZERO,
         marks: Marks::default(),
-        tools: workbench(gateway, &campaign, &call, call_id, &caller, encoding),
+        tools: Workbench::new(&campaign, surroundings, consent),
     };
     let Parted {
         reason,
@@ -365,6 +368,7 @@ async fn live(
         agent,
         orders,
         line,
+        consent,
     } = bridge.run().await;
     if !may_go_on {
         dismiss(gateway, &call, began.elapsed(), agent);
@@ -387,6 +391,7 @@ async fn live(
         session,
         agent,
         line,
+        consent,
         began,
         rang,
         counted,
@@ -414,15 +419,15 @@ fn dismiss(
     }
 }
 
-/// Lays out what the agent's tools work with.
-fn workbench<'a>(
+/// Returns what the agent's tools work with.
+fn surroundings<'a>(
     gateway: &'a Gateway,
     campaign: &'a Campaign,
     call: &'a CarrierCallId,
     call_id: CallId,
     caller: &CallerId,
     encoding: Encoding,
-) -> Workbench<'a> {
+) -> Surroundings<'a> {
     let acs = gateway.acs.as_ref();
     let at_acs = acs.and_then(|acs| Some((acs, acs.connection(call)?)));
     let keypad = match (at_acs, caller) {
@@ -433,13 +438,12 @@ fn workbench<'a>(
         },
         _ => Keypad::Sounding(encoding),
     };
-    let surroundings = Surroundings {
+    Surroundings {
         call,
         call_id,
         keypad,
         http: gateway.guarded.of(&campaign.tenant),
         timeline: &gateway.timeline,
         metrics: &gateway.metrics.tools,
-    };
-    Workbench::new(campaign, surroundings)
+    }
 }

@@ -51,7 +51,7 @@ pub struct Workbench<'a> {
 
 /// Whether the caller has agreed to a transfer, by the keys that were pressed.
 #[derive(Debug, Default)]
-struct Consent {
+pub struct Consent {
     pressed: Option<Instant>,
     agreed: Option<Instant>,
 }
@@ -94,7 +94,8 @@ struct Answered {
 }
 
 impl<'a> Workbench<'a> {
-    pub fn new(campaign: &'a Campaign, surroundings: Surroundings<'a>) -> Self {
+    /// `consent` is what the caller has pressed before, into another socket.
+    pub fn new(campaign: &'a Campaign, surroundings: Surroundings<'a>, consent: Consent) -> Self {
         Self {
             surroundings,
             campaign,
@@ -102,7 +103,7 @@ impl<'a> Workbench<'a> {
             asking: FuturesUnordered::new(),
             open: Vec::new(),
             destination: None,
-            consent: Consent::default(),
+            consent,
         }
     }
 
@@ -111,6 +112,11 @@ impl<'a> Workbench<'a> {
         let wanted = self.campaign.tools.directory.key;
         let agrees = wanted.is_some_and(|wanted| wanted.as_char() == key);
         self.consent.pressed(Instant::now(), agrees);
+    }
+
+    /// Returns what the caller has agreed to, for the workbench of another socket.
+    pub fn consent(&mut self) -> Consent {
+        std::mem::take(&mut self.consent)
     }
 
     /// Returns where the call is to go on, if the agent has handed it over.

@@ -535,6 +535,35 @@ async fn acs_presses_keys_itself_and_is_hung_up_when_the_agent_wants_it() {
     house.finish().await;
 }
 
+#[tokio::test]
+async fn what_a_caller_of_acs_has_agreed_to_holds_when_another_socket_carries_the_call_on() {
+    let mut agent = ScriptedAgent::start().await;
+    let settings = [
+        ALL,
+        DIRECTORY,
+        ("AGENT_TRANSFER_KEY", "2"),
+        ("AGENT_GREETING", "none"),
+        ("OPENAI_REALTIME_URL", agent.url.as_str()),
+    ];
+    let house = AcsHouse::with(FakeAcsOptions::on_a_free_port(), &settings).await;
+    let call = house.connected().await;
+    let mut session = agent.session().await;
+    call.line.press("2");
+    for expected in ["conversation.item.create", "response.create"] {
+        let told = session.hear_words().await.expect("the call goes on");
+        assert_eq!(told["type"], expected, "{told}");
+    }
+    drop(call.line);
+    let socket = house.open(&call.call, &call.answered).await.unwrap();
+    let line = pcm::PcmLine::over(socket, pcm::Tongue::Acs);
+    hands_over(&mut session).await;
+    assert_eq!(house.ended(&call.call).await, EndReason::Transferred);
+    let transferred = Deed::Transferred(RECEPTION.to_owned());
+    house.until(&call.call, |deed| *deed == transferred).await;
+    drop((line, call.call));
+    house.finish().await;
+}
+
 async fn acs(tools: &[(&str, &str)], faults: &[Fault]) -> AcsHouse {
     let options = FakeAcsOptions {
         faults: faults.to_vec(),

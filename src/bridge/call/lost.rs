@@ -21,6 +21,7 @@ use crate::{
     connections::{ConnectionManager, Orders, Place},
     session::Session,
     telemetry::Counted,
+    tool::Consent,
 };
 
 /// How long a call waits for another socket, and another socket for a call.
@@ -41,6 +42,7 @@ pub struct Life {
     pub session: Session,
     pub agent: AgentSeat,
     pub line: Line,
+    pub consent: Consent,
     /// When its first socket opened, the time of the session's deadlines.
     pub began: Instant,
     /// How long it had rung by then.
