@@ -54,33 +54,11 @@ impl Database {
         &self.url
     }
 
-    /// Keeps everybody from writing what becomes of calls, as a database that is slow does, until
-    /// what is returned is dropped. What is committed can be read meanwhile.
-    pub async fn hold(&self) -> Held {
-        sqlx::any::install_default_drivers();
-        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
-        let statements: &[&str] = if self.url.starts_with("sqlite:") {
-            &["BEGIN IMMEDIATE"]
-        } else {
-            &["BEGIN", "LOCK TABLE calls IN EXCLUSIVE MODE"]
-        };
-        for statement in statements {
-            sqlx::query(*statement)
-                .execute(&mut connection)
-                .await
-                .unwrap();
-        }
-        Held(connection)
-    }
-
     /// Returns the rows of a question, with the texts and numbers of each joined by blanks.
     pub async fn ask(&self, question: &'static str) -> Vec<String> {
         ask(&self.url, question).await
     }
 }
-
-/// A database that takes no rows: both give a transaction up whose connection is gone.
-pub struct Held(#[expect(dead_code, reason = "it holds by being open")] sqlx::AnyConnection);
 
 /// The same of a database that somebody else has made. A gateway takes calls before its tables are
 /// made: they are waited for.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::{AnyConnection, Connection};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -65,7 +66,7 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let connected = "SELECT state FROM calls";
     eventually(async || database.ask(connected).await == ["connected"]).await;
     // Of this one nothing can be committed.
-    let held = database.hold().await;
+    let held = hold(database.url()).await;
     let unwritten = call_sid();
     let fields = ringing(&unwritten);
     let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
@@ -74,7 +75,7 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     assert_eq!(database.ask(known).await, [talking.as_str()]);
     victim.signal("-KILL");
     victim.ended().await;
-    drop(held);
+    held.close().await.unwrap();
     drop(line);
     let ends = "SELECT carrier_call, state, reason, blame, tenant FROM calls ORDER BY rang_at";
     let expected = [&talking, &unwritten]
@@ -93,4 +94,23 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let told = database.ask(told).await;
     assert!(told.contains(&"call.ended 2".to_owned()), "{told:?}");
     survivor.terminate();
+}
+
+/// Keeps everybody from writing what becomes of calls, as a database that is slow does, until what is
+/// returned is closed. What is committed can be read meanwhile.
+async fn hold(url: &str) -> AnyConnection {
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(url).await.unwrap();
+    let statements: &[&str] = if url.starts_with("sqlite:") {
+        &["BEGIN IMMEDIATE"]
+    } else {
+        &["BEGIN", "LOCK TABLE calls IN EXCLUSIVE MODE"]
+    };
+    for statement in statements {
+        sqlx::query(*statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    connection
 }
