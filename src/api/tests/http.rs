@@ -140,6 +140,34 @@ async fn a_timeline_has_what_was_said_for_whom_may_read_it() {
 }
 
 #[tokio::test]
+async fn another_tenants_call_is_as_unknown_as_one_that_never_was() {
+    let api = TestApi::start(&[]).await;
+    let theirs = put_call(&api.database, "CA1", "acme", unix_millis_i64()).await;
+    let never = "00000000-0000-4000-8000-000000000000";
+    let everything = [Scope::CallsRead, Scope::CallsWrite, Scope::TranscriptsRead];
+    let key = api.key("other", &everything).await;
+    let owner = api.key("acme", &everything).await;
+    for (method, rest) in [
+        ("GET", ""),
+        ("GET", "/timeline"),
+        ("GET", "/transcript"),
+        ("DELETE", ""),
+    ] {
+        let path = |call: &str| format!("/v1/calls/{call}{rest}");
+        let (status, mut told) = api.ask(method, &path(&theirs), Some(&key)).await;
+        let (unknown, mut said) = api.ask(method, &path(never), Some(&key)).await;
+        assert_eq!((status, unknown), (404, 404), "{method} {rest}: {told}");
+        for answer in [&mut told, &mut said] {
+            answer["error"]["request_id"].take();
+        }
+        assert_eq!(told, said, "{method} {rest}");
+        let (known, _) = api.ask(method, &path(&theirs), Some(&owner)).await;
+        assert_ne!(known, 404, "{method} {rest}");
+    }
+    api.end().await;
+}
+
+#[tokio::test]
 async fn usage_is_summed_up_by_day_and_campaign() {
     over_both(&[("RECORD_DAYS", "3650")], async |api| {
         let day: jiff::Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();

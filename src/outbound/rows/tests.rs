@@ -251,6 +251,25 @@ async fn a_call_fails_or_is_let_go_of_only_by_its_holder_and_only_where_it_was_b
 }
 
 #[tokio::test]
+async fn a_call_moves_on_only_from_where_it_was_believed_to_be() {
+    on_both(async |[replica, other]| {
+        let new = new("+972502345671", "key");
+        let call = new.row.call;
+        note(replica, new, LIMITS).await.unwrap();
+        let moves = async |by, from, to| advance(by, Move::new(call, from, to)).await.unwrap();
+        assert!(moves(replica, &[Stage::Reserving], Stage::Queued).await);
+        assert!(moves(replica, &[Stage::Queued], Stage::Dialing).await);
+        // Who has missed that it is dialed must not have it dialed again.
+        assert!(!moves(other, &[Stage::Queued], Stage::Dialing).await);
+        assert!(!moves(other, &[Stage::Reserving], Stage::Queued).await);
+        let row = find(other, call).await.unwrap().unwrap();
+        assert_eq!(row.stage, Stage::Dialing);
+        assert!(moves(other, &[Stage::Dialing], Stage::Unknown).await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_call_that_was_called_off_is_not_dialed_whatever_was_under_way() {
     on_both(async |[replica, other]| {
         let new = new("+972502345671", "key");

@@ -172,3 +172,27 @@ async fn a_placed_call_begins_once_and_ends_once_whatever_is_written_first() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_call_that_has_a_name_gets_no_other() {
+    on_both(async |kept| {
+        let placed_as = CarrierCallId::pending(crate::call::Carrier::Twilio);
+        place(kept, &placed_as).await;
+        for (name, is_taken) in [("CAfirst", true), ("CAsecond", false), ("CAfirst", true)] {
+            let (of, name) = (CallId::of(&placed_as), call(name));
+            let bound = kept.database.write(move |writing| {
+                Box::pin(
+                    async move { crate::record::placed::bind(writing, of, &name, &Nobody).await },
+                )
+            });
+            assert_eq!(bound.await.unwrap(), is_taken);
+        }
+        for names in [
+            "SELECT carrier_call FROM outbound",
+            "SELECT carrier_call FROM calls",
+        ] {
+            assert_eq!(kept.ask(names).await, ["CAfirst"]);
+        }
+    })
+    .await;
+}
