@@ -108,7 +108,7 @@ impl Records {
         }
         let numbers = Arc::new(Numbers::new(settings));
         let (recorder, writer) = Recorder::new(
-            database.clone(),
+            &database,
             Arc::clone(&numbers),
             Arc::clone(&told),
             replica,

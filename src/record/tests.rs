@@ -99,7 +99,7 @@ fn settings(url: &str) -> RecordSettings {
 
 fn recorder(database: &Database, settings: &RecordSettings, replica: &str) -> (Recorder, Writer) {
     let numbers = Arc::new(Numbers::new(settings));
-    Recorder::new(database.clone(), numbers, Arc::new(Nobody), replica, true)
+    Recorder::new(database, numbers, Arc::new(Nobody), replica, true)
 }
 
 /// Runs a story on both databases.

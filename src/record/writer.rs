@@ -97,7 +97,7 @@ pub struct Writer {
 impl Recorder {
     /// Returns a recorder, and what writes for it.
     pub fn new(
-        database: Database,
+        database: &Database,
         numbers: Arc<Numbers>,
         told: Arc<dyn Told>,
         replica: &str,

@@ -141,30 +141,31 @@ async fn a_timeline_has_what_was_said_for_whom_may_read_it() {
 
 #[tokio::test]
 async fn another_tenants_call_is_as_unknown_as_one_that_never_was() {
-    let api = TestApi::start(&[]).await;
-    let theirs = put_call(&api.database, "CA1", "acme", unix_millis_i64()).await;
-    let never = "00000000-0000-4000-8000-000000000000";
-    let everything = [Scope::CallsRead, Scope::CallsWrite, Scope::TranscriptsRead];
-    let key = api.key("other", &everything).await;
-    let owner = api.key("acme", &everything).await;
-    for (method, rest) in [
-        ("GET", ""),
-        ("GET", "/timeline"),
-        ("GET", "/transcript"),
-        ("DELETE", ""),
-    ] {
-        let path = |call: &str| format!("/v1/calls/{call}{rest}");
-        let (status, mut told) = api.ask(method, &path(&theirs), Some(&key)).await;
-        let (unknown, mut said) = api.ask(method, &path(never), Some(&key)).await;
-        assert_eq!((status, unknown), (404, 404), "{method} {rest}: {told}");
-        for answer in [&mut told, &mut said] {
-            answer["error"]["request_id"].take();
+    over_both(&[], async |api| {
+        let theirs = put_call(&api.database, "CA1", "acme", unix_millis_i64()).await;
+        let never = "00000000-0000-4000-8000-000000000000";
+        let everything = [Scope::CallsRead, Scope::CallsWrite, Scope::TranscriptsRead];
+        let key = api.key("other", &everything).await;
+        let owner = api.key("acme", &everything).await;
+        for (method, rest) in [
+            ("GET", ""),
+            ("GET", "/timeline"),
+            ("GET", "/transcript"),
+            ("DELETE", ""),
+        ] {
+            let path = |call: &str| format!("/v1/calls/{call}{rest}");
+            let (status, mut told) = api.ask(method, &path(&theirs), Some(&key)).await;
+            let (unknown, mut said) = api.ask(method, &path(never), Some(&key)).await;
+            assert_eq!((status, unknown), (404, 404), "{method} {rest}: {told}");
+            for answer in [&mut told, &mut said] {
+                answer["error"]["request_id"].take();
+            }
+            assert_eq!(told, said, "{method} {rest}");
+            let (known, _) = api.ask(method, &path(&theirs), Some(&owner)).await;
+            assert_ne!(known, 404, "{method} {rest}");
         }
-        assert_eq!(told, said, "{method} {rest}");
-        let (known, _) = api.ask(method, &path(&theirs), Some(&owner)).await;
-        assert_ne!(known, 404, "{method} {rest}");
-    }
-    api.end().await;
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -418,52 +419,54 @@ async fn put_dead(database: &Database) -> [String; 3] {
 
 #[tokio::test]
 async fn dead_events_are_listed_by_pages_of_which_the_last_says_that_it_is() {
-    let api = TestApi::start(&[]).await;
-    let events = put_dead(&api.database).await;
-    let key = api.key("acme", &[Scope::EventsRead]).await;
-    for limit in [1_usize, 2, 3, 4] {
-        let mut seen = Vec::new();
-        let mut path = format!("/v1/events?limit={limit}");
-        loop {
-            let (status, page) = api.ask("GET", &path, Some(&key)).await;
-            assert_eq!(status, 200, "{page}");
-            let ids = page["events"].as_array().unwrap().iter();
-            let ids: Vec<_> = ids.map(|event| event["event_id"].clone()).collect();
-            assert!((1..=limit).contains(&ids.len()), "{limit}: {page}");
-            seen.extend(ids);
-            let Some(next) = page["next_cursor"].as_str() else {
-                break;
-            };
-            path = format!("/v1/events?limit={limit}&cursor={next}");
+    over_both(&[], async |api| {
+        let events = put_dead(&api.database).await;
+        let key = api.key("acme", &[Scope::EventsRead]).await;
+        for limit in [1_usize, 2, 3, 4] {
+            let mut seen = Vec::new();
+            let mut path = format!("/v1/events?limit={limit}");
+            loop {
+                let (status, page) = api.ask("GET", &path, Some(&key)).await;
+                assert_eq!(status, 200, "{page}");
+                let ids = page["events"].as_array().unwrap().iter();
+                let ids: Vec<_> = ids.map(|event| event["event_id"].clone()).collect();
+                assert!((1..=limit).contains(&ids.len()), "{limit}: {page}");
+                seen.extend(ids);
+                let Some(next) = page["next_cursor"].as_str() else {
+                    break;
+                };
+                path = format!("/v1/events?limit={limit}&cursor={next}");
+            }
+            seen.reverse();
+            assert_eq!(seen, events, "{limit}: the latest first, each once");
         }
-        seen.reverse();
-        assert_eq!(seen, events, "{limit}: the latest first, each once");
-    }
-    api.end().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_event_is_not_sent_again_to_an_endpoint_that_is_not_in_force() {
-    let api = TestApi::start(&[]).await;
-    let [event, ..] = put_dead(&api.database).await;
-    let key = api
-        .key("acme", &[Scope::EventsRead, Scope::EventsWrite])
-        .await;
-    for query in ["", "?endpoint=crm"] {
-        let path = format!("/v1/events/{event}/resend{query}");
-        let (status, refused) = api.ask("POST", &path, Some(&key)).await;
-        let error = &refused["error"];
-        assert_eq!((status, &error["code"]), (400, &"invalid_request".into()));
-        assert_eq!(error["field"], "endpoint");
-        let message = error["message"].as_str().unwrap();
-        assert!(message.contains("crm is not in force"), "{message}");
-    }
-    let path = format!("/v1/events/{event}/resend?endpoint=none");
-    let (status, _) = api.ask("POST", &path, Some(&key)).await;
-    assert_eq!(status, 404);
-    let (_, page) = api.ask("GET", "/v1/events", Some(&key)).await;
-    assert_eq!(page["events"].as_array().unwrap().len(), 3, "{page}");
-    api.end().await;
+    over_both(&[], async |api| {
+        let [event, ..] = put_dead(&api.database).await;
+        let key = api
+            .key("acme", &[Scope::EventsRead, Scope::EventsWrite])
+            .await;
+        for query in ["", "?endpoint=crm"] {
+            let path = format!("/v1/events/{event}/resend{query}");
+            let (status, refused) = api.ask("POST", &path, Some(&key)).await;
+            let error = &refused["error"];
+            assert_eq!((status, &error["code"]), (400, &"invalid_request".into()));
+            assert_eq!(error["field"], "endpoint");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("crm is not in force"), "{message}");
+        }
+        let path = format!("/v1/events/{event}/resend?endpoint=none");
+        let (status, _) = api.ask("POST", &path, Some(&key)).await;
+        assert_eq!(status, 404);
+        let (_, page) = api.ask("GET", "/v1/events", Some(&key)).await;
+        assert_eq!(page["events"].as_array().unwrap().len(), 3, "{page}");
+    })
+    .await;
 }
 
 #[tokio::test]
