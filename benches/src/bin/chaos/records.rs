@@ -34,7 +34,8 @@ impl Records {
     /// can be read meanwhile, by another connection.
     pub async fn hold(&mut self) -> anyhow::Result<()> {
         let statements: &[&str] = if self.0.backend_name() == "SQLite" {
-            &["BEGIN IMMEDIATE"]
+            // Whoever waits is not next in line: replicas that write all the time come before.
+            &["PRAGMA busy_timeout = 60000", "BEGIN IMMEDIATE"]
         } else {
             &["BEGIN", "LOCK TABLE calls IN EXCLUSIVE MODE"]
         };
