@@ -130,6 +130,28 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     )
 }
 
+/// Writes an event of a tenant's that is dead for its endpoint `crm` since then: what is too old would be
+/// deleted while somebody looks.
+pub async fn put_dead(database: &Database, event: &str, tenant: &'static str, at: i64) {
+    let event = event.to_owned();
+    let write = database.write(move |writing| {
+        Box::pin(async move {
+            let mut sql = Sql::new("INSERT INTO events (event, tenant, kind, at, body) VALUES (");
+            sql.bind(event.clone()).push(", ").bind(tenant);
+            sql.push(", 'call.ended', ").bind(at).push(", '{}')");
+            sql.execute(writing).await?;
+            let mut sql = Sql::new(
+                "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries, \
+                 ended_at) VALUES (",
+            );
+            sql.bind(event).push(", ").bind(tenant);
+            sql.push(", 'crm', 'dead', 1, 1, 11, ").bind(at).push(")");
+            sql.execute(writing).await
+        })
+    });
+    write.await.unwrap();
+}
+
 /// Writes a call that rang at this time, with a step, an utterance, a use and an event.
 pub async fn put_call(database: &Database, name: &str, tenant: &str, rang_at: i64) -> String {
     let call = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string();

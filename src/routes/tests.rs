@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 use super::*;
 use crate::{
     admission::redis_server::RedisServer,
-    api::tests::{OPS_TOKEN, TestApi, answer, at_both, count, over_both, put_call},
+    api::tests::{OPS_TOKEN, TestApi, answer, at_both, count, over_both, put_call, put_dead},
     record::{Sql, unix_millis_i64},
 };
 
@@ -123,26 +123,6 @@ fn kept(redis: &RedisServer) -> BTreeMap<String, Vec<u8>> {
     with_content.collect()
 }
 
-/// Writes an event of a tenant's that is dead for its endpoint `crm`.
-async fn put_dead(api: &TestApi, event: &'static str, tenant: &'static str) {
-    let write = api.database.write(move |writing| {
-        Box::pin(async move {
-            let mut sql = Sql::new("INSERT INTO events (event, tenant, kind, at, body) VALUES (");
-            sql.bind(event).push(", ").bind(tenant);
-            sql.push(", 'call.ended', 1, '{}')");
-            sql.execute(writing).await?;
-            let mut sql = Sql::new(
-                "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, tries, \
-                 ended_at) VALUES (",
-            );
-            sql.bind(event).push(", ").bind(tenant);
-            sql.push(", 'crm', 'dead', 1, 1, 1, 1)");
-            sql.execute(writing).await
-        })
-    });
-    write.await.unwrap();
-}
-
 #[test]
 fn the_public_routes_are_those_that_are_meant_to_be() {
     let all = all();
@@ -190,7 +170,7 @@ async fn nobody_gets_in(url: &str) {
     config.web.needs_token = true;
     let api = TestApi::run(config).await;
     let call = put_call(&api.database, "CA1", "default", unix_millis_i64()).await;
-    put_dead(&api, "evt_0", "default").await;
+    put_dead(&api.database, "evt_0", "default", unix_millis_i64()).await;
     until_settled(&redis).await;
     let before = (rows(&api).await, kept(&redis));
 
@@ -308,7 +288,7 @@ async fn a_key_opens_what_its_scopes_and_its_tenant_allow() {
             );
             keys.insert(scope, right_and_lacking);
         }
-        put_dead(api, "evt_0", "acme").await;
+        put_dead(&api.database, "evt_0", "acme", unix_millis_i64()).await;
         let foreign = api.key("other", &Scope::ALL).await;
         let mut routes = 0;
         for entry in all() {

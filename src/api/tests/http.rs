@@ -393,26 +393,10 @@ async fn what_is_wrong_is_told_with_its_code_its_field_and_a_sentence() {
 }
 
 /// Writes three events of the tenant `acme` that are dead for its endpoint `crm`.
-async fn put_dead(database: &Database) -> [String; 3] {
+async fn put_three_dead(database: &Database) -> [String; 3] {
     let events = [1, 2, 3].map(|number| format!("evt_{number:032}"));
-    for (event, at) in events.clone().into_iter().zip(1_i64..) {
-        let put = database.write(move |writing| {
-            Box::pin(async move {
-                let mut sql =
-                    Sql::new("INSERT INTO events (event, tenant, kind, at, body) VALUES (");
-                sql.bind(event.clone());
-                sql.push(", 'acme', 'call.ended', 1, '{}')");
-                sql.execute(writing).await?;
-                let mut sql = Sql::new(
-                    "INSERT INTO deliveries (event, tenant, endpoint, state, made_at, due_at, \
-                     tries, ended_at) VALUES (",
-                );
-                sql.bind(event).push(", 'acme', 'crm', 'dead', 1, 1, 11, ");
-                sql.bind(at).push(")");
-                sql.execute(writing).await
-            })
-        });
-        put.await.unwrap();
+    for (event, at) in events.iter().zip(unix_millis_i64()..) {
+        put_dead(database, event, "acme", at).await;
     }
     events
 }
@@ -420,7 +404,7 @@ async fn put_dead(database: &Database) -> [String; 3] {
 #[tokio::test]
 async fn dead_events_are_listed_by_pages_of_which_the_last_says_that_it_is() {
     over_both(&[], async |api| {
-        let events = put_dead(&api.database).await;
+        let events = put_three_dead(&api.database).await;
         let key = api.key("acme", &[Scope::EventsRead]).await;
         for limit in [1_usize, 2, 3, 4] {
             let mut seen = Vec::new();
@@ -447,7 +431,7 @@ async fn dead_events_are_listed_by_pages_of_which_the_last_says_that_it_is() {
 #[tokio::test]
 async fn an_event_is_not_sent_again_to_an_endpoint_that_is_not_in_force() {
     over_both(&[], async |api| {
-        let [event, ..] = put_dead(&api.database).await;
+        let [event, ..] = put_three_dead(&api.database).await;
         let key = api
             .key("acme", &[Scope::EventsRead, Scope::EventsWrite])
             .await;
