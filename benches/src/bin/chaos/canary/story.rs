@@ -195,7 +195,8 @@ impl<'a> Story<'a> {
             ("To", &to),
             ("From", "whatsapp:+972722234568"),
         ];
-        self.webhook("/webhook/message_status", &fields).await
+        let path = format!("/webhook/message_status/{sid}");
+        self.webhook(&path, &fields).await
     }
 
     /// A call that comes by another carrier, `acs` or `web`, as the simulator plays it.
