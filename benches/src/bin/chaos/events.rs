@@ -58,8 +58,8 @@ struct Seen {
     cut: u64,
     waiting: u64,
     kills: u64,
-    /// How many calls killed replicas had of which nothing was committed, one each, and how many of
-    /// them are written as lost.
+    /// How many calls killed replicas had of which nothing was committed, one at most each, and how
+    /// many of them are written as lost.
     uncommitted: usize,
     written: usize,
     seconds: f64,
@@ -156,16 +156,22 @@ async fn measure(
             let due = events * (killed + 1) / (kills + 1);
             if killed < kills && committed >= due {
                 let victim = random.random_range(0..REPLICAS);
-                holder.hold().await?;
-                let call = a_call_more(cluster, victim, &open, &mut random).await?;
                 let known = known_calls(&mut database).await?;
-                ensure!(
-                    !known.contains_key(&call),
-                    "a database that is held took a call"
-                );
-                cluster.replicas[victim].kill()?;
-                holder.release().await?;
-                uncommitted.push(call);
+                // Whoever finds out that a call is lost may not be killed while it cannot write that.
+                if count_lost(&known, &uncommitted) == uncommitted.len() {
+                    holder.hold().await?;
+                    let call = a_call_more(cluster, victim, &open, &mut random).await?;
+                    let known = known_calls(&mut database).await?;
+                    ensure!(
+                        !known.contains_key(&call),
+                        "a database that is held took a call"
+                    );
+                    cluster.replicas[victim].kill()?;
+                    holder.release().await?;
+                    uncommitted.push(call);
+                } else {
+                    cluster.replicas[victim].kill()?;
+                }
                 sleep(Duration::from_millis(random.random_range(0..500))).await;
                 cluster.replicas[victim].start().await?;
                 killed += 1;
@@ -184,8 +190,7 @@ async fn measure(
         let waiting = "SELECT COUNT(*) FROM deliveries WHERE state = 'waiting'";
         let waiting = database.count(waiting).await?;
         let known = known_calls(&mut database).await?;
-        let lost = |call: &&String| known.get(*call).is_some_and(|stands| stands == LOST);
-        let written = uncommitted.iter().filter(lost).count();
+        let written = count_lost(&known, &uncommitted);
         let is_settled = waiting == 0 && written == uncommitted.len();
         if is_settled || patience <= Instant::now() {
             break (waiting, written);
@@ -250,6 +255,12 @@ async fn a_call_more(
 }
 
 /// Returns how each call stands that is committed.
+/// Counts those of these calls that are written as lost.
+fn count_lost(known: &BTreeMap<String, String>, calls: &[String]) -> usize {
+    let lost = |call: &&String| known.get(*call).is_some_and(|stands| stands == LOST);
+    calls.iter().filter(lost).count()
+}
+
 async fn known_calls(database: &mut Records) -> anyhow::Result<BTreeMap<String, String>> {
     let calls = database.calls().await?.into_iter();
     Ok(calls.map(|call| (call.carrier_call, call.stands)).collect())
