@@ -158,12 +158,8 @@ pub async fn known(
     if calls.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sql = Sql::new("SELECT carrier_call FROM outbound WHERE carrier_call IN (");
-    for (at, call) in calls.iter().enumerate() {
-        sql.push(if at == 0 { "" } else { ", " });
-        sql.bind(call.as_str().to_owned());
-    }
-    sql.push(")");
+    let mut sql = Sql::new("SELECT carrier_call FROM outbound WHERE carrier_call IN ");
+    sql.list(calls.iter().map(CarrierCallId::as_str));
     let read = database.read(move |pool| async move { sql.read(&pool).await });
     let rows = read.await?;
     let names = rows.iter().map(|row| row.try_get("carrier_call"));

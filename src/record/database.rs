@@ -432,6 +432,15 @@ impl Sql {
         self
     }
 
+    /// Writes `(…, …)`, a placeholder for each of `texts`, and takes them.
+    pub fn list(&mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> &mut Self {
+        for (number, text) in texts.into_iter().enumerate() {
+            self.push(if number == 0 { "(" } else { ", " });
+            self.bind(text.into());
+        }
+        self.push(")")
+    }
+
     /// # Errors
     /// If the database does not do it.
     pub async fn execute(self, on: &mut Writing) -> Result<u64, sqlx::Error> {

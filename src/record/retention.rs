@@ -195,12 +195,7 @@ async fn blank_placed(writing: &mut Writing, calls: &[String]) -> Result<(), sql
 
 /// Adds that a row is one of these calls', behind what its column is led by.
 fn only(sql: &mut Sql, lead: &'static str, calls: &[String]) {
-    sql.push(lead).push("call IN (");
-    for (number, call) in calls.iter().enumerate() {
-        sql.push(if number == 0 { "" } else { ", " })
-            .bind(call.clone());
-    }
-    sql.push(")");
+    sql.push(lead).push("call IN ").list(calls);
 }
 
 /// Sees every hour to what is older than `kept`, one replica for all of them, until `stop`.

@@ -100,12 +100,8 @@ pub async fn call_off(database: &Database, call: CallId) -> Result<Option<Row>, 
 
 /// Adds that a row is at one of these stages.
 fn only_at(sql: &mut Sql, stages: &[Stage]) {
-    sql.push(" AND state IN (");
-    for (at, stage) in stages.iter().enumerate() {
-        sql.push(if at == 0 { "" } else { ", " });
-        sql.bind(stage.as_str());
-    }
-    sql.push(")");
+    sql.push(" AND state IN ")
+        .list(stages.iter().map(|stage| stage.as_str()));
 }
 
 /// Notes that a call is over, and how long it has talked; returns where it was before, if that is

@@ -185,11 +185,7 @@ fn message_event(
 /// Returns a question about these calls, whose names it ends with.
 fn of_calls(question: &str, calls: &HashMap<&str, &CallFacts>) -> Sql {
     let mut sql = Sql::new(question);
-    for (number, call) in calls.keys().enumerate() {
-        sql.push(if number == 0 { "(" } else { ", " });
-        sql.bind((*call).to_owned());
-    }
-    sql.push(")");
+    sql.list(calls.keys().copied());
     sql
 }
 
