@@ -68,14 +68,14 @@ impl<S: Need + 'static, I: Input + 'static> FromRequest for Asked<S, I> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let key = proven(&request).await?;
+            let gateway = request.app_data::<web::Data<Gateway>>();
+            let gateway = gateway.expect("every route is given the gateway");
+            let key = proven(&request, gateway).await?;
             if let Some(needed) = S::SCOPE {
                 if !key.may(needed) {
                     return Err(ApiError::lacks(key.id(), needed));
                 }
-                if needed.changes()
-                    && let Some(gateway) = request.app_data::<web::Data<Gateway>>()
-                {
+                if needed.changes() {
                     gateway.api.changes.count(key.tenant())?;
                 }
             }
@@ -91,9 +91,7 @@ impl<S: Need + 'static, I: Input + 'static> FromRequest for Asked<S, I> {
 }
 
 /// Finds out whose request it is.
-async fn proven(request: &HttpRequest) -> Result<ApiKey, ApiError> {
-    let gateway = request.app_data::<web::Data<Gateway>>();
-    let gateway = gateway.expect("every route is given the gateway");
+async fn proven(request: &HttpRequest, gateway: &Gateway) -> Result<ApiKey, ApiError> {
     let why = match bearer(request) {
         None => "send a key: Authorization: Bearer cg_…",
         Some(text) => match Presented::read(text) {

@@ -189,7 +189,10 @@ pub async fn list(
         None => None,
         // Whoever can ask for any number can find out whose it is.
         Some(_) if !whole => return Err(ApiError::lacks(asked.key.id(), Scope::NumbersRead)),
-        Some(number) => Some(found_by(&gateway, number)?),
+        Some(number) => {
+            let found_by = gateway.records.numbers.found_by(number.reveal());
+            Some(found_by.ok_or_else(not_findable)?)
+        }
     };
     let database = &gateway.api.asking(asked.key.tenant())?;
     let page = stored::list(database, asked.key.tenant(), wanted, found_by, whole);
@@ -249,16 +252,10 @@ pub async fn transcript(
     found.map(Json).ok_or_else(|| ApiError::not_found("call"))
 }
 
-/// Returns by what a number is found in the records.
-///
-/// # Errors
-/// If they keep nothing by which it could be.
-pub fn found_by(gateway: &Gateway, number: &PhoneNumber) -> Result<String, ApiError> {
-    let found_by = gateway.records.numbers.found_by(number.reveal());
-    found_by.ok_or_else(|| {
-        let rule = "numbers are kept masked here, so none can be found (RECORD_NUMBERS)";
-        ApiError::field("number", rule)
-    })
+/// What whoever asks for a number is told where records keep nothing by which it could be found.
+pub fn not_findable() -> ApiError {
+    let rule = "numbers are kept masked here, so none can be found (RECORD_NUMBERS)";
+    ApiError::field("number", rule)
 }
 
 impl FromStr for Reason {

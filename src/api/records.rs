@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     api::{
         Action, ApiError, Asked, Change, Fields, FromFields, Query, RequestId,
-        calls::{NUMBER_RULE, TIME_RULE, found_by},
+        calls::{NUMBER_RULE, TIME_RULE, not_findable},
         document::Refusals,
         scope::RecordsDelete,
     },
@@ -62,8 +62,10 @@ pub async fn delete(
     let tenant = Some(asked.key.tenant().name().clone());
     let (doomed, target) = match (wanted.number, wanted.before) {
         (Some(number), None) => {
-            found_by(&gateway, &number)?;
             let all = gateway.records.numbers.all_found_by(number.reveal());
+            if all.is_empty() {
+                return Err(not_findable());
+            }
             let doomed = Doomed::of_number(tenant, all);
             (doomed, format!("number {number}")) // Masked, as everywhere.
         }
