@@ -74,7 +74,7 @@ pub use redis::{Flaw, RedisStore, SlotRow, StoreError};
 pub use rooms::scopes_with_caps;
 pub use scope::Scope;
 pub use slot::{Freed, Lease, Slot, SlotId};
-pub use state::{Orphan, Phase};
+pub use state::{Fate, Orphan, Phase};
 pub use store::{AgentReport, END_KNOWN, Released, Rest};
 pub use ticket::TicketError;
 pub use upkeep::Upkeep;

@@ -14,6 +14,7 @@ mod start;
 mod supervise;
 mod transfers;
 mod unheard;
+mod unwritten;
 mod urls;
 
 use std::{

@@ -38,6 +38,7 @@ use crate::{
 
 pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
 pub use fact::{Arrival, Direction, Entry, Fact, Impairment, Seen, Step, Usage, What};
+pub use lost::which_are_over;
 pub use number::{KeptNumber, Numbers};
 #[cfg(test)]
 pub use retention::sweep;
@@ -63,6 +64,7 @@ pub struct Records {
     recorder: Arc<Recorder>,
     told: Arc<dyn Told>,
     writing: TaskTracker,
+    written: broadcast::Sender<CarrierCallId>,
     stop: CancellationToken,
 }
 
@@ -114,6 +116,7 @@ impl Records {
             replica,
             settings.transcripts,
         );
+        let written = writer.written();
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
         database.spawn(writing.track_future(writer.run(stop.clone())));
         let keep_short = keep_short(database.clone(), settings.kept, stop.clone());
@@ -125,8 +128,15 @@ impl Records {
             recorder: Arc::new(recorder),
             told,
             writing,
+            written,
             stop,
         })
+    }
+
+    /// Tells from here on of each call that was let in, once its end is committed here. Who is slow
+    /// misses some.
+    pub fn written(&self) -> broadcast::Receiver<CarrierCallId> {
+        self.written.subscribe()
     }
 
     pub fn timeline(&self) -> Timeline {
@@ -247,8 +257,9 @@ impl Timeline {
     }
 
     /// Notes that whoever had a call is gone, with what is known of it.
-    pub fn lost(&self, call: &CarrierCallId, arrival: Arrival) {
-        self.recorder.note(call, Fact::Lost(Box::new(arrival)));
+    pub fn lost(&self, call: &CarrierCallId, arrival: Arrival, rang_at: Option<Millis>) {
+        let arrival = Box::new(arrival);
+        self.recorder.note(call, Fact::Lost { arrival, rang_at });
     }
 
     pub fn talked(&self, call: &CarrierCallId, lasted: Duration) {

@@ -13,7 +13,7 @@ use crate::{
         deciding::Asking,
         scope::Scope,
         slot::{Freed, Lease},
-        state::Orphan,
+        state::Fate,
         store::{END_KNOWN, Ending, Released},
     },
     call::{CallId, CarrierCallId, EndReason},
@@ -221,17 +221,28 @@ impl Admission {
         })
     }
 
-    /// Returns what is left of a call that its replica has taken with it, if that is so.
-    pub async fn orphan(&self, carrier_call: &CarrierCallId) -> Option<Orphan> {
+    /// Tells what has become of a call of whose end nobody has told that it is written.
+    pub async fn fate(&self, carrier_call: &CarrierCallId) -> Fate {
         let here = self.book().ledger.get_mut(carrier_call).is_some();
         if here || self.book().outage.trouble().is_some() {
-            return None; // What has lapsed now comes back, or nobody can tell.
+            return Fate::Open;
         }
-        let left = self.store.left_by_its_replica(carrier_call).await;
-        left.unwrap_or_else(|error| {
+        let fate = self.store.fate(carrier_call).await;
+        fate.unwrap_or_else(|error| {
             self.failed(&error);
-            None
+            Fate::Open
         })
+    }
+
+    /// Tells that the ends of these calls are written, or never will be: nobody need look after them.
+    /// Where that is not heard, somebody does, and tells again.
+    pub async fn written(&self, calls: &[CarrierCallId]) {
+        if calls.is_empty() || self.trouble() == Some(Trouble::Away) {
+            return; // They come again.
+        }
+        if let Err(error) = self.store.written(calls).await {
+            self.failed(&error);
+        }
     }
 
     /// Returns where a call goes on that an agent has handed over, as its replica has noted.

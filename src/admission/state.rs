@@ -60,6 +60,17 @@ impl Phase {
     }
 }
 
+/// What has become of a call of whose end nobody has told that it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The store knows no such call, or its record closes without us.
+    Settled,
+    /// Somebody has it, or lives who knows of its end; or the store cannot tell.
+    Open,
+    /// Whoever had it is gone, and knew of its end if it has one.
+    Lost(Orphan),
+}
+
 /// What is left of a call whose replica is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Orphan {
@@ -71,6 +82,8 @@ pub struct Orphan {
     /// Masked.
     pub caller: Option<String>,
     pub rang_at: Option<Millis>,
+    /// The replica that has told of its end, where that was not its own.
+    ended_by: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
 }
@@ -81,15 +94,22 @@ impl Orphan {
         self.scopes.contains(&Scope::Outbound.to_string())
     }
 
-    /// Tells whether we are placing it: then another replica goes on with it.
-    pub fn is_being_placed(&self) -> bool {
-        self.state == Phase::Ringing && self.is_outbound()
+    /// Tells whether its record closes without us: whom we call has one before the carrier is asked, and
+    /// another replica goes on with a call that is being placed.
+    pub fn has_its_record(&self) -> bool {
+        self.state != Phase::Live && self.is_outbound()
     }
 
-    /// Reads what the store keeps of a call; `None` if that is over.
+    /// Returns the replicas that may know more of it.
+    pub fn knowers(&self) -> impl Iterator<Item = &str> {
+        [self.replica.as_str()]
+            .into_iter()
+            .chain(self.ended_by.as_deref())
+    }
+
+    /// Reads what the store keeps of a call.
     pub fn read(state: &str) -> Option<Self> {
-        let orphan: Self = serde_json::from_str(state).ok()?;
-        (orphan.state != Phase::Ended).then_some(orphan)
+        serde_json::from_str(state).ok()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         memory::MemoryStore,
         redis::{RedisStore, StoreError},
         scope::{Room, Scope},
-        state::Orphan,
+        state::Fate,
     },
     call::{CarrierCallId, EndReason},
     campaign::Name,
@@ -216,6 +216,9 @@ pub struct Renewed {
     pub places: u32,
     /// Whose leases had lapsed.
     pub lapsed: Vec<CarrierCallId>,
+    /// Whose leases had lapsed some time ago, if they had not ended, and of whose ends nobody has told
+    /// that they are written: this replica is to look after them. None where one process has all calls.
+    pub unwritten: Vec<CarrierCallId>,
     pub used: Vec<(Scope, u32)>,
     pub news: Vec<(CarrierCallId, News)>,
 }
@@ -387,15 +390,20 @@ impl Store {
         }
     }
 
-    /// Returns what is kept of a call that nobody has any more: neither is there a lease, nor does
-    /// the replica live that last had it. `None` where one process has all calls.
-    pub async fn left_by_its_replica(
-        &self,
-        call: &CarrierCallId,
-    ) -> Result<Option<Orphan>, StoreError> {
+    /// Tells what has become of a call of whose end nobody has told that it is written. Memory keeps nothing of it: one process
+    /// has all calls.
+    pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
         match self {
-            Self::Memory(_) => Ok(None),
-            Self::Redis(store) => store.left_by_its_replica(call).await,
+            Self::Memory(_) => Ok(Fate::Settled),
+            Self::Redis(store) => store.fate(call).await,
+        }
+    }
+
+    /// Tells that nobody need look after these calls any more.
+    pub async fn written(&self, calls: &[CarrierCallId]) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(store) => store.written(calls).await,
         }
     }
 

@@ -26,8 +26,9 @@ pub struct Upkeep {
     pub never_came: Vec<CarrierCallId>,
     /// Calls whose media does not come here any more.
     pub gone_elsewhere: Vec<CarrierCallId>,
-    /// Calls whose leases have lapsed: nobody has renewed them.
-    pub lapsed: Vec<CarrierCallId>,
+    /// Calls that nobody has any more, and whose ends may not be written: this replica is to look
+    /// after them.
+    pub unwritten: Vec<CarrierCallId>,
 }
 
 impl Admission {
@@ -240,7 +241,7 @@ impl Admission {
         let used = used.filter(|(scope, _)| *scope == Scope::Global);
         let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
-        upkeep.lapsed.clone_from(&renewed.lapsed);
+        upkeep.unwritten.clone_from(&renewed.unwritten);
         self.metrics
             .renewed(renewed.lapsed.len(), upkeep.taken_over.len(), over_cap);
         if over_cap > 0 {

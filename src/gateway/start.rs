@@ -34,6 +34,7 @@ use crate::{
         supervise::{give_slots_back, keep_slots, renew, settle_debts},
         transfers::Transfers,
         unheard::{ask_after_calls, close_lost_calls},
+        unwritten::tell_written,
     },
     guard::{GuardRules, GuardedClient},
     operator::{
@@ -316,6 +317,7 @@ fn supervise(
     supervisor.spawn(ask_after_calls(gateway.clone(), stop.clone()));
     supervisor.spawn(close_lost_calls(gateway.clone(), stop.clone()));
     supervisor.spawn(outlook::look_out(gateway.clone(), stop.clone()));
+    supervisor.spawn(tell_written(gateway.clone(), stop.clone()));
     if let Some(exporter) = exporter {
         supervisor.spawn(exporter.run(stop.clone()));
     }

@@ -9,16 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
-    admission::{AT_ONCE, AgentNews, HEARTBEAT, Orphan, Rest, TICK, ToFree, Trouble, Upkeep},
-    call::{CallerId, CarrierCallId, EndReason},
+    admission::{AT_ONCE, AgentNews, HEARTBEAT, Rest, TICK, ToFree, Trouble, Upkeep},
+    call::{CarrierCallId, EndReason},
     gateway::Gateway,
-    record::{Arrival, Direction},
 };
-
-/// How long a call without a lease may be on its way to another owner, or to its end.
-const ORPHANED_AFTER: Duration = Duration::from_secs(3);
-/// How many such calls are looked after at once; beyond it the database's list of replicas serves.
-const MOST_ORPHANS: usize = 256;
 
 /// Gives dropped slots back. A call's own future may be cancelled at any time; this task is not.
 pub async fn give_slots_back(
@@ -159,53 +153,8 @@ impl Gateway {
         for call in &upkeep.gone_elsewhere {
             self.dismiss_agent(call);
         }
-        for call in upkeep.lapsed.iter().take(MOST_ORPHANS) {
-            self.look_after_orphan(call.clone());
-        }
+        self.look_after_unwritten(&upkeep.unwritten);
     }
-
-    /// Records the loss of a call whose lease has lapsed, unless somebody has it after all: whoever
-    /// had it may have died with what was not written yet.
-    fn look_after_orphan(self: &Arc<Self>, call: CarrierCallId) {
-        if !self.admission.is_shared() {
-            return;
-        }
-        let gateway = Arc::clone(self);
-        let span = self.span_of(&call);
-        let looking = async move {
-            sleep(ORPHANED_AFTER).await;
-            let Some(orphan) = gateway.admission.orphan(&call).await else {
-                return;
-            };
-            if orphan.is_being_placed() {
-                return;
-            }
-            tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
-            if let Some(arrival) = arrival_of(&orphan) {
-                gateway.timeline.lost(&call, arrival);
-            }
-        };
-        self.chores.spawn(looking.instrument(span));
-    }
-}
-
-/// Returns what is known of a call whose replica is gone.
-fn arrival_of(orphan: &Orphan) -> Option<Arrival> {
-    Some(Arrival {
-        direction: if orphan.is_outbound() {
-            Direction::Outbound
-        } else {
-            Direction::Inbound
-        },
-        tenant: orphan.tenant.parse().ok()?,
-        campaign: orphan.campaign.parse().ok()?,
-        agent: orphan.agent.parse().ok(),
-        caller: CallerId::masked(orphan.caller.as_deref().unwrap_or_default()),
-        called: CallerId::masked("unknown"),
-        refused: None,
-        placed_as: None,
-        seen: None,
-    })
 }
 
 /// Spreads the heartbeats of replicas that were started together by a tenth either way.
@@ -220,27 +169,4 @@ async fn survives(task: impl Future<Output = ()>) -> Option<()> {
         tracing::error!("looking after slots panicked and goes on: this is a bug");
     }
     survived.ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_call_is_recorded_as_one_that_came_in_or_that_we_have_placed() {
-        for (scopes, direction) in [
-            (r#"["global","tenant:acme"]"#, Direction::Inbound),
-            (
-                r#"["global","outbound","tenant:acme"]"#,
-                Direction::Outbound,
-            ),
-        ] {
-            let state = format!(
-                r#"{{"tenant":"acme","campaign":"sales","agent":"default","state":"live",
-                "replica":"r1","scopes":{scopes}}}"#
-            );
-            let arrival = arrival_of(&Orphan::read(&state).unwrap()).unwrap();
-            assert_eq!(arrival.direction, direction, "{scopes}");
-        }
-    }
 }

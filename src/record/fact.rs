@@ -157,7 +157,11 @@ pub enum Fact {
     Arrived(Box<Arrival>),
     Happened(What),
     /// Whoever had it is gone.
-    Lost(Box<Arrival>),
+    Lost {
+        arrival: Box<Arrival>,
+        /// When it rang, as far as that is known.
+        rang_at: Option<Millis>,
+    },
     /// How long its media was bridged.
     Talked(Duration),
     Used(Box<Usage>),

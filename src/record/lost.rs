@@ -1,10 +1,10 @@
 //! Calls whose replica is gone, and nobody has written their end.
 //!
-//! Invariant: no clock of one replica is held against another's: who lives changes its beat, and
-//! who looks on counts for itself how long it has not.
 //! Invariant: no call is closed that somebody carries, as far as the slot store can tell.
 
-use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
+mod beats;
+
+use std::{collections::HashSet, future::ready, sync::Arc, time::Duration};
 
 use sqlx::{Row, any::AnyRow};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -13,15 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     call::CarrierCallId,
     record::{
-        Database, DatabaseError, DatabaseKind, Direction, Sql, State,
+        Database, DatabaseError, DatabaseKind, Direction, OVER, Sql, State,
         database::Writing,
+        lost::beats::{BEAT, Beats, beat},
         unix_millis,
         writer::{COLUMNS, CallFacts, Told, announce, last_words},
     },
 };
 
-/// How often a replica shows that it lives, and looks who does not.
-const BEAT: Duration = Duration::from_secs(2);
 /// How long the end of a call that nobody has picked up may take to be written.
 const UNWRITTEN_FOR_MS: i64 = 60_000;
 /// How many calls are closed at once.
@@ -148,43 +147,25 @@ impl Lookout {
     }
 }
 
-/// Who has last shown which beat, and since when it is that one: counted only while we could see.
-/// Where the database was away, nobody could show anything.
-struct Beats {
-    seen: HashMap<String, (Option<i64>, Instant)>,
-    looked: Instant,
-    /// How long a replica may be silent.
-    patience: Duration,
-}
-
-impl Beats {
-    fn new(patience: Duration) -> Self {
-        Self {
-            seen: HashMap::new(),
-            looked: Instant::now(),
-            patience,
-        }
-    }
-
-    /// Takes in what is there `now`; returns who has been silent for too long.
-    fn silent(&mut self, now: Instant, there: Vec<(String, Option<i64>)>) -> Vec<String> {
-        if now.duration_since(self.looked) > BEAT * 3 {
-            self.seen.clear();
-        }
-        self.looked = now;
-        self.seen
-            .retain(|known, _| there.iter().any(|(replica, _)| replica == known));
-        let mut silent = Vec::new();
-        for (replica, beat) in there {
-            let (last, since) = self.seen.entry(replica.clone()).or_insert((beat, now));
-            if *last != beat {
-                (*last, *since) = (beat, now);
-            } else if now.duration_since(*since) >= self.patience {
-                silent.push(replica);
-            }
-        }
-        silent
-    }
+/// Returns those of these calls that are over in their records. There may be a few hundred of them.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn which_are_over(
+    database: &Database,
+    calls: &[CarrierCallId],
+) -> Result<HashSet<CarrierCallId>, DatabaseError> {
+    let mut sql = Sql::new("SELECT carrier_call FROM calls WHERE rank >= ");
+    sql.bind(OVER)
+        .push(" AND carrier_call IN ")
+        .list(calls.iter().map(CarrierCallId::as_str));
+    let read = database.read(|pool| async move {
+        let rows = sql.read(&pool).await?;
+        let names = rows.iter().map(|row| row.try_get::<String, _>(0));
+        names.collect::<Result<Vec<_>, _>>()
+    });
+    let names = read.await?.into_iter();
+    Ok(names.flat_map(CarrierCallId::try_from).collect())
 }
 
 /// Closes the records of calls that we have placed, that nobody has picked up and that are over:
@@ -232,34 +213,6 @@ async fn close_some_unwritten(
     let closed = sql.fetch_all(writing).await?;
     tell_ends(writing, &closed, told).await?;
     Ok(closed.len())
-}
-
-/// Shows that we live; returns every replica that has shown itself or has a call that is not over,
-/// with its beat.
-async fn beat(
-    database: &Database,
-    replica: String,
-) -> Result<Vec<(String, Option<i64>)>, DatabaseError> {
-    let write = database.write(move |writing| {
-        Box::pin(async move {
-            let mut sql = Sql::new("INSERT INTO replicas (replica, beat) VALUES (");
-            sql.bind(replica)
-                .push(", 1) ON CONFLICT (replica) DO UPDATE SET beat = replicas.beat + 1");
-            sql.execute(writing).await?;
-            let sql = Sql::new(
-                "SELECT replica, beat FROM replicas UNION ALL \
-                 SELECT DISTINCT replica, CAST(NULL AS BIGINT) FROM calls \
-                 WHERE rank < 90 AND replica IS NOT NULL \
-                 AND replica NOT IN (SELECT replica FROM replicas)",
-            );
-            let rows = sql.fetch_all(writing).await?;
-            let seen = rows
-                .iter()
-                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-            seen.collect()
-        })
-    });
-    write.await
 }
 
 /// Closes some of a replica's calls.
@@ -312,12 +265,9 @@ fn closing(replica: &str, lost: &[CarrierCallId], now: i64) -> Sql {
     sql.bind(now).push(" THEN rang_at ELSE ").bind(now);
     sql.push(" END WHERE rank >= 40 AND rank < 60 AND replica = ");
     sql.bind(replica.to_owned());
-    sql.push(" AND carrier_call IN ");
-    for (number, call) in lost.iter().enumerate() {
-        sql.push(if number == 0 { "(" } else { ", " });
-        sql.bind(call.as_str().to_owned());
-    }
-    sql.push(") RETURNING ").push(COLUMNS);
+    sql.push(" AND carrier_call IN ")
+        .list(lost.iter().map(CarrierCallId::as_str));
+    sql.push(" RETURNING ").push(COLUMNS);
     sql
 }
 
@@ -337,38 +287,5 @@ mod tests {
             assert!(plan.contains("calls_open"), "{plan}");
         })
         .await;
-    }
-
-    #[test]
-    fn only_who_could_show_itself_is_silent() {
-        let began = Instant::now();
-        let at = |seconds: u64| began + Duration::from_secs(seconds);
-        let there = |beat| {
-            vec![
-                ("gone".to_owned(), Some(7)),
-                ("alive".to_owned(), Some(beat)),
-            ]
-        };
-        let mut beats = Beats {
-            seen: HashMap::new(),
-            looked: began,
-            patience: Duration::from_secs(30),
-        };
-        for second in (0..30).step_by(2) {
-            assert_eq!(
-                beats.silent(at(second), there(1 + second.cast_signed())),
-                [""; 0]
-            );
-        }
-        assert_eq!(beats.silent(at(30), there(99)), ["gone"]);
-        // The database was away for a minute: nobody could show itself.
-        assert_eq!(beats.silent(at(90), there(99)), [""; 0]);
-        for second in (92..120).step_by(2) {
-            assert_eq!(
-                beats.silent(at(second), there(second.cast_signed())),
-                [""; 0]
-            );
-        }
-        assert_eq!(beats.silent(at(120), there(120)), ["gone"]);
     }
 }

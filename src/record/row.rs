@@ -133,6 +133,12 @@ impl CallRow {
         }
     }
 
+    /// Tells whether it is known that there was no room for it.
+    pub fn is_refused(&self) -> bool {
+        let arrival = self.arrival.as_ref();
+        arrival.is_some_and(|arrival| arrival.refused.is_some())
+    }
+
     /// Takes in a fact that was noted `at` this time.
     pub fn learn(&mut self, at: Millis, fact: &Fact) {
         self.rang_at = self.rang_at.min(at);
@@ -169,7 +175,8 @@ impl CallRow {
                     self.ended_at = Some(at);
                 }
             }
-            Fact::Lost(arrival) => {
+            Fact::Lost { arrival, rang_at } => {
+                self.rang_at = self.rang_at.min(rang_at.unwrap_or(at));
                 if self.come_to(State::InstanceLost) {
                     self.reason = Some(State::InstanceLost.as_str().to_owned());
                     self.blame = Some(Blame::Callgate.as_str());

@@ -143,7 +143,10 @@ fn arrived(refused: bool) -> Box<Arrival> {
 
 /// The same call, as whoever takes it for lost knows it.
 fn lost() -> Fact {
-    Fact::Lost(arrived(false))
+    Fact::Lost {
+        arrival: arrived(false),
+        rang_at: None,
+    }
 }
 
 fn said(text: &str) -> Fact {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+/// How many calls a slow listener may not have heard of whose ends are written.
+const UNHEARD_OF: usize = 4_096;
 /// How long what still waits may take to be written when the process ends.
 pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -91,6 +93,8 @@ pub struct Writer {
     numbers: Arc<Numbers>,
     told: Arc<dyn Told>,
     replica: String,
+    /// Is told which calls' ends are committed.
+    written: broadcast::Sender<CarrierCallId>,
     standing: Arc<Counts>,
 }
 
@@ -111,6 +115,7 @@ impl Recorder {
             numbers,
             told,
             replica: replica.to_owned(),
+            written: broadcast::Sender::new(UNHEARD_OF),
             standing: Arc::clone(&standing),
         };
         let recorder = Self {
@@ -170,13 +175,18 @@ impl Recorder {
 /// Returns how many places a fact may not take.
 fn kept_from(fact: &Fact) -> usize {
     match fact {
-        Fact::Lost(_) | Fact::Happened(What::Ended(_)) => 0,
+        Fact::Lost { .. } | Fact::Happened(What::Ended(_)) => 0,
         Fact::Happened(What::Said { .. } | What::Turn(_)) => KEPT_FOR_ENDS + KEPT_FROM_WORDS,
         Fact::Arrived(_) | Fact::Happened(_) | Fact::Talked(_) | Fact::Used(_) => KEPT_FOR_ENDS,
     }
 }
 
 impl Writer {
+    /// Returns what is told which calls' ends are committed.
+    pub fn written(&self) -> broadcast::Sender<CarrierCallId> {
+        self.written.clone()
+    }
+
     /// Writes until `stop`, and then what still waits.
     pub async fn run(mut self, stop: CancellationToken) {
         let ready = stop.run_until_cancelled(self.bring_up_to_date()).await;
@@ -283,13 +293,15 @@ impl Writer {
     async fn write(&self, part: &Arc<[Entry]>) -> Result<(), DatabaseError> {
         let (part, numbers) = (Arc::clone(part), Arc::clone(&self.numbers));
         let (told, replica) = (Arc::clone(&self.told), self.replica.clone());
-        self.database
-            .write(move |writing| {
-                Box::pin(async move {
-                    batch::write(writing, &part, &numbers, told.as_ref(), &replica).await
-                })
+        let over = self.database.write(move |writing| {
+            Box::pin(async move {
+                batch::write(writing, &part, &numbers, told.as_ref(), &replica).await
             })
-            .await
+        });
+        for call in over.await? {
+            let _ = self.written.send(call); // Fails while nobody listens.
+        }
+        Ok(())
     }
 
     /// Does something until the database has done it; says once that it fails.

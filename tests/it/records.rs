@@ -9,6 +9,7 @@ use crate::{
     carrier::{call_sid, ringing},
     database::Database,
     gateway::{TestGateway, eventually},
+    line::GUARD,
     process::Program,
     redis::Redis,
 };
@@ -48,7 +49,7 @@ async fn answered_and_refused_calls_are_recorded() {
 }
 
 /// What a replica knew of its calls dies with it, but for what it had committed and what the store
-/// of slots keeps: others close all of them.
+/// of slots keeps: others close all of them, also if the first that finds out dies of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let redis = Redis::start().await;
@@ -59,26 +60,47 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
         ("TICKET_SECRET", "a-secret-that-signs-tickets"),
         ("TELEPHONY_SEMAPHORE_TTL_SEC", "15"),
     ];
-    let survivor = Program::start(&settings).await;
+    let mut first = Program::start(&settings).await;
     let mut victim = Program::start(&settings).await;
     let talking = call_sid();
     let line = victim.call(&talking).await;
     let connected = "SELECT state FROM calls";
     eventually(async || database.ask(connected).await == ["connected"]).await;
-    // Of this one nothing can be committed.
+    // Of these nothing can be committed.
     let held = hold(database.url()).await;
-    let unwritten = call_sid();
-    let fields = ringing(&unwritten);
-    let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
-    answer.await.twiml();
+    let (rings, over) = (call_sid(), call_sid());
+    for sid in [&rings, &over] {
+        let fields = ringing(sid);
+        let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
+        answer.await.twiml();
+    }
+    let mut done = ringing(&over);
+    done.retain(|(name, _)| *name != "CallStatus");
+    done.push(("CallStatus", "completed"));
+    victim.carrier.webhook("/webhook/call_status", &done).await;
     let known = "SELECT carrier_call FROM calls";
     assert_eq!(database.ask(known).await, [talking.as_str()]);
     victim.signal("-KILL");
     victim.ended().await;
-    held.close().await.unwrap();
     drop(line);
+    let mut log = first.log.clone();
+    let has_found_out = |lines: &Vec<String>| {
+        [&talking, &rings, &over].into_iter().all(|sid| {
+            let mut lost = lines
+                .iter()
+                .filter(|line| line.contains("a call is lost with its replica"));
+            lost.any(|line| line.contains(sid.as_str()))
+        })
+    };
+    let found_out = timeout(GUARD, log.wait_for(has_found_out)).await;
+    assert!(found_out.is_ok(), "{}", first.log());
+    drop(found_out);
+    first.signal("-KILL");
+    first.ended().await;
+    let second = Program::start(&settings).await;
+    held.close().await.unwrap();
     let ends = "SELECT carrier_call, state, reason, blame, tenant FROM calls ORDER BY rang_at";
-    let expected = [&talking, &unwritten]
+    let expected = [&talking, &rings, &over]
         .map(|sid| format!("{sid} instance_lost instance_lost callgate default"));
     let closed = async {
         while !{
@@ -92,8 +114,8 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     assert!(closed.is_ok(), "{:?}", database.ask(ends).await);
     let told = "SELECT kind, COUNT(*) FROM events GROUP BY kind ORDER BY kind";
     let told = database.ask(told).await;
-    assert!(told.contains(&"call.ended 2".to_owned()), "{told:?}");
-    survivor.terminate();
+    assert!(told.contains(&"call.ended 3".to_owned()), "{told:?}");
+    second.terminate();
 }
 
 /// Keeps everybody from writing what becomes of calls, as a database that is slow does, until what is

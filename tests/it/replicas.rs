@@ -303,10 +303,13 @@ async fn the_documented_commands_work_as_they_are_written() {
     assert!(told["rang_at"].as_u64() <= told["connected_at"].as_u64());
     let kept: u64 = redis.cli(&["TTL", &state]).await.parse().unwrap();
     assert!((3_000..=3_600).contains(&kept), "{kept}");
+    let unwritten = ["ZRANGE", "calls:unwritten", "0", "-1"];
+    assert_eq!(redis.cli(&unwritten).await, sid);
 
     call.hang_up().await;
     assert_eq!(redis.cli(&["SCARD", "calls:active"]).await, "0");
     assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]).await, "");
+    eventually(async || redis.cli(&unwritten).await.is_empty()).await;
     assert_eq!(redis.cli(&["TTL", &lease]).await, "-2");
     assert_eq!(redis.cli(&["GET", "calls:active_count"]).await, "0");
     let state = replicas.state(&sid).await;

@@ -6,12 +6,13 @@ use crate::cluster::Key;
 /// became of them, is kept for a while; marks of the store itself may stay.
 pub fn leftovers(keys: &[Key]) -> Vec<&str> {
     /// Kept for a time, for webhooks that come again and for whoever asks.
-    const PASSING: [&str; 5] = [
+    const PASSING: [&str; 6] = [
         "calls:decision:",
         "calls:ended:",
         "calls:freed:",
         "calls:state:",
         "calls:ticket:",
+        "calls:unwritten",
     ];
     /// The store's own, which may stay.
     const MARKS: [&str; 6] = [

@@ -2,8 +2,9 @@
 --
 -- KEYS  1 generation, 2 gate, 3 decision, 4 ended, 5 set-ups, 6 epoch, 7 owner, 8 state, 9 active,
 --       10 count, then the call's scopes (the global one first, the set-up one second where the call
---       waits for media), then those that have a reserve, then for each agent that may have the call, in the order in which they
---       are tried: resting, its scope, dials, tokens.
+--       waits for media), then those that have a reserve, then for each agent that may have the
+--       call, in the order in which they are tried: resting, its scope, dials, tokens; last the
+--       unwritten calls.
 -- ARGV  1 call, 2 replica, 3 lease, 4 longest lease, 5 whether the agent is dialed here at once,
 --       6 the last key before the agents', 7 number of scopes, then for each scope: cap, name, and
 --       what is kept for others as "key:slots ...", then for each agent: name, whether it rests
@@ -101,6 +102,8 @@ for i = 1, #used do
 end
 call('SADD', KEYS[9], ARGV[1])
 call('PEXPIREAT', KEYS[9], horizon)
+call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[1])
+call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[10], used[1], 'PXAT', horizon)
 call('SET', KEYS[3], 'A ' .. ARGV[at + 5], 'PX', 60000)
 call('SET', KEYS[8], ARGV[at + 6], 'EX', 3600)

@@ -3,7 +3,8 @@
 --
 -- KEYS  1 generation, 2 gate, 3 ended, 4 ticket, 5 set-ups, 6 epoch, 7 state, 8 owner, 9 active,
 --       10 count, 11 set-up scope, then the call's scopes (the global one first), then those that
---       have a reserve, then the dials of its agent where they are counted.
+--       have a reserve, then the dials of its agent where they are counted; last the unwritten
+--       calls.
 -- ARGV  1 call, 2 replica, 3 lease, 4 longest lease, 5 state, 6 whether it was admitted without the
 --       store, 7 number of scopes, then for each scope: cap, name, what is kept for others, then
 --       the key of the dials.
@@ -44,6 +45,8 @@ for i = 1, tonumber(ARGV[7]) do
 end
 call('SADD', KEYS[9], ARGV[1])
 call('PEXPIREAT', KEYS[9], horizon)
+call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[1])
+call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[10], call('ZCOUNT', KEYS[12], live, '+inf'), 'PXAT', horizon)
 
 -- The agent is dialed here, unless that is done: what was kept for a dial elsewhere is given back.
@@ -59,7 +62,7 @@ end
 local state = ARGV[5]
 local _, merged = pcall(cjson.decode, known[7] or '')
 if type(merged) == 'table' then
-  merged.end_reason, merged.ended_at = nil, nil
+  merged.end_reason, merged.ended_at, merged.ended_by = nil, nil, nil
   for name, value in pairs(cjson.decode(state)) do merged[name] = value end
   state = cjson.encode(merged)
 end

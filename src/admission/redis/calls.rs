@@ -9,10 +9,10 @@ use crate::{
         Kept, Lease, Reason, Refusal,
         redis::{RedisStore, SCRIPTS, StoreError, keys},
         scope::{Room, Scope},
-        state::Orphan,
+        state::{Fate, Orphan},
         store::{
-            Acquired, Adopted, Arrival, Choices, Ending, PickUp, PickedUp, Rebound, Released,
-            Request,
+            Acquired, Adopted, Arrival, Choices, END_KEPT, Ending, PickUp, PickedUp, Rebound,
+            Released, Request,
         },
     },
     call::{CarrierCallId, EndReason},
@@ -42,6 +42,7 @@ impl RedisStore {
         script.arg(asked.keys.len() + 10).arg(asked.args);
         script.key(asked.keys);
         self.choose_from(&mut script, choices.agents);
+        script.key(&keys.unwritten);
         let mut reply = self.for_caller(StoreOperation::Acquire, script).await?;
         Ok(match reply.text()?.as_str() {
             "OK" => Acquired::Admitted {
@@ -89,6 +90,7 @@ impl RedisStore {
         if let Some(agent) = arrival.dials {
             script.key(keys.dials(agent)).arg(last + 1);
         }
+        script.key(&keys.unwritten);
         let mut reply = self.for_caller(StoreOperation::Adopt, script).await?;
         Ok(match reply.text()?.as_str() {
             "LIVE" => Adopted::Live {
@@ -237,7 +239,7 @@ impl RedisStore {
         for scope in scopes.iter().filter(|scope| **scope != Scope::Global) {
             script.key(keys.scope(scope));
         }
-        script.key(self.dials_in(scopes));
+        script.key(self.dials_in(scopes)).key(&keys.unwritten);
         script.arg(&[pending, named]).arg(lease.epoch).arg(state);
         let mut reply = self.for_caller(StoreOperation::Rebind, script).await?;
         match reply.text()?.as_str() {
@@ -275,6 +277,7 @@ impl RedisStore {
             Some(agent) => script.key(keys.dials(agent)).arg(last + 1),
             None => script.arg(0),
         };
+        script.key(&keys.unwritten);
         script.arg(asked.args);
         let mut reply = self.for_caller(StoreOperation::PickUp, script).await?;
         Ok(match reply.text()?.as_str() {
@@ -289,21 +292,38 @@ impl RedisStore {
         })
     }
 
-    /// Returns what is kept of a call that has neither a lease nor a replica that lives.
-    pub async fn left_by_its_replica(
-        &self,
-        call: &CarrierCallId,
-    ) -> Result<Option<Orphan>, StoreError> {
+    pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
         let keys = &self.inner.keys;
         let state = self.state(call).await?;
         let Some(orphan) = state.and_then(|state| Orphan::read(&state)) else {
-            return Ok(None);
+            return Ok(Fate::Settled);
         };
-        let records = [keys.owner(call.as_str()), keys.ended(call.as_str())];
-        let known: u32 = self.ask(&Cmd::exists(&records)).await?;
-        let beat = Cmd::zscore(&keys.replicas, &orphan.replica);
-        let beat: Option<f64> = self.ask(&beat).await?;
-        Ok((known == 0 && beat.is_none()).then_some(orphan))
+        if orphan.has_its_record() {
+            return Ok(Fate::Settled);
+        }
+        let owned = Cmd::exists(keys.owner(call.as_str()));
+        if self.ask(&owned).await? {
+            return Ok(Fate::Open);
+        }
+        for replica in orphan.knowers() {
+            let beat = Cmd::zscore(&keys.replicas, replica);
+            if self.ask::<Option<f64>>(&beat).await?.is_some() {
+                return Ok(Fate::Open);
+            }
+        }
+        // It is all that is known of the call, and the database may be away for longer than that.
+        let kept = Cmd::pexpire(keys.state(call.as_str()), END_KEPT.cast_signed());
+        let _: u32 = self.ask(&kept).await?;
+        Ok(Fate::Lost(orphan))
+    }
+
+    pub async fn written(&self, calls: &[CarrierCallId]) -> Result<(), StoreError> {
+        if calls.is_empty() {
+            return Ok(());
+        }
+        let calls: Vec<&str> = calls.iter().map(CarrierCallId::as_str).collect();
+        let written = Cmd::zrem(&self.inner.keys.unwritten, calls);
+        self.ask(&written).await
     }
 
     pub async fn ended(&self, call: &CarrierCallId) -> Result<Option<EndReason>, StoreError> {

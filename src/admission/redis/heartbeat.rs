@@ -51,6 +51,7 @@ impl RedisStore {
             puts_up_gate = false;
             renewed = Renewed {
                 lapsed: [renewed.lapsed, part.lapsed].concat(),
+                unwritten: [renewed.unwritten, part.unwritten].concat(),
                 used: [renewed.used, part.used].concat(),
                 news: [renewed.news, part.news].concat(),
                 ..part
@@ -102,6 +103,7 @@ impl RedisStore {
                 .arg(claim.state.as_deref().unwrap_or_default())
                 .arg(claim.ticket.as_deref().unwrap_or_default());
         }
+        script.key(&keys.unwritten);
         let patience = if renewal.hurried {
             inner.budget
         } else {
@@ -110,10 +112,7 @@ impl RedisStore {
         let mut reply = self.call(StoreOperation::Renew, script, patience).await?;
         let (now, gated) = (reply.number()?, reply.number::<u8>()? == 1);
         let (replicas, siblings, places) = (reply.number()?, reply.number()?, reply.number()?);
-        let lapsed = reply.texts()?.into_iter().map(CarrierCallId::try_from);
-        let lapsed = lapsed.collect::<Result<Vec<_>, _>>();
-        let mut lapsed = lapsed.map_err(|_| StoreError::Garbled("renew"))?;
-        lapsed.sort();
+        let (lapsed, unwritten) = (calls(reply.texts()?)?, calls(reply.texts()?)?);
         let counts: Vec<u32> = reply.numbers()?;
         let counted = [Scope::Setup].into_iter().chain(scopes);
         let mut news = Vec::new();
@@ -135,10 +134,20 @@ impl RedisStore {
             siblings,
             places,
             lapsed,
+            unwritten,
             used: counted.zip(counts).collect(),
             news,
         })
     }
+}
+
+/// Reads the names of calls; sorts them.
+fn calls(names: Vec<String>) -> Result<Vec<CarrierCallId>, StoreError> {
+    let calls = names.into_iter().map(CarrierCallId::try_from);
+    let calls = calls.collect::<Result<Vec<_>, _>>();
+    let mut calls = calls.map_err(|_| StoreError::Garbled("renew"))?;
+    calls.sort();
+    Ok(calls)
 }
 
 /// Returns what the script is told of a call's media.

@@ -15,6 +15,9 @@ pub struct Keys {
     pub setups: String,
     pub replicas: String,
     pub places: String,
+    /// Calls until their ends are written, each by the time from which on a replica is to look after it:
+    /// some time after its lease has lapsed.
+    pub unwritten: String,
     /// Is there while an operator wants no new calls let in.
     pub intake: String,
     /// Is there while somebody watches a dashboard.
@@ -42,6 +45,7 @@ impl Keys {
             setups: key("setups"),
             replicas: key("instances"),
             places: key("places"),
+            unwritten: key("unwritten"),
             intake: key("intake"),
             watched: key("watched"),
             ended_logins: key("ended_logins"),

@@ -5,7 +5,7 @@
 -- KEYS  1 generation, 2 gate, 3 decision, 4 ended, 5 ended by its first name, 6 epoch, 7 owner,
 --       8 owner by its first name, 9 state, 10 state by its first name, 11 active, 12 count, then
 --       the call's scopes (the global one first), then those that have a reserve, then the dials of
---       its agent where they are counted.
+--       its agent where they are counted; last the unwritten calls.
 -- ARGV  1 call, 2 its first name, 3 replica, 4 lease, 5 longest lease, 6 ticket, 7 state, 8 whether
 --       the agent is dialed here at once, 9 the key of the dials (0 without them), 10 number of
 --       scopes, then for each scope: cap, name, what is kept for others.
@@ -56,6 +56,8 @@ end
 call('SADD', KEYS[11], ARGV[1])
 call('SREM', KEYS[11], ARGV[2])
 call('PEXPIREAT', KEYS[11], horizon)
+call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[1])
+call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[12], call('ZCOUNT', KEYS[13], live, '+inf'), 'PXAT', horizon)
 call('SET', KEYS[3], 'A ' .. ARGV[6], 'PX', 60000)
 call('SET', KEYS[9], ARGV[7], 'EX', 3600)

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 generation, 2 gate, 3 active, 4 count, 5 replicas, 6 places, 7 epoch, 8 set-ups, 9 set-up
 --       scope, then the other scopes (the global one first), then for each call: owner, ended,
---       state, decision.
+--       state, decision; last the unwritten calls.
 -- ARGV  1 a new generation, 2 replica, 3 longest lease, 4 number of scopes without the set-up one,
 --       5 how long the gate stays, 6 whether the replica was without the store, 7 how long a
 --       silent replica counts, 8 its free places (-1 while it drains), then for each call: call,
@@ -59,6 +59,7 @@ for at = 9, #ARGV, 7 do
     end
     if ARGV[at + 3] == '0' then call('ZADD', KEYS[9], lapse, sid) end
     call('SADD', KEYS[3], sid)
+    call('ZADD', KEYS[#KEYS], lapse + 3000, sid)
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
     if ARGV[at + 6] ~= '' then
@@ -75,6 +76,11 @@ if #lapsed > 0 then
   call('SREM', KEYS[3], unpack(lapsed))
   call('ZREM', KEYS[10], unpack(lapsed))
 end
+-- Each is for one replica to look after, and for another one if it is not written by then: whoever
+-- has it may be gone.
+local unwritten = call('ZRANGEBYSCORE', KEYS[#KEYS], '-inf', now, 'LIMIT', 0, 100)
+for _, sid in ipairs(unwritten) do call('ZADD', KEYS[#KEYS], now + 15000, sid) end
+call('PEXPIRE', KEYS[#KEYS], 3600000)
 local without = call('ZREMRANGEBYSCORE', KEYS[9], '-inf', now)
 if without > 0 then
   local setups = (call('GET', KEYS[8]) or '') .. string.rep('0', math.min(without, 100))
@@ -109,4 +115,4 @@ for i = 1, #free, 2 do
     places = places + room
   end
 end
-return {now, call('EXISTS', KEYS[2]), replicas, siblings, places, lapsed, used, news}
+return {now, call('EXISTS', KEYS[2]), replicas, siblings, places, lapsed, unwritten, used, news}

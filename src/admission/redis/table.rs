@@ -182,6 +182,7 @@ impl RedisStore {
         self.release(&lease, &[Scope::Outbound], &ending).await?;
         let state = self.inner.keys.state(call.as_str());
         let _: u32 = self.ask(&Cmd::del(state)).await?;
+        self.written(&[call]).await?;
         self.leave().await
     }
 

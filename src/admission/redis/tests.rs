@@ -3,6 +3,7 @@ mod errors;
 mod faults;
 mod operators;
 mod scripts;
+mod unwritten;
 
 use super::*;
 use crate::{
@@ -224,6 +225,12 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     };
     store.report(&[report]).await?;
     acquire(store, "CA8").await?;
+    let orphan = r#"{"tenant":"acme","campaign":"sales","agent":"default","state":"live",
+        "replica":"another"}"#;
+    store.note(&call("CA7"), orphan).await?;
+    store.fate(&call("CA7")).await?;
+    store.written(&[call("CA7")]).await?;
+    store.written(&[]).await?;
     store.leave().await?;
     Ok(())
 }

@@ -20,14 +20,14 @@ use crate::{
 /// How many values a row of `calls` has here.
 const VALUES_OF_A_CALL: usize = 22;
 
-/// Writes what `entries` say.
+/// Writes what `entries` say. Returns the calls among them that were let in and are over.
 pub async fn write(
     writing: &mut Writing,
     entries: &[Entry],
     numbers: &Numbers,
     told: &dyn Told,
     replica: &str,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<CarrierCallId>, sqlx::Error> {
     name_picked_up(writing, entries, told).await?;
     let entries = &by_their_names(writing, entries).await?[..];
     let rows = fold(entries);
@@ -57,7 +57,13 @@ pub async fn write(
         }
     }
     events.extend(messages(writing, &with_messages).await?);
-    announce(writing, &events, told).await
+    announce(writing, &events, told).await?;
+    let mut over = rows;
+    over.retain(|row| {
+        let facts = known.get(row.carrier_call.as_str());
+        facts.is_some_and(|facts| facts.is_over) && !row.is_refused()
+    });
+    Ok(over.into_iter().map(|row| row.carrier_call).collect())
 }
 
 /// Gives calls that we placed, and that somebody has picked up, their carrier's names: whoever was
@@ -216,7 +222,7 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
                 }
             }
             // The row says it all.
-            Fact::Lost(_) | Fact::Talked(_) => {}
+            Fact::Lost { .. } | Fact::Talked(_) => {}
         }
     }
     let mut statements = Vec::new();

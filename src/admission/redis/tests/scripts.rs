@@ -19,8 +19,9 @@ fn scripts() -> Vec<(String, String)> {
 }
 
 /// What is sent besides scripts.
-const COMMANDS: [&str; 9] = [
-    "DEL", "EVALSHA", "GET", "HDEL", "INFO", "MGET", "TIME", "ZCOUNT", "ZRANGE",
+const COMMANDS: [&str; 13] = [
+    "DEL", "EVALSHA", "EXISTS", "GET", "HDEL", "INFO", "MGET", "PEXPIRE", "TIME", "ZCOUNT",
+    "ZRANGE", "ZREM", "ZSCORE",
 ];
 
 /// One `call(...)` of a script.

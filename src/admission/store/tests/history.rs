@@ -204,6 +204,13 @@ impl Play<'_> {
                 self.report(*replica, report).await
             }
             Step::Pass(_) => Ok(()),
+            Step::Written { replica, call } => {
+                let call = super::call(*call);
+                let store = self.house.store(*replica);
+                store.written(std::slice::from_ref(&call)).await.unwrap();
+                self.model.written(&call);
+                Ok(())
+            }
             Step::Sweep => self.sweep().await,
             Step::Crash(replica) => {
                 let died = &mut self.replicas[*replica];

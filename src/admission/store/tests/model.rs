@@ -10,6 +10,9 @@ const GATE: Millis = 3_000;
 const SILENCE: Millis = 15_000;
 /// How long leases are kept that nobody has written beside: the longest one and a second.
 const HORIZON: Millis = LEASE + 1_000;
+/// For how long after its lease nobody looks after a call, and again after somebody does.
+const UNWRITTEN: Millis = 3_000;
+const LOOKED_AFTER: Millis = 15_000;
 
 /// One call's entry in some scopes.
 #[derive(Debug, Clone)]
@@ -55,6 +58,10 @@ pub struct Model {
     /// When what is in a scope goes as a whole.
     horizons: Vec<(Scope, Millis)>,
     lapsed: Vec<CarrierCallId>,
+    /// Calls of whose ends nobody has told that they are written, and from when on each is to be looked
+    /// after.
+    unwritten: Vec<(CarrierCallId, Millis)>,
+    unwritten_until: Millis,
     dials: Vec<Dial>,
     /// Agent, how many, until when they count.
     tokens: Vec<(Name, u32, Millis)>,
@@ -342,6 +349,7 @@ impl Model {
             self.replicas.retain(|(_, at, _)| self.now < at + SILENCE);
             let others = self.replicas.iter().filter(|(name, ..)| name != replica);
             let places: Vec<u32> = others.filter_map(|(.., places)| *places).collect();
+            renewed.unwritten = self.hand_out();
             renewed.gated = self.gated();
             renewed.replicas = u32::try_from(self.replicas.len()).unwrap();
             renewed.siblings = u32::try_from(places.len()).unwrap();
@@ -610,6 +618,34 @@ impl Model {
         )
     }
 
+    /// Nobody need look after a call any more.
+    pub fn written(&mut self, written: &CarrierCallId) {
+        self.unwritten.retain(|(call, _)| call != written);
+    }
+
+    /// They go an hour after the last change as a whole.
+    fn keep_unwritten(&mut self) {
+        if self.unwritten_until <= self.now {
+            self.unwritten.clear();
+        }
+        self.unwritten_until = self.now + HOUR;
+    }
+
+    /// Returns the calls that somebody is to look after, which nobody else does for a while.
+    fn hand_out(&mut self) -> Vec<CarrierCallId> {
+        self.keep_unwritten();
+        let now = self.now;
+        let due = self.unwritten.iter_mut().filter(|(_, at)| *at <= now);
+        let mut due: Vec<_> = due
+            .map(|(call, at)| {
+                *at = now + LOOKED_AFTER;
+                call.clone()
+            })
+            .collect();
+        due.sort();
+        due
+    }
+
     pub fn reason(&self, call: &CarrierCallId) -> Option<EndReason> {
         let ended = self.ended.iter();
         let mut ended = ended.filter(|(ended, until, _)| ended == call && self.now < *until);
@@ -703,6 +739,12 @@ impl Model {
             row.scopes.retain(|scope| !scopes.contains(scope));
         }
         self.rows.retain(|row| !row.scopes.is_empty());
+        if scopes.contains(&Scope::Global) {
+            self.keep_unwritten();
+            self.written(call);
+            let looked_after_at = self.now + lasts + UNWRITTEN;
+            self.unwritten.push((call.clone(), looked_after_at));
+        }
         self.rows.push(Row {
             call: call.clone(),
             epoch,

@@ -540,6 +540,34 @@ fn a_flood_of_calls_without_media_leaves_room_for_those_that_bring_it() {
 }
 
 #[test]
+fn a_call_is_handed_out_when_its_lease_is_gone_and_again_until_its_end_is_written() {
+    runtime().block_on(async {
+        let mut house = House::in_redis(2).await;
+        house.renew(0, &[]).await;
+        house.pass(5_000);
+        let rooms = rooms(5, 5);
+        let lease = house.live(0, 1, &rooms, 1).await;
+        house.pass(LEASE - 5_000);
+        assert_eq!(house.renew(0, &[&lease]).await.unwritten, []);
+        house.pass(LEASE + 2_000);
+        assert_eq!(house.renew(1, &[]).await.unwritten, [], "it may go on");
+        house.pass(1_500);
+        assert_eq!(house.renew(1, &[]).await.unwritten, [call(1)]);
+        assert_eq!(house.renew(0, &[]).await.unwritten, [], "one at a time");
+        house.pass(14_000);
+        assert_eq!(house.renew(0, &[]).await.unwritten, []);
+        house.pass(1_500);
+        assert_eq!(house.renew(0, &[]).await.unwritten, [call(1)]);
+        house.store(0).written(&[call(1)]).await.unwrap();
+        house.live(0, 2, &rooms, 2).await;
+        house.end(2).await;
+        // Nobody is there for so long that nothing tells of leases any more.
+        house.pass(1_800_000);
+        assert_eq!(house.renew(1, &[]).await.unwritten, [call(2)]);
+    });
+}
+
+#[test]
 fn what_an_operator_sweeps_up_counts_as_calls_without_media() {
     runtime().block_on(async {
         let mut house = House::in_redis(1).await;

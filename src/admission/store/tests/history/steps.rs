@@ -97,6 +97,11 @@ pub enum Step {
         dialed: Option<u32>,
     },
     Pass(Millis),
+    /// Somebody tells that a call's end is written.
+    Written {
+        replica: usize,
+        call: u32,
+    },
     /// An operator has what has lapsed swept up.
     Sweep,
     /// The replica dies, with it the knowledge of its calls, and another takes its place.
@@ -152,8 +157,17 @@ pub fn any_shared_history() -> impl Strategy<Value = Vec<Step>> {
         has_media,
         unheard,
     });
+    let written = (0..REPLICAS, 0..CALLS);
+    let written = written.prop_map(|(replica, call)| Step::Written { replica, call });
     vec_of(
-        prop_oneof![24 => any_step(), 5 => pass, 2 => without, 1 => refused, 1 => Just(Step::Sweep)],
+        prop_oneof![
+            24 => any_step(),
+            5 => pass,
+            2 => without,
+            1 => refused,
+            1 => written,
+            1 => Just(Step::Sweep),
+        ],
         0..60,
     )
 }
