@@ -32,7 +32,11 @@ use crate::{
     campaign::Name,
     config::RecordSettings,
     recent::Millis,
-    record::{lost::Lookout, retention::keep_short, writer::LAST_WORDS},
+    record::{
+        lost::{Living, Lookout},
+        retention::keep_short,
+        writer::LAST_WORDS,
+    },
     trace::{Phase, Traces},
 };
 
@@ -40,6 +44,7 @@ pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, W
 pub use fact::{Arrival, Direction, Entry, Fact, Impairment, Seen, Step, Usage, What};
 pub use lost::which_are_over;
 pub use number::{KeptNumber, Numbers};
+pub use placed::find_placed;
 #[cfg(test)]
 pub use retention::sweep;
 pub use retention::{Doomed, PAUSE, count_open, erase_some, take_duty};
@@ -65,6 +70,7 @@ pub struct Records {
     told: Arc<dyn Told>,
     writing: TaskTracker,
     written: broadcast::Sender<CarrierCallId>,
+    living: Living,
     stop: CancellationToken,
 }
 
@@ -129,6 +135,7 @@ impl Records {
             told,
             writing,
             written,
+            living: Living::default(),
             stop,
         })
     }
@@ -167,7 +174,13 @@ impl Records {
             database: self.database.clone(),
             told: Arc::clone(&self.told),
             replica: replica.to_owned(),
+            living: self.living.clone(),
         }
+    }
+
+    /// Tells whether a replica may live, as far as it shows itself in the database.
+    pub fn may_live(&self, replica: &str) -> bool {
+        self.living.has(replica)
     }
 
     /// Returns how the writing stands.

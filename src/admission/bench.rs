@@ -117,6 +117,7 @@ impl Slots {
             claims: &claims,
             scopes: &scopes,
             puts_up_gate: false,
+            looks_after: true,
             places: Some(100),
             hurried: false,
         };

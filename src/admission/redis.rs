@@ -59,6 +59,7 @@ struct Scripts {
     rebind: Script,
     pick_up: Script,
     note: Script,
+    fate: Script,
     reap: Script,
     report: Script,
 }
@@ -72,6 +73,7 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     rebind: Script::new(include_str!("redis/rebind.lua")),
     pick_up: Script::new(include_str!("redis/pick_up.lua")),
     note: Script::new(include_str!("redis/note.lua")),
+    fate: Script::new(include_str!("redis/fate.lua")),
     reap: Script::new(include_str!("redis/reap.lua")),
     report: Script::new(include_str!("redis/report.lua")),
 });

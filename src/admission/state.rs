@@ -63,12 +63,12 @@ impl Phase {
 /// What has become of a call of whose end nobody has told that it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The store knows no such call, or its record closes without us.
+    /// The store knows no such call.
     Settled,
     /// Somebody has it, or lives who knows of its end; or the store cannot tell.
     Open,
     /// Whoever had it is gone, and knew of its end if it has one.
-    Lost(Orphan),
+    Lost(Box<Orphan>),
 }
 
 /// What is left of a call whose replica is gone.
@@ -81,8 +81,9 @@ pub struct Orphan {
     pub replica: String,
     /// Masked.
     pub caller: Option<String>,
+    pub call_id: Option<CallId>,
     pub rang_at: Option<Millis>,
-    /// The replica that has told of its end, where that was not its own.
+    /// The replica that notes its end, where that is not its own.
     ended_by: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
@@ -94,9 +95,9 @@ impl Orphan {
         self.scopes.contains(&Scope::Outbound.to_string())
     }
 
-    /// Tells whether its record closes without us: whom we call has one before the carrier is asked, and
-    /// another replica goes on with a call that is being placed.
-    pub fn has_its_record(&self) -> bool {
+    /// Tells whether it is one that we place and nobody has picked up: another replica goes on with it,
+    /// or it is over, and so is what it was placed by.
+    pub fn is_looked_after(&self) -> bool {
         self.state != Phase::Live && self.is_outbound()
     }
 
@@ -108,7 +109,7 @@ impl Orphan {
     }
 
     /// Reads what the store keeps of a call.
-    pub fn read(state: &str) -> Option<Self> {
+    pub fn read(state: &str) -> Option<Box<Self>> {
         serde_json::from_str(state).ok()
     }
 }

@@ -198,6 +198,8 @@ pub struct Renewal<'a> {
     pub scopes: &'a [Scope],
     /// Whether this replica was without the store.
     pub puts_up_gate: bool,
+    /// Whether this replica looks after calls whose ends may not be written.
+    pub looks_after: bool,
     /// Free places for media sockets; `None` while it drains.
     pub places: Option<u32>,
     /// Whether a caller waits for it.
@@ -390,8 +392,8 @@ impl Store {
         }
     }
 
-    /// Tells what has become of a call of whose end nobody has told that it is written. Memory keeps nothing of it: one process
-    /// has all calls.
+    /// Tells what has become of a call of whose end nobody has told that it is written. Memory keeps
+    /// nothing of it: one process has all calls.
     pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
         match self {
             Self::Memory(_) => Ok(Fate::Settled),

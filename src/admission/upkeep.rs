@@ -48,6 +48,7 @@ impl Admission {
             claims: &claims,
             scopes,
             puts_up_gate,
+            looks_after: true,
             places,
             hurried: false,
         };
@@ -115,6 +116,7 @@ impl Admission {
             claims: &claims,
             scopes: &asking.scopes,
             puts_up_gate: false,
+            looks_after: false,
             places,
             hurried: true,
         };

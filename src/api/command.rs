@@ -9,16 +9,18 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::{
+    admission::{RedisStore, StoreError},
     api::{
         Action, Change, KeyId, Scope,
         key::NewKey,
         keys::{self, ListedKey, Revoked},
-        records::erase,
+        records::{Erased, erase},
     },
     call::PhoneNumber,
     campaign::Name,
     config::{Config, ConfigError},
     record::{Database, DatabaseError, Doomed, Numbers},
+    telemetry::CapacityMetrics,
 };
 
 /// How long a command goes on to delete.
@@ -103,6 +105,11 @@ pub enum ApiCommandError {
     NoSuchKey(KeyId),
     #[error("numbers are kept masked, so none can be found (RECORD_NUMBERS)")]
     Masked,
+    #[error(
+        "the calls are deleted, but the slot store has not heard so (REDIS_URL): one that has ended \
+         within the last minute may come back as lost"
+    )]
+    Unheard(#[from] StoreError),
 }
 
 /// Does what was asked of keys; returns what to print.
@@ -160,7 +167,13 @@ pub async fn records(
     let database = open(&config).await?;
     let done = erase(&database, &doomed, change, PATIENCE).await;
     database.close().await;
-    let deleted = done?;
+    let Erased { deleted, names } = done?;
+    if let Some(redis) = &config.store.redis {
+        let metrics = CapacityMetrics::new();
+        let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
+        store.connect().await?;
+        store.written(&names).await?;
+    }
     Ok(if options.json {
         json!(deleted).to_string()
     } else if deleted.is_complete {

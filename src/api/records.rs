@@ -16,7 +16,7 @@ use crate::{
         document::Refusals,
         scope::RecordsDelete,
     },
-    call::PhoneNumber,
+    call::{CarrierCallId, PhoneNumber},
     gateway::Gateway,
     record::{Database, DatabaseError, Doomed, PAUSE, count_open, erase_some},
 };
@@ -78,8 +78,16 @@ pub async fn delete(
     };
     let change = Change::by_key(&asked.key, &request, Action::DeleteRecords, &target);
     let _turn = gateway.api.turn(asked.key.tenant())?;
-    let deleted = erase(&gateway.records.database, &doomed, change, PATIENCE).await?;
-    Ok(Json(deleted))
+    let erased = erase(&gateway.records.database, &doomed, change, PATIENCE).await?;
+    gateway.admission.written(&erased.names).await;
+    Ok(Json(erased.deleted))
+}
+
+/// What was deleted, and how carriers called it.
+#[derive(Debug)]
+pub struct Erased {
+    pub deleted: Deleted,
+    pub names: Vec<CarrierCallId>,
 }
 
 /// Deletes in small transactions, each of which also notes what the change has come to, until all
@@ -92,31 +100,33 @@ pub async fn erase(
     doomed: &Doomed,
     change: Change,
     patience: Duration,
-) -> Result<Deleted, DatabaseError> {
+) -> Result<Erased, DatabaseError> {
     let until = Instant::now() + patience;
-    let mut calls = 0;
+    let (mut calls, mut names) = (0, Vec::new());
     loop {
         let (doomed, change) = (doomed.clone(), change.clone());
         let write = database.write(move |writing| {
             Box::pin(async move {
                 let gone = erase_some(writing, &doomed).await?;
-                if gone == 0 {
-                    return Ok((0, count_open(writing, &doomed).await?));
+                if gone.is_empty() {
+                    return Ok((gone, count_open(writing, &doomed).await?));
                 }
-                let became = json!({"calls": calls + gone});
+                let became = json!({"calls": calls + gone.len()});
                 change.became(became).note(writing).await?;
                 Ok((gone, 0))
             })
         });
         let (gone, open) = write.await?;
-        calls += gone;
-        let is_done = gone == 0;
+        calls += gone.len();
+        let is_done = gone.is_empty();
+        names.extend(gone.into_iter().flat_map(CarrierCallId::try_from));
         if is_done || Instant::now() > until {
-            return Ok(Deleted {
+            let deleted = Deleted {
                 calls,
                 open,
                 is_complete: is_done && open == 0,
-            });
+            };
+            return Ok(Erased { deleted, names });
         }
         sleep(PAUSE).await;
     }

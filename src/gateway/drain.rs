@@ -80,6 +80,7 @@ impl Running {
         if let Ok(Err(error)) = self.server.await {
             tracing::error!(%error, "the server ended badly");
         }
+        let mut written = self.gateway.records.written();
         self.stop_supervising.cancel();
         self.supervisor.close();
         self.supervisor.wait().await;
@@ -87,6 +88,9 @@ impl Running {
         self.gateway.deliveries.close().await;
         let replica = self.gateway.admission.replica();
         Box::pin(self.gateway.records.close(replica)).await;
+        self.gateway.tell_written(Vec::new(), &mut written).await;
+        // Whoever is still on the list may know more of its calls than what is written.
+        self.gateway.admission.leave().await;
         tracing::info!("stopped");
     }
 }

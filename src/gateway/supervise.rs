@@ -31,7 +31,6 @@ pub async fn give_slots_back(
     }
     // Nobody else would tell: what is still owed would hold until its lease lapses.
     pay_debts(&gateway).await;
-    gateway.admission.leave().await;
 }
 
 /// Gives back several at once: no slot waits behind another for a store that is far away.

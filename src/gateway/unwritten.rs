@@ -3,13 +3,16 @@
 //!
 //! Invariant: the slot store hands out each of them to one replica after another, until somebody has
 //! seen in its record that it is over. What is handed out may be forgotten, and may be written twice.
-//! Invariant: who has written an end tells the store at once: what is deleted then does not come back.
+//! Invariant: who has written an end tells the store, and so does who deletes a call: it does not come
+//! back as lost.
+//! Invariant: no call is lost while a replica may live that had it or notes its end, be it that the
+//! store has heard of it of late or the database.
 
 use std::{collections::HashSet, sync::Arc};
 
 use actix_web::web;
 use futures_util::{StreamExt, stream};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -17,27 +20,35 @@ use crate::{
     admission::{AT_ONCE, Fate, Orphan},
     call::{CallerId, CarrierCallId},
     gateway::Gateway,
-    record::{Arrival, Direction, which_are_over},
+    record::{Arrival, Direction, find_placed, which_are_over},
 };
 
 /// Tells the slot store of calls whose ends are written, until `stop`.
 pub async fn tell_written(gateway: web::Data<Gateway>, stop: CancellationToken) {
     let mut written = gateway.records.written();
     while let Some(heard) = stop.run_until_cancelled(written.recv()).await {
-        let mut calls = match heard {
-            Ok(call) => vec![call],
+        match heard {
+            Ok(call) => gateway.tell_written(vec![call], &mut written).await,
             // Whoever looks after those that were missed sees that they are over.
-            Err(RecvError::Lagged(_)) => Vec::new(),
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => break,
-        };
-        while let Ok(call) = written.try_recv() {
-            calls.push(call);
         }
-        gateway.admission.written(&calls).await;
     }
 }
 
 impl Gateway {
+    /// Tells the slot store that the ends of these calls are written, and of all that `written` knows.
+    pub(super) async fn tell_written(
+        &self,
+        mut calls: Vec<CarrierCallId>,
+        written: &mut Receiver<CarrierCallId>,
+    ) {
+        while let Ok(call) = written.try_recv() {
+            calls.push(call);
+        }
+        self.admission.written(&calls).await;
+    }
+
     /// Writes that calls are lost which their replicas have taken with them, but for those that somebody
     /// has after all; says of which there is nothing to write any more.
     pub(super) fn look_after_unwritten(self: &Arc<Self>, calls: &[CarrierCallId]) {
@@ -88,13 +99,23 @@ impl Gateway {
             Fate::Open => return false,
             Fate::Lost(orphan) => orphan,
         };
-        let Some(arrival) = arrival_of(&orphan) else {
-            return true; // Nobody of ours has told of it.
-        };
-        if over.is_some() {
-            tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
-            self.timeline.lost(call, arrival, orphan.rang_at);
+        // Who is cut off from the store alone carries its calls all the same, and shows that it lives.
+        if over.is_none() || orphan.knowers().any(|it| self.records.may_live(it)) {
+            return false;
         }
+        let Some(arrival) = arrival_of(&orphan).filter(|_| !orphan.is_looked_after()) else {
+            return true;
+        };
+        let name = match orphan.call_id.filter(|_| orphan.is_outbound()) {
+            None => call.clone(),
+            Some(placed) => match find_placed(&self.records.database, placed).await {
+                Ok(Some((name, is_over))) if !is_over => name,
+                Ok(_) => return true, // It has a record before it is dialed, unless that was deleted.
+                Err(_) => return false,
+            },
+        };
+        tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
+        self.timeline.lost(&name, arrival, orphan.rang_at);
         false // It is once that is committed.
     }
 }

@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+pub use beats::Living;
+
 /// How long the end of a call that nobody has picked up may take to be written.
 const UNWRITTEN_FOR_MS: i64 = 60_000;
 /// How many calls are closed at once.
@@ -32,6 +34,8 @@ pub struct Lookout {
     pub told: Arc<dyn Told>,
     /// Who we are.
     pub replica: String,
+    /// Hears who may live.
+    pub living: Living,
 }
 
 impl Lookout {
@@ -70,7 +74,10 @@ impl Lookout {
         is_carried: &impl Fn(CarrierCallId) -> F,
     ) -> Result<(), DatabaseError> {
         let there = beat(&self.database, self.replica.clone()).await?;
-        for gone in beats.silent(Instant::now(), there) {
+        let now = Instant::now();
+        let silent = beats.silent(now, there);
+        self.living.looked(now, beats.living(now));
+        for gone in silent {
             if gone != self.replica {
                 self.close_calls_of(&gone, is_carried).await?;
             }

@@ -9,7 +9,7 @@ use crate::{
     call::{CallId, CarrierCallId},
     recent::Millis,
     record::{
-        Sql, Writing,
+        Database, DatabaseError, OVER, Sql, Writing,
         writer::{COLUMNS, CallFacts, MERGED, Told, announce, last_words},
     },
 };
@@ -100,4 +100,25 @@ pub async fn answered(
     sql.push(" AND state <> 'over' AND carrier_call = ");
     sql.bind(name.as_str().to_owned());
     sql.execute(writing).await.map(drop)
+}
+
+/// Returns the carrier's name for a call that we have placed, as its record has it, and whether it is
+/// over there; `None` if there is no record of it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find_placed(
+    database: &Database,
+    call: CallId,
+) -> Result<Option<(CarrierCallId, bool)>, DatabaseError> {
+    let mut sql = Sql::new("SELECT carrier_call, rank FROM calls WHERE call = ");
+    sql.bind(call.to_string());
+    let read = database.read(|pool| async move {
+        let rows = sql.read(&pool).await?;
+        let row = rows.first();
+        let read = row.map(|row| Ok((row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?)));
+        read.transpose()
+    });
+    let found = read.await?;
+    Ok(found.and_then(|(name, rank)| Some((CarrierCallId::try_from(name).ok()?, rank >= OVER))))
 }

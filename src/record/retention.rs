@@ -91,7 +91,7 @@ impl Doomed {
 
     /// Asks for those that are wanted gone, whether they are over or not.
     fn asked_for(&self) -> Sql {
-        let mut sql = Sql::new("SELECT call FROM calls WHERE ");
+        let mut sql = Sql::new("SELECT call, carrier_call FROM calls WHERE ");
         if let Some(tenant) = &self.tenant {
             sql.push(match &self.which {
                 // A number has few calls: the way to it is by its own index.
@@ -132,19 +132,23 @@ pub async fn count_open(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
     Ok(doomed.open().fetch_all(writing).await?.len())
 }
 
-/// Deletes some of the doomed calls with all that belongs to them; returns how many. None are left
-/// once it is 0.
+/// Deletes some of the doomed calls with all that belongs to them; returns their carriers' names. None
+/// are left once there is none.
 ///
 /// # Errors
 /// If the database does not do it.
-pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize, sqlx::Error> {
+pub async fn erase_some(
+    writing: &mut Writing,
+    doomed: &Doomed,
+) -> Result<Vec<String>, sqlx::Error> {
     let rows = doomed.question().fetch_all(writing).await?;
-    let calls: Vec<String> = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?;
+    let (mut calls, mut names): (Vec<String>, Vec<String>) = Default::default();
+    for row in rows {
+        calls.push(row.try_get(0)?);
+        names.push(row.try_get(1)?);
+    }
     if calls.is_empty() {
-        return Ok(0);
+        return Ok(names);
     }
     blank_placed(writing, &calls).await?;
     // Deliveries go with their events. The call itself is first: whoever is just writing something of
@@ -156,7 +160,7 @@ pub async fn erase_some(writing: &mut Writing, doomed: &Doomed) -> Result<usize,
         only(&mut sql, " WHERE ", &calls);
         sql.execute(writing).await?;
     }
-    Ok(calls.len())
+    Ok(names)
 }
 
 /// Blanks what was asked for of calls that we have placed. Their keys, and the codes that they are
@@ -269,8 +273,8 @@ async fn erase_all(database: &Database, doomed: Doomed) -> Result<usize, Databas
         let erase = database
             .write(move |writing| Box::pin(async move { erase_some(writing, &doomed).await }));
         let gone = erase.await?;
-        calls += gone;
-        if gone == 0 {
+        calls += gone.len();
+        if gone.is_empty() {
             return Ok(calls);
         }
         sleep(PAUSE).await;

@@ -78,6 +78,7 @@ impl Kept {
             database: self.database.clone(),
             told: Arc::new(Nobody),
             replica: replica.to_owned(),
+            living: lost::Living::default(),
         }
     }
 

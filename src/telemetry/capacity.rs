@@ -56,6 +56,7 @@ pub enum StoreOperation {
     Rebind,
     PickUp,
     Note,
+    Fate,
     Reap,
     Report,
 }
@@ -289,6 +290,7 @@ impl StoreOperation {
             Self::Rebind => "rebind",
             Self::PickUp => "pick_up",
             Self::Note => "note",
+            Self::Fate => "fate",
             Self::Reap => "reap",
             Self::Report => "report",
         }

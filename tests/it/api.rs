@@ -8,12 +8,22 @@ use crate::{
     carrier::{CALLER, Reply},
     gateway::{TestGateway, drained, eventually},
     process::command,
+    redis::Redis,
 };
 
 /// Runs a command over the gateway's database; returns whether it succeeded, and what it printed.
 async fn run(gateway: &TestGateway, arguments: &[&str]) -> (bool, String) {
+    run_with(gateway, &[], arguments).await
+}
+
+async fn run_with(
+    gateway: &TestGateway,
+    settings: &[(&str, &str)],
+    arguments: &[&str],
+) -> (bool, String) {
     let directory = tempfile::tempdir().unwrap();
-    let settings = [("DATABASE_URL", gateway.database.url())];
+    let mut settings = settings.to_vec();
+    settings.push(("DATABASE_URL", gateway.database.url()));
     let mut run = command(&settings, &directory);
     run.args(arguments)
         .stdout(Stdio::piped())
@@ -97,6 +107,43 @@ async fn a_call_is_found_by_a_key_until_it_is_deleted() {
         format!("operator keys.revoke {id}"),
     ];
     assert_eq!(gateway.database.ask(audit).await, expected);
+    gateway.finish().await;
+}
+
+/// Whoever has written its end may have died before the slot store heard so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_call_does_not_come_back_as_one_that_is_lost() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let gateway = TestGateway::with(&[("REDIS_URL", &url)]).await;
+    let scopes = ["--scopes", "records:delete"];
+    let create = ["keys", "create", "--tenant", "default", "--name", "crm"];
+    let (_, told) = run(&gateway, &[&create[..], &scopes[..]].concat()).await;
+    let key = told.lines().next().unwrap().to_owned();
+    let number = CALLER.replace('+', "%2B");
+    let path = format!("/v1/records?number={number}");
+    for by_command in [false, true] {
+        let call = gateway.ring().await.connected().await;
+        let sid = call.sid.clone();
+        call.hang_up().await;
+        let unwritten = ["ZRANGE", "calls:unwritten", "0", "-1"];
+        eventually(async || redis.cli(&unwritten).await.is_empty()).await;
+        redis.cli(&["ZADD", "calls:unwritten", "9e15", &sid]).await;
+        if by_command {
+            let delete = ["records", "delete", "--number", CALLER];
+            let settings = [("REDIS_URL", url.as_str())];
+            let (is_done, told) = run_with(&gateway, &settings, &delete).await;
+            assert!(is_done, "{told}");
+        } else {
+            let delete = gateway.carrier.delete(&path).bearer_auth(&key);
+            assert_eq!(Reply::to(delete).await.status, 200);
+        }
+        assert_eq!(redis.cli(&unwritten).await, "", "{by_command}");
+        assert_eq!(
+            gateway.database.ask("SELECT call FROM calls").await,
+            [""; 0]
+        );
+    }
     gateway.finish().await;
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     cut::Proxy,
+    database::Database,
     gateway::{Replicas, TestGateway, eventually},
     line::Line,
     redis::Redis,
@@ -92,7 +93,9 @@ async fn by_cable(settings: &[(&str, &str)]) -> (Replicas, Proxy) {
 }
 
 async fn an_owner_that_was_cut_off_finds_its_call_above_the_cap() {
-    let (replicas, cable) = by_cable(&[("MAX_ACTIVE_CALLS", "2"), SHORT]).await;
+    let database = Database::new();
+    let shared = ("DATABASE_URL", database.url());
+    let (replicas, cable) = by_cable(&[("MAX_ACTIVE_CALLS", "2"), SHORT, shared]).await;
     let (cut_off, other) = (&replicas[0], &replicas[1]);
     let first = other.ring().await.on(cut_off).connected().await;
     replicas.until_active(1).await;
@@ -109,6 +112,9 @@ async fn an_owner_that_was_cut_off_finds_its_call_above_the_cap() {
     ];
     assert_eq!(replicas.registered().await, 2);
     first.converses().await;
+    let looked_after = ["ZSCORE", "calls:unwritten", &first.sid];
+    let at = replicas.redis.cli(&looked_after).await;
+    eventually(async || replicas.redis.cli(&looked_after).await != at).await;
 
     cable.flow();
     replicas.until_registered(3).await;
@@ -126,6 +132,11 @@ async fn an_owner_that_was_cut_off_finds_its_call_above_the_cap() {
     let next = cut_off.ring().await.on(other).connected().await;
     first.hang_up().await;
     next.hang_up().await;
+    // Its owner has shown in the database all the while that it lives.
+    let ends = "SELECT COUNT(*) FROM events WHERE kind = 'call.ended'";
+    eventually(async || database.ask(ends).await == ["4"]).await;
+    let lost = "SELECT COUNT(*) FROM events WHERE body LIKE '%instance_lost%'";
+    assert_eq!(database.ask(lost).await, ["0"]);
     replicas.finish().await;
 }
 

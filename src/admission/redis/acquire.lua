@@ -102,7 +102,7 @@ for i = 1, #used do
 end
 call('SADD', KEYS[9], ARGV[1])
 call('PEXPIREAT', KEYS[9], horizon)
-call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[1])
+call('ZADD', KEYS[#KEYS], lapse, ARGV[1])
 call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[10], used[1], 'PXAT', horizon)
 call('SET', KEYS[3], 'A ' .. ARGV[at + 5], 'PX', 60000)

@@ -45,7 +45,7 @@ for i = 1, tonumber(ARGV[7]) do
 end
 call('SADD', KEYS[9], ARGV[1])
 call('PEXPIREAT', KEYS[9], horizon)
-call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[1])
+call('ZADD', KEYS[#KEYS], lapse, ARGV[1])
 call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[10], call('ZCOUNT', KEYS[12], live, '+inf'), 'PXAT', horizon)
 

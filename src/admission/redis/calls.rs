@@ -7,17 +7,20 @@ use redis::Cmd;
 use crate::{
     admission::{
         Kept, Lease, Reason, Refusal,
-        redis::{RedisStore, SCRIPTS, StoreError, keys},
+        redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, keys},
         scope::{Room, Scope},
         state::{Fate, Orphan},
         store::{
-            Acquired, Adopted, Arrival, Choices, END_KEPT, Ending, PickUp, PickedUp, Rebound,
-            Released, Request,
+            Acquired, Adopted, Arrival, Choices, Ending, PickUp, PickedUp, Rebound, Released,
+            Request,
         },
     },
     call::{CarrierCallId, EndReason},
     telemetry::StoreOperation,
 };
+
+/// How many calls one command names.
+const AT_ONCE: usize = 1_000;
 
 impl RedisStore {
     pub async fn acquire(
@@ -294,36 +297,30 @@ impl RedisStore {
 
     pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
         let keys = &self.inner.keys;
-        let state = self.state(call).await?;
-        let Some(orphan) = state.and_then(|state| Orphan::read(&state)) else {
-            return Ok(Fate::Settled);
-        };
-        if orphan.has_its_record() {
-            return Ok(Fate::Settled);
-        }
-        let owned = Cmd::exists(keys.owner(call.as_str()));
-        if self.ask(&owned).await? {
-            return Ok(Fate::Open);
-        }
-        for replica in orphan.knowers() {
-            let beat = Cmd::zscore(&keys.replicas, replica);
-            if self.ask::<Option<f64>>(&beat).await?.is_some() {
-                return Ok(Fate::Open);
-            }
-        }
-        // It is all that is known of the call, and the database may be away for longer than that.
-        let kept = Cmd::pexpire(keys.state(call.as_str()), END_KEPT.cast_signed());
-        let _: u32 = self.ask(&kept).await?;
-        Ok(Fate::Lost(orphan))
+        let mut script = SCRIPTS.fate.prepare_invoke();
+        script
+            .key(&[keys.state(call.as_str()), keys.owner(call.as_str())])
+            .key(&keys.replicas);
+        let mut reply = self.call(StoreOperation::Fate, script, PATIENCE).await?;
+        Ok(match reply.text()?.as_str() {
+            "SETTLED" => Fate::Settled,
+            "OPEN" => Fate::Open,
+            "LOST" => Orphan::read(&reply.text()?).map_or(Fate::Settled, Fate::Lost),
+            _ => return Err(StoreError::Garbled("fate")),
+        })
     }
 
+    /// Tells that nobody need look after these calls any more.
+    ///
+    /// # Errors
+    /// If the store does not answer.
     pub async fn written(&self, calls: &[CarrierCallId]) -> Result<(), StoreError> {
-        if calls.is_empty() {
-            return Ok(());
+        for some in calls.chunks(AT_ONCE) {
+            let some: Vec<&str> = some.iter().map(CarrierCallId::as_str).collect();
+            let written = Cmd::zrem(&self.inner.keys.unwritten, some);
+            let _: u32 = self.ask(&written).await?;
         }
-        let calls: Vec<&str> = calls.iter().map(CarrierCallId::as_str).collect();
-        let written = Cmd::zrem(&self.inner.keys.unwritten, calls);
-        self.ask(&written).await
+        Ok(())
     }
 
     pub async fn ended(&self, call: &CarrierCallId) -> Result<Option<EndReason>, StoreError> {

@@ -18,6 +18,8 @@ use crate::{
 const GATE: Duration = Duration::from_secs(3);
 /// How many calls one script renews: it must not hold up others for a millisecond.
 const BATCH: usize = 50;
+/// How many calls a replica looks after in a tick whose ends may not be written.
+const LOOKED_AFTER: u32 = 100;
 /// How many scopes one script counts.
 const SCOPES: usize = 100;
 
@@ -29,13 +31,17 @@ impl RedisStore {
         took > self.inner.budget * u32::try_from(parts).unwrap_or(u32::MAX)
     }
 
-    /// Renews in batches, the first of which puts up the gate where that is due. It is gated if
-    /// the last of them was.
+    /// Renews in batches, the first of which puts up the gate where that is due, and gets the calls to
+    /// look after. It is gated if the last of them was.
     pub async fn renew(&self, renewal: &Renewal<'_>) -> Result<Renewed, StoreError> {
         let mut claims = renewal.claims.chunks(BATCH);
         let mut scopes = renewal.scopes.chunks(SCOPES);
         let mut renewed = Renewed::default();
-        let mut puts_up_gate = renewal.puts_up_gate;
+        let Renewal {
+            mut puts_up_gate,
+            mut looks_after,
+            ..
+        } = *renewal;
         loop {
             let (batch, counted) = (claims.next(), scopes.next());
             if batch.is_none() && counted.is_none() {
@@ -45,10 +51,11 @@ impl RedisStore {
                 claims: batch.unwrap_or_default(),
                 scopes: counted.unwrap_or_default(),
                 puts_up_gate,
+                looks_after,
                 ..renewal.clone()
             };
             let part = self.renew_part(&part).await?;
-            puts_up_gate = false;
+            (puts_up_gate, looks_after) = (false, false);
             renewed = Renewed {
                 lapsed: [renewed.lapsed, part.lapsed].concat(),
                 unwritten: [renewed.unwritten, part.unwritten].concat(),
@@ -85,7 +92,8 @@ impl RedisStore {
             .arg(GATE.as_millis())
             .arg(u8::from(renewal.puts_up_gate))
             .arg((HEARTBEAT * 3).as_millis())
-            .arg(renewal.places.map_or(-1, i64::from));
+            .arg(renewal.places.map_or(-1, i64::from))
+            .arg(if renewal.looks_after { LOOKED_AFTER } else { 0 });
         for claim in renewal.claims {
             let call = claim.lease.call.as_str();
             let others = claim.scopes.iter().filter_map(|scope| {

@@ -15,8 +15,8 @@ pub struct Keys {
     pub setups: String,
     pub replicas: String,
     pub places: String,
-    /// Calls until their ends are written, each by the time from which on a replica is to look after it:
-    /// some time after its lease has lapsed.
+    /// Calls until their ends are written, each by the time at which its lease lapses or it was last
+    /// looked after.
     pub unwritten: String,
     /// Is there while an operator wants no new calls let in.
     pub intake: String,

@@ -22,7 +22,8 @@ for i = 7, #KEYS - 1 do
 end
 call('SADD', KEYS[6], ARGV[2])
 call('SREM', KEYS[6], ARGV[1])
-call('ZADD', KEYS[#KEYS], lapse + 3000, ARGV[2])
+call('ZADD', KEYS[#KEYS], lapse, ARGV[2])
+call('ZREM', KEYS[#KEYS], ARGV[1])
 call('PEXPIRE', KEYS[#KEYS], 3600000)
 call('SET', KEYS[2], known[1], 'PXAT', lapse)
 call('SET', KEYS[5], ARGV[4], 'EX', 3600)

@@ -40,7 +40,8 @@ local function note_end(state)
   local _, ended = pcall(cjson.decode, state or '')
   if type(ended) == 'table' then
     ended.state, ended.end_reason, ended.ended_at = 'ended', reason, ended.ended_at or now
-    ended.ended_by = ARGV[7]
+    -- Whoever frees a call that waits notes its end; of any other its owner does.
+    if waited then ended.ended_by = ARGV[7] end
     call('SET', KEYS[5], cjson.encode(ended), 'EX', 3600)
   end
 end

@@ -6,9 +6,10 @@
 --       state, decision; last the unwritten calls.
 -- ARGV  1 a new generation, 2 replica, 3 longest lease, 4 number of scopes without the set-up one,
 --       5 how long the gate stays, 6 whether the replica was without the store, 7 how long a
---       silent replica counts, 8 its free places (-1 while it drains), then for each call: call,
---       epoch (0 if it was taken without the store), lease, whether its media is there (1), awaited
---       (0), or not to be expected while it rings (r), the other scopes as "1 3 ...", state and ticket where the store may not know them.
+--       silent replica counts, 8 its free places (-1 while it drains), 9 how many unwritten calls it
+--       looks after, then for each call: call, epoch (0 if it was taken without the store), lease,
+--       whether its media is there (1), awaited (0), or not to be expected while it rings (r), the
+--       other scopes as "1 3 ...", state and ticket where the store may not know them.
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -22,7 +23,7 @@ end
 
 local news = {}
 local key = 10 + scopes
-for at = 9, #ARGV, 7 do
+for at = 10, #ARGV, 7 do
   local sid, claimed = ARGV[at], tonumber(ARGV[at + 1])
   local known = call('MGET', KEYS[key], KEYS[key + 1])
   local owner = known[1]
@@ -59,7 +60,7 @@ for at = 9, #ARGV, 7 do
     end
     if ARGV[at + 3] == '0' then call('ZADD', KEYS[9], lapse, sid) end
     call('SADD', KEYS[3], sid)
-    call('ZADD', KEYS[#KEYS], lapse + 3000, sid)
+    call('ZADD', KEYS[#KEYS], lapse, sid)
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
     if ARGV[at + 6] ~= '' then
@@ -76,10 +77,11 @@ if #lapsed > 0 then
   call('SREM', KEYS[3], unpack(lapsed))
   call('ZREM', KEYS[10], unpack(lapsed))
 end
--- Each is for one replica to look after, and for another one if it is not written by then: whoever
--- has it may be gone.
-local unwritten = call('ZRANGEBYSCORE', KEYS[#KEYS], '-inf', now, 'LIMIT', 0, 100)
-for _, sid in ipairs(unwritten) do call('ZADD', KEYS[#KEYS], now + 15000, sid) end
+-- For 3 s after its lease a call may be on its way to another owner, or to its end. Then it is for
+-- one replica to look after, and 15 s later for another: whoever has it may be gone.
+local unwritten =
+  call('ZRANGEBYSCORE', KEYS[#KEYS], '-inf', now - 3000, 'LIMIT', 0, ARGV[9])
+for _, sid in ipairs(unwritten) do call('ZADD', KEYS[#KEYS], now - 3000 + 15000, sid) end
 call('PEXPIRE', KEYS[#KEYS], 3600000)
 local without = call('ZREMRANGEBYSCORE', KEYS[9], '-inf', now)
 if without > 0 then

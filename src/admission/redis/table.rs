@@ -168,6 +168,7 @@ impl RedisStore {
             claims: &[claim],
             scopes: &[],
             puts_up_gate: false,
+            looks_after: false,
             places: None,
             hurried: false,
         };

@@ -164,6 +164,7 @@ async fn renew(store: &RedisStore, leases: &[&Lease]) -> Result<Renewed, StoreEr
         claims: &claims,
         scopes: &scopes(),
         puts_up_gate: false,
+        looks_after: true,
         places: Some(3),
         hurried: false,
     };

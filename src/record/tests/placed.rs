@@ -177,9 +177,13 @@ async fn a_placed_call_begins_once_and_ends_once_whatever_is_written_first() {
 async fn a_call_that_has_a_name_gets_no_other() {
     on_both(async |kept| {
         let placed_as = CarrierCallId::pending(crate::call::Carrier::Twilio);
+        let of = CallId::of(&placed_as);
+        let found = async || find_placed(&kept.database, of).await.unwrap();
+        assert_eq!(found().await, None);
         place(kept, &placed_as).await;
+        assert_eq!(found().await, Some((placed_as.clone(), false)));
         for (name, is_taken) in [("CAfirst", true), ("CAsecond", false), ("CAfirst", true)] {
-            let (of, name) = (CallId::of(&placed_as), call(name));
+            let name = call(name);
             let bound = kept.database.write(move |writing| {
                 Box::pin(
                     async move { crate::record::placed::bind(writing, of, &name, &Nobody).await },
@@ -193,6 +197,7 @@ async fn a_call_that_has_a_name_gets_no_other() {
         ] {
             assert_eq!(kept.ask(names).await, ["CAfirst"]);
         }
+        assert_eq!(found().await, Some((call("CAfirst"), false)));
     })
     .await;
 }

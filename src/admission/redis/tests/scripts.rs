@@ -19,9 +19,8 @@ fn scripts() -> Vec<(String, String)> {
 }
 
 /// What is sent besides scripts.
-const COMMANDS: [&str; 13] = [
-    "DEL", "EVALSHA", "EXISTS", "GET", "HDEL", "INFO", "MGET", "PEXPIRE", "TIME", "ZCOUNT",
-    "ZRANGE", "ZREM", "ZSCORE",
+const COMMANDS: [&str; 10] = [
+    "DEL", "EVALSHA", "GET", "HDEL", "INFO", "MGET", "TIME", "ZCOUNT", "ZRANGE", "ZREM",
 ];
 
 /// One `call(...)` of a script.

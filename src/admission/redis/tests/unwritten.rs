@@ -1,17 +1,24 @@
 //! What has become of calls of whose ends nobody has told that they are written.
 
 use super::*;
-use crate::admission::state::{Fate, Orphan};
+use crate::{
+    admission::state::{Fate, Orphan},
+    recent::Millis,
+    record::unix_millis,
+};
 
-/// Returns the state of a call of `r1`, with some fields more.
-fn state_of(fields: &str) -> String {
+const YEAR: Millis = 365 * 86_400_000;
+
+/// Returns the state of a call of `r1` that rang at some time, with some fields more.
+fn state_of(rang_at: Millis, fields: &str) -> String {
     format!(
         r#"{{"tenant":"acme","campaign":"sales","agent":"default","replica":"r1",
-        "caller":"+9*******4567",{fields}}}"#
+        "caller":"+9*******4567","rang_at":{rang_at},{fields}}}"#
     )
 }
 
-/// Stores a call's state and looks who tells of it, while these replicas live.
+/// Stores a call's state and looks who tells of it, while these replicas live. Returns also for how
+/// many seconds the state is kept from then on.
 async fn fate(state: &str, alive: &[&str]) -> (Fate, i64) {
     let server = RedisServer::start();
     let store = connected(&server.url(), "", "looker").await;
@@ -27,7 +34,6 @@ async fn fate(state: &str, alive: &[&str]) -> (Fate, i64) {
 
 #[tokio::test]
 async fn a_call_is_lost_once_nobody_lives_who_knows_of_it() {
-    let inbound = r#""scopes":["global","tenant:acme"]"#;
     for (fields, alive, is_lost) in [
         (r#""state":"live""#, vec![], true),
         (r#""state":"ringing""#, vec!["r2"], true),
@@ -39,29 +45,30 @@ async fn a_call_is_lost_once_nobody_lives_who_knows_of_it() {
         (r#""state":"ended""#, vec!["r1"], false),
         (r#""state":"ended""#, vec!["r2"], true),
     ] {
-        let state = state_of(&format!("{fields},{inbound}"));
-        let (fate, kept_for) = fate(&state, &alive).await;
+        let state = state_of(unix_millis(), fields);
+        let (fate, _) = fate(&state, &alive).await;
         let expected = if is_lost {
             Fate::Lost(Orphan::read(&state).unwrap())
         } else {
             Fate::Open
         };
         assert_eq!(fate, expected, "{fields} while {alive:?} live");
-        // What is lost may have to wait for the database.
-        assert_eq!(kept_for > 60, is_lost, "{fields}: {kept_for} s");
-    }
-}
-
-#[tokio::test]
-async fn nothing_is_to_be_written_of_who_has_a_record_before_the_carrier_is_asked() {
-    let outbound = r#""scopes":["global","outbound","tenant:acme"]"#;
-    for (phase, is_settled) in [("ringing", true), ("ended", true), ("live", false)] {
-        let state = state_of(&format!(r#""state":"{phase}",{outbound}"#));
-        let (fate, _) = fate(&state, &[]).await;
-        assert_eq!(fate == Fate::Settled, is_settled, "{phase}: {fate:?}");
     }
     let (fate, _) = fate("{}", &[]).await;
     assert_eq!(fate, Fate::Settled, "nobody knows whose it was");
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_call_is_kept_while_it_waits_but_for_no_more_than_a_day() {
+    for (rang_at, alive, is_kept) in [
+        (unix_millis(), vec![], true),
+        (unix_millis(), vec!["r1"], true),
+        (unix_millis() - YEAR, vec![], false),
+    ] {
+        let state = state_of(rang_at, r#""state":"ended""#);
+        let (_, seconds) = fate(&state, &alive).await;
+        assert_eq!(seconds > 60, is_kept, "{seconds} s of {rang_at}, {alive:?}");
+    }
 }
 
 #[tokio::test]
@@ -69,22 +76,30 @@ async fn a_call_that_somebody_has_is_not_lost_whoever_had_it_before() {
     let server = RedisServer::start();
     let store = deciding(&server).await;
     live(&store, "CA1").await;
-    let state = state_of(r#""state":"live""#);
+    let state = state_of(unix_millis(), r#""state":"live""#);
     store.note(&call("CA1"), &state).await.unwrap();
     store.leave().await.unwrap();
     assert_eq!(store.fate(&call("CA1")).await.unwrap(), Fate::Open);
 }
 
+/// Who carries a call notes its end, whoever else is told of it first.
 #[tokio::test]
-async fn who_tells_of_an_end_that_was_anothers_is_in_the_state() {
+async fn who_notes_the_end_of_a_call_that_waits_for_its_media_is_in_its_state() {
     let server = RedisServer::start();
     let store = deciding(&server).await;
-    let other = connected(&server.url(), "", "r2").await;
-    acquire(&store, "CA1").await.unwrap();
-    let state = state_of(r#""state":"live""#);
-    store.note(&call("CA1"), &state).await.unwrap();
-    other.end(&call("CA1"), &ending()).await.unwrap();
-    let state = store.state(&call("CA1")).await.unwrap().unwrap();
-    let orphan = Orphan::read(&state).unwrap();
-    assert_eq!(orphan.knowers().collect::<Vec<_>>(), ["r1", "r2"]);
+    let sibling = connected(&server.url(), "", "r2").await;
+    for (id, waits) in [("CA1", true), ("CA2", false)] {
+        acquire(&store, id).await.unwrap();
+        if !waits {
+            live(&store, id).await;
+        }
+        let state = state_of(unix_millis(), r#""state":"live""#);
+        store.note(&call(id), &state).await.unwrap();
+        sibling.end(&call(id), &ending()).await.unwrap();
+        let state = store.state(&call(id)).await.unwrap().unwrap();
+        let orphan = Orphan::read(&state).unwrap();
+        let knowers: Vec<_> = orphan.knowers().collect();
+        let expected: &[&str] = if waits { &["r1", "r2"] } else { &["r1"] };
+        assert_eq!(knowers, expected, "{id}");
+    }
 }

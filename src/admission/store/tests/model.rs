@@ -537,6 +537,7 @@ impl Model {
             let lasts = row.lapses_at - now;
             self.place(&row.replica, call, row.epoch, lasts, row.scopes);
         }
+        self.written(&pending.call);
         let is_kept = |it: &Dial| it.by.is_none() && now < it.lapses_at;
         let kept = |it: &mut Dial| is_kept(it) && it.call == pending.call;
         let kept: Vec<Dial> = self.dials.extract_if(.., kept).collect();
@@ -585,6 +586,7 @@ impl Model {
         }
         self.rows.retain(|row| !row.scopes.is_empty());
         self.put(replica, call, given, request.lease, scopes);
+        self.written(pending);
         if let Some(agent) = pick_up.agent {
             let now = self.now;
             let kept = |it: &Dial, call: &CarrierCallId| {

@@ -134,6 +134,7 @@ impl House {
             claims: &claims,
             scopes: &[Scope::Global],
             puts_up_gate: false,
+            looks_after: true,
             places: None,
             hurried: false,
         };
@@ -729,6 +730,7 @@ fn a_call_that_we_place_holds_its_slot_while_it_rings_and_waits_for_media_once_p
             claims: &[placed],
             scopes: &[],
             puts_up_gate: false,
+            looks_after: true,
             places: None,
             hurried: false,
         };

@@ -208,6 +208,7 @@ impl Play<'_> {
             claims: &claims,
             scopes: &scopes,
             puts_up_gate: was_away,
+            looks_after: true,
             places,
             hurried: false,
         };
