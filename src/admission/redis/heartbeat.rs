@@ -17,7 +17,7 @@ use crate::{
 /// twice as long for those that are late.
 const GATE: Duration = Duration::from_secs(3);
 /// How many calls one script renews: it must not hold up others for a millisecond.
-const BATCH: usize = 50;
+const BATCH: usize = 40;
 /// How many calls a replica looks after in a tick whose ends may not be written.
 const LOOKED_AFTER: u32 = 100;
 /// How many scopes one script counts.

@@ -21,7 +21,7 @@ if call('SET', KEYS[1], ARGV[1], 'NX') or ARGV[6] == '1' then
   call('SET', KEYS[2], 1, 'PX', ARGV[5])
 end
 
-local news = {}
+local news, held = {}, {}
 local key = 10 + scopes
 for at = 10, #ARGV, 7 do
   local sid, claimed = ARGV[at], tonumber(ARGV[at + 1])
@@ -60,7 +60,7 @@ for at = 10, #ARGV, 7 do
     end
     if ARGV[at + 3] == '0' then call('ZADD', KEYS[9], lapse, sid) end
     call('SADD', KEYS[3], sid)
-    call('ZADD', KEYS[#KEYS], lapse, sid)
+    held[#held + 1], held[#held + 2] = lapse, sid
     call('SET', KEYS[key], string.format('%.0f', epoch) .. ' ' .. ARGV[2], 'PXAT', lapse)
     if ARGV[at + 5] ~= '' then call('SET', KEYS[key + 2], ARGV[at + 5], 'EX', 3600) end
     if ARGV[at + 6] ~= '' then
@@ -77,6 +77,7 @@ if #lapsed > 0 then
   call('SREM', KEYS[3], unpack(lapsed))
   call('ZREM', KEYS[10], unpack(lapsed))
 end
+if #held > 0 then call('ZADD', KEYS[#KEYS], unpack(held)) end
 -- For 3 s after its lease a call may be on its way to another owner, or to its end. Then it is for
 -- one replica to look after, and 15 s later for another: whoever has it may be gone.
 local unwritten =
