@@ -221,13 +221,14 @@ impl Admission {
         })
     }
 
-    /// Tells what has become of a call of whose end nobody has told that it is written.
-    pub async fn fate(&self, carrier_call: &CarrierCallId) -> Fate {
+    /// Tells what has become of a call of whose end nobody has told that it is written, or of which no
+    /// more than that is.
+    pub async fn fate(&self, carrier_call: &CarrierCallId, end_is_written: bool) -> Fate {
         let here = self.book().ledger.get_mut(carrier_call).is_some();
         if here || self.book().outage.trouble().is_some() {
             return Fate::Open;
         }
-        let fate = self.store.fate(carrier_call).await;
+        let fate = self.store.fate(carrier_call, end_is_written).await;
         fate.unwrap_or_else(|error| {
             self.failed(&error);
             Fate::Open

@@ -95,17 +95,16 @@ impl Orphan {
         self.scopes.contains(&Scope::Outbound.to_string())
     }
 
-    /// Tells whether it is one that we place and nobody has picked up: another replica goes on with it,
-    /// or it is over, and so is what it was placed by.
+    /// Tells whether it is one that we place and that nobody has picked up: its record was there before
+    /// it was dialed, and is closed by whoever goes on with it.
     pub fn is_looked_after(&self) -> bool {
         self.state != Phase::Live && self.is_outbound()
     }
 
-    /// Returns the replicas that may know more of it.
-    pub fn knowers(&self) -> impl Iterator<Item = &str> {
-        [self.replica.as_str()]
-            .into_iter()
-            .chain(self.ended_by.as_deref())
+    /// Returns the replicas that may know more of it, be it that its end is written or not.
+    pub fn knowers(&self, end_is_written: bool) -> impl Iterator<Item = &str> {
+        let ended_by = self.ended_by.as_deref().filter(|_| !end_is_written);
+        [self.replica.as_str()].into_iter().chain(ended_by)
     }
 
     /// Reads what the store keeps of a call.

@@ -218,8 +218,8 @@ pub struct Renewed {
     pub places: u32,
     /// Whose leases had lapsed.
     pub lapsed: Vec<CarrierCallId>,
-    /// Whose leases had lapsed some time ago, if they had not ended, and of whose ends nobody has told
-    /// that they are written: this replica is to look after them. None where one process has all calls.
+    /// Calls that nobody has had for some time, and of whose ends nobody has told that they are written:
+    /// this replica is to look after them. There are none where one process has all calls.
     pub unwritten: Vec<CarrierCallId>,
     pub used: Vec<(Scope, u32)>,
     pub news: Vec<(CarrierCallId, News)>,
@@ -392,12 +392,16 @@ impl Store {
         }
     }
 
-    /// Tells what has become of a call of whose end nobody has told that it is written. Memory keeps
-    /// nothing of it: one process has all calls.
-    pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
+    /// Tells what has become of a call of whose end nobody has told that it is written, or of which
+    /// no more than that is. Memory keeps nothing of it: one process has all calls.
+    pub async fn fate(
+        &self,
+        call: &CarrierCallId,
+        end_is_written: bool,
+    ) -> Result<Fate, StoreError> {
         match self {
             Self::Memory(_) => Ok(Fate::Settled),
-            Self::Redis(store) => store.fate(call).await,
+            Self::Redis(store) => store.fate(call, end_is_written).await,
         }
     }
 

@@ -8,7 +8,7 @@
 //! Invariant: no call is lost while a replica may live that had it or notes its end, be it that the
 //! store has heard of it of late or the database.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use actix_web::web;
 use futures_util::{StreamExt, stream};
@@ -70,9 +70,12 @@ impl Gateway {
         });
     }
 
-    /// Returns those of these calls that are over in their records; `None` while the database takes
-    /// nothing.
-    async fn over_in_records(&self, calls: &[CarrierCallId]) -> Option<HashSet<CarrierCallId>> {
+    /// Returns those of these calls that are over in their records, and whether it is known whose each
+    /// is; `None` while the database takes nothing.
+    async fn over_in_records(
+        &self,
+        calls: &[CarrierCallId],
+    ) -> Option<HashMap<CarrierCallId, bool>> {
         if self.records.standing().failing.is_some() {
             return None;
         }
@@ -89,18 +92,22 @@ impl Gateway {
     async fn is_settled(
         &self,
         call: &CarrierCallId,
-        over: Option<&HashSet<CarrierCallId>>,
+        over: Option<&HashMap<CarrierCallId, bool>>,
     ) -> bool {
-        if over.is_some_and(|over| over.contains(call)) {
-            return true;
-        }
-        let orphan = match self.admission.fate(call).await {
+        // A sibling that was told of its end knows no more of a call than that.
+        let end_is_written = match over.and_then(|over| over.get(call)) {
+            Some(true) => return true,
+            Some(false) => true,
+            None => false,
+        };
+        let orphan = match self.admission.fate(call, end_is_written).await {
             Fate::Settled => return true,
             Fate::Open => return false,
             Fate::Lost(orphan) => orphan,
         };
         // Who is cut off from the store alone carries its calls all the same, and shows that it lives.
-        if over.is_none() || orphan.knowers().any(|it| self.records.may_live(it)) {
+        let mut knowers = orphan.knowers(end_is_written);
+        if over.is_none() || knowers.any(|it| self.records.may_live(it)) {
             return false;
         }
         let Some(arrival) = arrival_of(&orphan).filter(|_| !orphan.is_looked_after()) else {

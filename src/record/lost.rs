@@ -4,7 +4,7 @@
 
 mod beats;
 
-use std::{collections::HashSet, future::ready, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
 use sqlx::{Row, any::AnyRow};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -154,25 +154,32 @@ impl Lookout {
     }
 }
 
-/// Returns those of these calls that are over in their records. There may be a few hundred of them.
+/// Returns those of these calls that are over in their records, and whether it is known whose each is.
+/// There may be a few hundred of them.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn which_are_over(
     database: &Database,
     calls: &[CarrierCallId],
-) -> Result<HashSet<CarrierCallId>, DatabaseError> {
-    let mut sql = Sql::new("SELECT carrier_call FROM calls WHERE rank >= ");
+) -> Result<HashMap<CarrierCallId, bool>, DatabaseError> {
+    let mut sql = Sql::new("SELECT carrier_call, tenant FROM calls WHERE rank >= ");
     sql.bind(OVER)
         .push(" AND carrier_call IN ")
         .list(calls.iter().map(CarrierCallId::as_str));
     let read = database.read(|pool| async move {
         let rows = sql.read(&pool).await?;
-        let names = rows.iter().map(|row| row.try_get::<String, _>(0));
-        names.collect::<Result<Vec<_>, _>>()
+        let rows = rows.iter().map(|row| {
+            let tenant: Option<String> = row.try_get(1)?;
+            Ok((row.try_get::<String, _>(0)?, tenant.is_some()))
+        });
+        rows.collect::<Result<Vec<_>, _>>()
     });
-    let names = read.await?.into_iter();
-    Ok(names.flat_map(CarrierCallId::try_from).collect())
+    let rows = read.await?.into_iter();
+    let calls = rows.filter_map(|(name, is_somebodys)| {
+        Some((CarrierCallId::try_from(name).ok()?, is_somebodys))
+    });
+    Ok(calls.collect())
 }
 
 /// Closes the records of calls that we have placed, that nobody has picked up and that are over:

@@ -109,6 +109,41 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     second.terminate();
 }
 
+/// A sibling that is told of a call's end writes that, and knows nothing else of the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_whose_a_killed_replicas_call_was_is_written_though_its_end_is_there() {
+    let redis = Redis::start().await;
+    let (database, url) = (Database::new(), redis.url());
+    let settings = [
+        ("REDIS_URL", url.as_str()),
+        ("DATABASE_URL", database.url()),
+        ("TICKET_SECRET", "a-secret-that-signs-tickets"),
+    ];
+    let sibling = Program::start(&settings).await;
+    let mut victim = Program::start(&settings).await;
+    let held = hold(database.url()).await;
+    let sid = call_sid();
+    let fields = ringing(&sid);
+    let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
+    answer.await.twiml();
+    victim.signal("-KILL");
+    victim.ended().await;
+    held.close().await.unwrap();
+    let mut canceled = ringing(&sid);
+    canceled.retain(|(name, _)| *name != "CallStatus");
+    canceled.push(("CallStatus", "canceled"));
+    sibling
+        .carrier
+        .webhook("/webhook/call_status", &canceled)
+        .await;
+    let call = "SELECT carrier_call, state, tenant FROM calls";
+    eventually(async || database.ask(call).await == [format!("{sid} ended -")]).await;
+    eventually(async || database.ask(call).await == [format!("{sid} ended default")]).await;
+    let told = "SELECT kind FROM events ORDER BY kind";
+    assert_eq!(database.ask(told).await, ["call.ended", "call.started"]);
+    sibling.terminate();
+}
+
 /// Keeps everybody from writing what becomes of calls, as a database that is slow does, until what is
 /// returned is closed. What is committed can be read meanwhile.
 async fn hold(url: &str) -> AnyConnection {

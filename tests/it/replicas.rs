@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     agent::ScriptedAgent,
     carrier::{CALLER, call_sid, ringing},
+    database::Database,
     gateway::{Call, Replicas, Ringing, eventually},
     line::{Line, stop},
 };
@@ -279,7 +280,8 @@ async fn one_ticket_is_one_socket_on_whichever_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_commands_work_as_they_are_written() {
-    let replicas = Replicas::start(2, &[]).await;
+    let database = Database::new();
+    let replicas = Replicas::start(2, &[("DATABASE_URL", database.url())]).await;
     let redis = &replicas.redis;
     let ringing = replicas[0].ring().await;
     let sid = ringing.sid.clone();

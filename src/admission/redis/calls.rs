@@ -1,13 +1,13 @@
 //! What the store does with one call: one script each.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use redis::Cmd;
 
 use crate::{
     admission::{
         Kept, Lease, Reason, Refusal,
-        redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, keys},
+        redis::{PATIENCE, RedisStore, SCRIPTS, StoreError, bounded, keys},
         scope::{Room, Scope},
         state::{Fate, Orphan},
         store::{
@@ -295,12 +295,17 @@ impl RedisStore {
         })
     }
 
-    pub async fn fate(&self, call: &CarrierCallId) -> Result<Fate, StoreError> {
+    pub async fn fate(
+        &self,
+        call: &CarrierCallId,
+        end_is_written: bool,
+    ) -> Result<Fate, StoreError> {
         let keys = &self.inner.keys;
         let mut script = SCRIPTS.fate.prepare_invoke();
         script
             .key(&[keys.state(call.as_str()), keys.owner(call.as_str())])
-            .key(&keys.replicas);
+            .key(&keys.replicas)
+            .arg(u8::from(end_is_written));
         let mut reply = self.call(StoreOperation::Fate, script, PATIENCE).await?;
         Ok(match reply.text()?.as_str() {
             "SETTLED" => Fate::Settled,
@@ -318,7 +323,12 @@ impl RedisStore {
         for some in calls.chunks(AT_ONCE) {
             let some: Vec<&str> = some.iter().map(CarrierCallId::as_str).collect();
             let written = Cmd::zrem(&self.inner.keys.unwritten, some);
-            let _: u32 = self.ask(&written).await?;
+            let inner = Arc::clone(&self.inner);
+            let tell = self.run(async move {
+                let mut link = inner.link.connected()?;
+                bounded(PATIENCE, link.command(&written)).await
+            });
+            tell.await?;
         }
         Ok(())
     }

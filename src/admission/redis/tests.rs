@@ -229,7 +229,7 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     let orphan = r#"{"tenant":"acme","campaign":"sales","agent":"default","state":"live",
         "replica":"another"}"#;
     store.note(&call("CA7"), orphan).await?;
-    store.fate(&call("CA7")).await?;
+    store.fate(&call("CA7"), false).await?;
     store.written(&[call("CA7")]).await?;
     store.written(&[]).await?;
     store.leave().await?;

@@ -20,7 +20,8 @@ use crate::{
 /// How many values a row of `calls` has here.
 const VALUES_OF_A_CALL: usize = 22;
 
-/// Writes what `entries` say. Returns the calls among them that were let in and are over.
+/// Writes what `entries` say. Returns the calls among them that were let in and are over, if it is known
+/// whose they are.
 pub async fn write(
     writing: &mut Writing,
     entries: &[Entry],
@@ -61,7 +62,7 @@ pub async fn write(
     let mut over = rows;
     over.retain(|row| {
         let facts = known.get(row.carrier_call.as_str());
-        facts.is_some_and(|facts| facts.is_over) && !row.is_refused()
+        facts.is_some_and(|facts| facts.is_over && facts.tenant.is_some()) && !row.is_refused()
     });
     Ok(over.into_iter().map(|row| row.carrier_call).collect())
 }

@@ -28,7 +28,7 @@ async fn fate(state: &str, alive: &[&str]) -> (Fate, i64) {
     }
     store.note(&call("CA1"), state).await.unwrap();
     server.ask::<()>("EXPIRE calls:state:CA1 60");
-    let fate = store.fate(&call("CA1")).await.unwrap();
+    let fate = store.fate(&call("CA1"), false).await.unwrap();
     (fate, server.ask("TTL calls:state:CA1"))
 }
 
@@ -79,7 +79,7 @@ async fn a_call_that_somebody_has_is_not_lost_whoever_had_it_before() {
     let state = state_of(unix_millis(), r#""state":"live""#);
     store.note(&call("CA1"), &state).await.unwrap();
     store.leave().await.unwrap();
-    assert_eq!(store.fate(&call("CA1")).await.unwrap(), Fate::Open);
+    assert_eq!(store.fate(&call("CA1"), false).await.unwrap(), Fate::Open);
 }
 
 /// Who carries a call notes its end, whoever else is told of it first.
@@ -98,8 +98,27 @@ async fn who_notes_the_end_of_a_call_that_waits_for_its_media_is_in_its_state() 
         sibling.end(&call(id), &ending()).await.unwrap();
         let state = store.state(&call(id)).await.unwrap().unwrap();
         let orphan = Orphan::read(&state).unwrap();
-        let knowers: Vec<_> = orphan.knowers().collect();
+        let knowers: Vec<_> = orphan.knowers(false).collect();
         let expected: &[&str] = if waits { &["r1", "r2"] } else { &["r1"] };
         assert_eq!(knowers, expected, "{id}");
     }
+}
+
+/// Its end is all that the sibling knew of it.
+#[tokio::test]
+async fn whoever_has_written_an_end_need_not_be_waited_for() {
+    let server = RedisServer::start();
+    let sibling = connected(&server.url(), "", "r2").await;
+    renew(&sibling, &[]).await.unwrap();
+    let state = state_of(unix_millis(), r#""state":"ended","ended_by":"r2""#);
+    sibling.note(&call("CA1"), &state).await.unwrap();
+    for (end_is_written, is_lost) in [(false, false), (true, true)] {
+        let fate = sibling.fate(&call("CA1"), end_is_written).await.unwrap();
+        assert_eq!(matches!(fate, Fate::Lost(_)), is_lost, "{fate:?}");
+    }
+    renew(&connected(&server.url(), "", "r1").await, &[])
+        .await
+        .unwrap();
+    let fate = sibling.fate(&call("CA1"), true).await.unwrap();
+    assert_eq!(fate, Fate::Open, "its own replica may write whose it was");
 }
