@@ -560,6 +560,9 @@ async fn what_a_caller_of_acs_has_agreed_to_holds_when_another_socket_carries_th
     assert_eq!(house.ended(&call.call).await, EndReason::Transferred);
     let transferred = Deed::Transferred(RECEPTION.to_owned());
     house.until(&call.call, |deed| *deed == transferred).await;
+    // Whoever is gone before tells of no end, and that is waited for.
+    let told = Deed::Told("CallDisconnected", 200);
+    house.until(&call.call, |deed| *deed == told).await;
     drop((line, call.call));
     house.finish().await;
 }
