@@ -311,6 +311,10 @@ async fn the_documented_commands_work_as_they_are_written() {
     call.hang_up().await;
     assert_eq!(redis.cli(&["SCARD", "calls:active"]).await, "0");
     assert_eq!(redis.cli(&["SMEMBERS", "calls:active"]).await, "");
+    // Nobody looks after it from here on: whoever writes its end says so.
+    redis
+        .cli(&["ZADD", "calls:unwritten", "XX", "9e15", &sid])
+        .await;
     eventually(async || redis.cli(&unwritten).await.is_empty()).await;
     assert_eq!(redis.cli(&["TTL", &lease]).await, "-2");
     assert_eq!(redis.cli(&["GET", "calls:active_count"]).await, "0");
