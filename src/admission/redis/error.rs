@@ -50,6 +50,7 @@ impl StoreError {
                 ErrorKind::Server(Server::NoPerm) => "noperm",
                 ErrorKind::Server(Server::BusyLoading) => "loading",
                 ErrorKind::Server(Server::MasterDown) => "masterdown",
+                ErrorKind::Server(Server::NoScript) => "noscript",
                 ErrorKind::Server(
                     Server::Moved
                     | Server::Ask

@@ -7,7 +7,8 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, IntoConnectionInfo, Pipeline, RedisResult, ScriptInvocation, Value,
+    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisResult, ScriptInvocation,
+    ServerErrorKind, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -26,6 +27,8 @@ const OLDEST: (u32, u32) = (6, 2);
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long sent commands may stay unacknowledged before the connection counts as lost.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// How often a script is tried on a server that has forgotten it again since it was taught it.
+const TRIES: usize = 3;
 
 /// What makes connections, and the one there is.
 pub struct Link {
@@ -166,8 +169,8 @@ impl Maker {
 impl Connection {
     pub async fn script(&mut self, script: &ScriptInvocation<'static>) -> RedisResult<Value> {
         match self {
-            Self::Single(connection) => script.invoke_async(connection).await,
-            Self::Cluster(connection) => script.invoke_async(connection).await,
+            Self::Single(connection) => run(connection, script).await,
+            Self::Cluster(connection) => run(connection, script).await,
         }
     }
 
@@ -185,6 +188,23 @@ impl Connection {
             Self::Cluster(connection) => pipeline.exec_async(connection).await,
         }
     }
+}
+
+/// Runs a script, and teaches it to a server that does not know it. One that is told to forget its
+/// scripts between the two has run nothing, and is taught again.
+async fn run(
+    connection: &mut impl ConnectionLike,
+    script: &ScriptInvocation<'static>,
+) -> RedisResult<Value> {
+    let mut answer = script.invoke_async(connection).await;
+    for _ in 1..TRIES {
+        let Err(error) = &answer else { break };
+        if error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) {
+            break;
+        }
+        answer = script.invoke_async(connection).await;
+    }
+    answer
 }
 
 impl Inspection {
@@ -243,7 +263,64 @@ impl fmt::Debug for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use redis::{RedisFuture, Script};
+
     use super::*;
+
+    static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new("return 1"));
+
+    /// A server that forgets its scripts after it was taught them, so many times.
+    struct Forgetful {
+        forgets: usize,
+        knows: bool,
+    }
+
+    impl ConnectionLike for Forgetful {
+        fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+            let sent = command.get_packed_command();
+            let loads = sent.windows(4).any(|word| word == b"LOAD");
+            let answer = if loads {
+                self.knows = self.forgets == 0;
+                self.forgets = self.forgets.saturating_sub(1);
+                format!("+{}\r\n", SCRIPT.get_hash())
+            } else if self.knows {
+                "+OK\r\n".to_owned()
+            } else {
+                "-NOSCRIPT No matching script. Please use EVAL.\r\n".to_owned()
+            };
+            let answer = redis::parse_redis_value(answer.as_bytes());
+            let answer = answer.and_then(Value::extract_error);
+            Box::pin(std::future::ready(answer))
+        }
+
+        fn req_packed_commands<'a>(
+            &'a mut self,
+            _: &'a Pipeline,
+            _: usize,
+            _: usize,
+        ) -> RedisFuture<'a, Vec<Value>> {
+            unimplemented!("scripts are no pipelines")
+        }
+
+        fn get_db(&self) -> i64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_script_that_is_forgotten_before_it_is_run_is_taught_again() {
+        let script = SCRIPT.prepare_invoke();
+        for forgets in 0..=TRIES {
+            let mut server = Forgetful {
+                forgets,
+                knows: false,
+            };
+            let is_run = run(&mut server, &script).await.is_ok();
+            assert_eq!(is_run, forgets < TRIES, "{forgets}");
+        }
+    }
 
     /// Returns what is wrong with a server that says this of itself.
     fn flaws(info: &[&str]) -> Vec<Flaw> {

@@ -55,6 +55,7 @@ fn each_failure_has_a_class_whichever_version_words_it() {
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             "masterdown",
         ),
+        ("NOSCRIPT No matching script. Please use EVAL.", "noscript"),
         (
             "CROSSSLOT Keys in request don't hash to the same slot",
             "cluster",
