@@ -41,12 +41,12 @@ use crate::{
 
 pub use acs::{disconnected, picked_up_at_acs};
 pub use ending::{goes_on, hang_up};
-pub use pick_up::{overrides_of, picked_up};
+pub use pick_up::{picked_up, terms_of};
 pub use place::{Asker, place};
 pub use progress::{Progress, progressed};
 #[cfg(test)]
 pub use request::{AGENT_FIELDS, FIELDS};
-pub use request::{MachineDetection, Overrides, Request, WhenMachine};
+pub use request::{MachineDetection, Overrides, Request, Terms, WhenMachine};
 pub use supervise::look_after;
 
 /// How long a replica remembers by itself that a call is to be over: longer than it can ring.

@@ -23,7 +23,7 @@ use crate::{
     connections::{Brought, Place},
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
-    outbound::{Overrides, overrides_of},
+    outbound,
     record::What,
     session::{Session, Terms},
     tool::{Consent, Keypad, Surroundings, Workbench},
@@ -51,8 +51,8 @@ struct Taken {
     call: CarrierCallId,
     campaign: Arc<Campaign>,
     claimed: Claimed,
-    /// What its agent does otherwise, if it is not on its way here already.
-    overrides: Overrides,
+    /// What it was asked for with, if we placed it and its agent is not on its way here already.
+    placed: Option<outbound::Terms>,
     /// How long it had rung when it was claimed.
     rang: Duration,
     place: Place,
@@ -127,10 +127,10 @@ async fn claim(
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
     let rang = gateway.admission.since_rang(&ticket);
-    let overrides = if ticket.outbound && !gateway.is_ringing(&call) {
-        overrides_of(gateway, claimed.call).await
+    let placed = if ticket.outbound && !gateway.is_ringing(&call) {
+        outbound::terms_of(gateway, claimed.call).await
     } else {
-        Overrides::default()
+        None
     };
     tracing::Span::current().record("campaign.id", campaign.id.as_str());
     gateway.timeline.claimed(&call, claimed.call, &campaign.id);
@@ -138,7 +138,7 @@ async fn claim(
         call,
         campaign,
         claimed,
-        overrides,
+        placed,
         rang,
         place,
     })
@@ -249,7 +249,7 @@ async fn bridge(
         call,
         campaign,
         claimed,
-        overrides,
+        placed,
         rang,
         mut place,
     } = taken;
@@ -258,10 +258,11 @@ async fn bridge(
         caller,
         agent,
         arriving,
+        lasts_at_most,
         ..
     } = gateway.take_ringing(
         &call,
-        (&claimed.agent, &overrides),
+        (&claimed.agent, placed.as_ref()),
         &campaign,
         noted,
         socket.encoding(),
@@ -274,7 +275,7 @@ async fn bridge(
     };
     #[cfg(test)]
     if call.as_str() == "CAended" {
-        crate::outbound::hang_up(gateway, claimed.call, &call).await; // A test wants it.
+        outbound::hang_up(gateway, claimed.call, &call).await; // A test wants it.
     }
     let orders = place.enter(brought, claimed.slot);
     gateway.timeline.step(&call, What::Connected);
@@ -290,7 +291,7 @@ async fn bridge(
         encoding,
         follows: socket.follows(),
         greets: agent.greets(),
-        longest_call: gateway.longest_call,
+        longest_call: lasts_at_most,
     };
     let life = Life {
         call_id: claimed.call,

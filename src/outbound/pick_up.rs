@@ -12,7 +12,7 @@ use crate::{
     campaign::{Campaign, Name},
     gateway::Gateway,
     outbound::{
-        Marker, Overrides, WhenMachine, acs,
+        Marker, Terms, WhenMachine, acs,
         ending::over,
         progress::DATABASE_WITHIN,
         rows::{self, Move, Row, Stage},
@@ -90,9 +90,9 @@ pub async fn picked_up(
                 gateway.metrics.started();
                 gateway.timeline.step(name, What::PickedUp);
                 if ready.dials {
-                    let overrides = row.map(|row| row.terms.overrides).unwrap_or_default();
+                    let terms = row.map(|row| row.terms);
                     let encoding = acs::encoding(gateway, name);
-                    gateway.call_agent(name, callee, &agent, &overrides, &campaign, encoding);
+                    gateway.call_agent(name, callee, &agent, terms.as_ref(), &campaign, encoding);
                 }
                 // After that: ACS may bring the media at the same time, which would find no agent.
                 // Should it fail, the arrival says it once it is written.
@@ -144,12 +144,8 @@ fn arrival(
     }
 }
 
-/// Returns what a call's agent does otherwise than its campaign's, as far as the database says so in
-/// time.
-pub async fn overrides_of(gateway: &Gateway, call: CallId) -> Overrides {
+/// Returns what a call was asked for with, as far as the database says so in time.
+pub async fn terms_of(gateway: &Gateway, call: CallId) -> Option<Terms> {
     let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
-    match found.await {
-        Ok(Ok(Some(row))) => row.terms.overrides,
-        Ok(Ok(None) | Err(_)) | Err(_) => Overrides::default(),
-    }
+    Some(found.await.ok()?.ok()??.terms)
 }

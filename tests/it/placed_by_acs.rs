@@ -221,6 +221,23 @@ async fn a_call_is_found_again_that_was_cut_off_and_is_talked_on() {
 }
 
 #[tokio::test]
+async fn a_call_lasts_no_longer_than_what_is_left_of_the_day() {
+    let office = Office::open(Callee::Answers, &[("MAX_DAILY_MINUTES", "1")]).await;
+    let first = office.place("+972502345678").await;
+    office.until(&first, "connected").await;
+    let long_ago = "UPDATE calls SET connected_at = connected_at - 50000";
+    office.house.gateway.database.ask(long_ago).await;
+    let second = office.place("+972502345679").await;
+    office.until(&second, "ended").await;
+    assert_eq!(office.show(&second).await["reason"], "too_long");
+    // It was asked for when there was a whole minute.
+    assert_eq!(office.show(&first).await["state"], "connected");
+    office.hang_up(&first).await;
+    office.until_over(&first, "ended", "requested").await;
+    office.finish().await;
+}
+
+#[tokio::test]
 async fn a_program_hangs_up_a_call_that_rings() {
     let office = Office::open(Callee::Rings, &[]).await;
     let more = json!({"ring_timeout": 120});
