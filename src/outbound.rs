@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub use acs::{disconnected, picked_up_at_acs};
-pub use ending::{goes_on, hang_up};
+pub use ending::{hang_up, may_go_on};
 pub use pick_up::{picked_up, terms_of};
 pub use place::{Asker, place};
 pub use progress::{Progress, progressed};

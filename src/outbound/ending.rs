@@ -121,12 +121,22 @@ pub async fn over(
     }
 }
 
-/// Tells whether a call that we have placed is not over for its carrier: one that was handed over goes
-/// on there when its record is closed.
+/// Tells whether a call whose record is closed may go on at its carrier: one that was handed over. Twilio
+/// does not tell when such a call is over that came in, and bears being asked in vain; ACS has let go
+/// of one. `reason` is what its record says.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn goes_on(gateway: &Gateway, call: CallId) -> Result<bool, DatabaseError> {
+pub async fn may_go_on(
+    gateway: &Gateway,
+    call: CallId,
+    name: &CarrierCallId,
+    reason: Option<&str>,
+) -> Result<bool, DatabaseError> {
+    if came_in(call, name) {
+        let was_handed_over = reason == Some(EndReason::Transferred.as_str());
+        return Ok(was_handed_over && name.carrier() == Carrier::Twilio);
+    }
     let row = rows::find(&gateway.records.database, call).await?;
     Ok(row.is_some_and(|row| row.stage != Stage::Over))
 }
@@ -135,8 +145,7 @@ pub async fn goes_on(gateway: &Gateway, call: CallId) -> Result<bool, DatabaseEr
 /// carrier. `call` is our name for it, `name` its carrier's.
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
     gateway.timeline.named(name, call);
-    // What comes in is called as its carrier calls it.
-    if !name.is_pending() && call == CallId::of(name) {
+    if came_in(call, name) {
         end_live(gateway, name).await;
         end_at_carrier(gateway, name).await;
         return;
@@ -159,6 +168,11 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
         let cancelling = async move { cancel_later(&again, call).await };
         gateway.chores().spawn(cancelling.in_current_span());
     }
+}
+
+/// Tells whether a call has come in: such a one is called as its carrier calls it.
+fn came_in(call: CallId, name: &CarrierCallId) -> bool {
+    !name.is_pending() && call == CallId::of(name)
 }
 
 /// Tries to cancel a call until the database takes it.

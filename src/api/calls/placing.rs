@@ -122,8 +122,8 @@ pub async fn place(
     Ok(HttpResponse::Created().insert_header(location).json(answer))
 }
 
-/// Hang up a call, whoever has begun it. One that is over stays as it is, unless we have placed it and
-/// its agent has handed it over: then it is ended at its carrier.
+/// Hang up a call, whoever has begun it. One that is over stays as it is, unless its agent has handed it
+/// over: then it is ended at its carrier, but for one that came in through ACS.
 #[utoipa::path(
     delete, path = "/v1/calls/{call}", tag = "calls", operation_id = "hang_up_call",
     params(("call" = String, Path, description = "`call_id` of a call", format = "uuid")),
@@ -142,14 +142,15 @@ pub async fn hang_up(
     let answer = HttpResponse::Accepted().json(HungUp {
         call_id: call.to_string(),
     });
-    let state: Option<State> = found.state.parse().ok();
-    if state.is_some_and(|state| state.rank() >= OVER) && !outbound::goes_on(&gateway, call).await?
-    {
-        return Ok(answer);
-    }
     let Ok(name) = CarrierCallId::try_from(found.carrier_call_id) else {
         return Err(ApiError::not_found("call"));
     };
+    let state: Option<State> = found.state.parse().ok();
+    let is_over = state.is_some_and(|state| state.rank() >= OVER);
+    let reason = found.reason.as_deref();
+    if is_over && !outbound::may_go_on(&gateway, call, &name, reason).await? {
+        return Ok(answer);
+    }
     let change = Change::by_key(&asked.key, &request, Action::HangUp, &call.to_string());
     // Its state says that it is over only some time later.
     let change = change.once();

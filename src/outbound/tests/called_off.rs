@@ -205,12 +205,37 @@ async fn a_call_that_was_handed_over_is_ended_at_its_carrier_though_its_record_i
     }
     let gateway = house.running.gateway();
     let call = placed.id.parse().unwrap();
-    assert!(goes_on(gateway, call).await.unwrap());
-    hang_up(gateway, call, &named().await.unwrap()).await;
+    let name = named().await.unwrap();
+    let goes_on = async || may_go_on(gateway, call, &name, Some("transferred")).await;
+    assert!(goes_on().await.unwrap());
+    hang_up(gateway, call, &name).await;
     let over = house.twilio.until(|calls| calls[0].is_over());
     let calls = timeout(GUARD, over).await.unwrap();
     assert_ne!(calls[0].status, "no-answer", "it was ended");
-    let is_over = async || !goes_on(gateway, call).await.unwrap();
-    house.until(is_over).await;
+    house.until(async || !goes_on().await.unwrap()).await;
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_came_in_may_go_on_at_twilio_where_it_was_handed_over() {
+    let house = House::open(&[]).await;
+    for (name, reason, goes_on) in [
+        ("CA00000000000000000000000000000001", "transferred", true),
+        (
+            "CA00000000000000000000000000000001",
+            "caller_hung_up",
+            false,
+        ),
+        ("5fc6f3bd-0a5a-4f6b-b0a3-4b7e4f0c4d8e", "transferred", false),
+    ] {
+        let name = CarrierCallId::try_from(name.to_owned()).unwrap();
+        let asked = may_go_on(
+            house.running.gateway(),
+            CallId::of(&name),
+            &name,
+            Some(reason),
+        );
+        assert_eq!(asked.await.unwrap(), goes_on, "{name} {reason}");
+    }
     house.close().await;
 }
