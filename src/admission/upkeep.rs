@@ -244,6 +244,7 @@ impl Admission {
         let used = used.map(|(_, used)| *used).max().unwrap_or(0);
         let over_cap = used.saturating_sub(self.caps.global).min(taken_in);
         upkeep.unwritten.clone_from(&renewed.unwritten);
+        self.metrics.looks_after(upkeep.unwritten.len());
         self.metrics
             .renewed(renewed.lapsed.len(), upkeep.taken_over.len(), over_cap);
         if over_cap > 0 {

@@ -20,6 +20,7 @@ pub struct CapacityMetrics {
     without_store: Counter,
     lapsed: Counter,
     lost: Counter,
+    looked_after: Counter,
     over_cap: Counter,
     replicas: Gauge,
     replicas_expected: Gauge,
@@ -98,6 +99,7 @@ impl CapacityMetrics {
             without_store: Counter::default(),
             lapsed: Counter::default(),
             lost: Counter::default(),
+            looked_after: Counter::default(),
             over_cap: Counter::default(),
             replicas: Gauge::default(),
             replicas_expected: Gauge::default(),
@@ -151,6 +153,11 @@ impl CapacityMetrics {
             "leases_lost",
             "Live calls of this replica that another owner had taken",
             self.lost.clone(),
+        );
+        r.register(
+            "calls_looked_after",
+            "Times that a call was looked after that nobody has and of whose end nobody had told that it is written",
+            self.looked_after.clone(),
         );
         r.register(
             "admissions_over_cap",
@@ -217,6 +224,12 @@ impl CapacityMetrics {
 
     pub fn admitted_without_store(&self) {
         self.without_store.inc();
+    }
+
+    /// Counts calls that this replica was given to look after.
+    pub fn looks_after(&self, calls: usize) {
+        self.looked_after
+            .inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
     }
 
     pub fn renewed(&self, lapsed: usize, lost: usize, over_cap: u32) {

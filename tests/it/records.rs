@@ -106,6 +106,7 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let told = "SELECT kind, COUNT(*) FROM events GROUP BY kind ORDER BY kind";
     let told = database.ask(told).await;
     assert!(told.contains(&"call.ended 3".to_owned()), "{told:?}");
+    assert!(second.carrier.figure("calls_looked_after_total").await > 0);
     second.terminate();
 }
 
@@ -141,6 +142,7 @@ async fn slow_whose_a_killed_replicas_call_was_is_written_though_its_end_is_ther
     eventually(async || database.ask(call).await == [format!("{sid} ended default")]).await;
     let told = "SELECT kind FROM events ORDER BY kind";
     assert_eq!(database.ask(told).await, ["call.ended", "call.started"]);
+    assert!(sibling.carrier.figure("calls_looked_after_total").await > 0);
     sibling.terminate();
 }
 
