@@ -55,6 +55,10 @@ pub enum CallerId {
     Other(Text),
 }
 
+/// Who rang or was called, all of it, as a record can be found by: a number, or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party(CallerId);
+
 /// Free text from outside, cut to 64 characters and without NUL, which Postgres takes in no text.
 /// Formatting it shows its length only.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -175,6 +179,11 @@ pub enum NameError {
     CallId,
     #[error("a phone number has a plus sign and 2 to 15 digits (E.164)")]
     PhoneNumber,
+    #[error(
+        "a caller is a number with its plus sign (E.164), or an address as its carrier gave it \
+         (sip:… or client:…)"
+    )]
+    Party,
 }
 
 impl FromStr for CallId {
@@ -307,6 +316,39 @@ impl FromStr for PhoneNumber {
         } else {
             Err(NameError::PhoneNumber)
         }
+    }
+}
+
+impl Party {
+    /// What a query may say, as JSON Schema writes it.
+    pub const PATTERN: &str = r"^(\+[0-9]{2,15}|(sip|client):[!-~]{1,250})$";
+
+    pub fn reveal(&self) -> &str {
+        self.0.whole().unwrap_or_default()
+    }
+}
+
+impl FromStr for Party {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let address = text.strip_prefix("sip:");
+        let address = address.or_else(|| text.strip_prefix("client:"));
+        let is_address = address.is_some_and(|rest| {
+            (1..=250).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        if is_address || text.parse::<PhoneNumber>().is_ok() {
+            Ok(Self(CallerId::read(text)))
+        } else {
+            Err(NameError::Party)
+        }
+    }
+}
+
+/// Masked.
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -542,6 +584,33 @@ mod tests {
             let number: PhoneNumber = number.parse().unwrap();
             assert_eq!(number.to_string(), shown);
             assert_eq!(format!("{number:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn whoever_is_looked_for_is_a_whole_number_or_an_address() {
+        for said in ["+972501234567", "sip:+97250@example.com;x=1", "client:dana"] {
+            let party: Party = said.parse().unwrap();
+            assert_eq!(party.reveal(), said);
+            assert!(!party.to_string().contains(said));
+        }
+        let long = format!("sip:{}", "a".repeat(250));
+        let kept = CallerId::read(&long);
+        let party: Party = long.parse().unwrap();
+        assert_eq!(Some(party.reveal()), kept.whole(), "as a record keeps it");
+        for said in [
+            "0501234567",
+            "",
+            "anonymous",
+            "sip:",
+            "client:",
+            "client:a b",
+            "sip:א",
+            "SIP:dana@example.com",
+            " sip:dana@example.com",
+            &format!("{long}a"),
+        ] {
+            assert_eq!(said.parse::<Party>(), Err(NameError::Party), "{said}");
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
         document::Refusals,
         scope::{CallsRead, TranscriptsRead},
     },
-    call::PhoneNumber,
+    call::Party,
     campaign::Name,
     gateway::Gateway,
     record::{Direction, State},
@@ -59,9 +59,9 @@ pub struct Wanted {
     /// Calls that ended, or were refused, for this reason.
     #[param(value_type = Option<String>, pattern = "^[a-z_]{1,64}$")]
     pub reason: Option<Reason>,
-    /// Calls from or to this number: all of it, in E.164 form. The key needs `numbers:read` too.
-    #[param(value_type = Option<String>, pattern = "^\\+[0-9]{2,15}$")]
-    pub number: Option<PhoneNumber>,
+    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). The key needs `numbers:read` too.
+    #[param(schema_with = party)]
+    pub number: Option<Party>,
     /// Calls that rang at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
     pub from: Option<Timestamp>,
@@ -298,8 +298,8 @@ impl FromFields for Wanted {
 }
 
 /// What a number in a query has to be.
-pub const NUMBER_RULE: &str =
-    "a whole number in E.164 form, such as +972501234567; its + is %2B in a query";
+pub const NUMBER_RULE: &str = "a whole number in E.164 form, such as +972501234567 (its + is %2B in a query), or an address, \
+     sip:… or client:…";
 /// What a time in a query has to be.
 pub const TIME_RULE: &str = "a time with its offset, such as 2026-03-01T00:00:00Z";
 
@@ -310,6 +310,12 @@ fn one_of(values: &[&str]) -> String {
 fn closed(values: impl IntoIterator<Item = &'static str>) -> Schema {
     let texts = ObjectBuilder::new().schema_type(Type::String);
     texts.enum_values(Some(values)).into()
+}
+
+/// What says who rang or was called.
+pub fn party() -> Schema {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    text.pattern(Some(Party::PATTERN)).into()
 }
 
 fn states() -> Schema {

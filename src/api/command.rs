@@ -16,7 +16,7 @@ use crate::{
         keys::{self, ListedKey, Revoked},
         records::{Erased, erase},
     },
-    call::PhoneNumber,
+    call::Party,
     campaign::Name,
     config::{Config, ConfigError},
     record::{Database, DatabaseError, Doomed, Numbers},
@@ -78,9 +78,9 @@ pub struct RecordsOptions {
 enum RecordsCommand {
     /// Delete calls that are over, with all that belongs to them
     Delete {
-        /// Those from or to this number, all of it: +972501234567
+        /// Those from or to this number, all of it: +972501234567, or sip:dana@example.com
         #[arg(long, required_unless_present = "before", conflicts_with = "before")]
-        number: Option<PhoneNumber>,
+        number: Option<Party>,
         /// Those that rang before this time: 2026-03-01T00:00:00Z
         #[arg(long)]
         before: Option<Timestamp>,

@@ -12,11 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     api::{
         Action, ApiError, Asked, Change, Fields, FromFields, Query, RequestId,
-        calls::{NUMBER_RULE, TIME_RULE, not_findable},
+        calls::{NUMBER_RULE, TIME_RULE, not_findable, party},
         document::Refusals,
         scope::RecordsDelete,
     },
-    call::{CarrierCallId, PhoneNumber},
+    call::{CarrierCallId, Party},
     gateway::Gateway,
     record::{Database, DatabaseError, Doomed, PAUSE, count_open, erase_some},
 };
@@ -28,9 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
-    /// Calls from or to this number: all of it, in E.164 form. Either this or `before`.
-    #[param(value_type = Option<String>, pattern = "^\\+[0-9]{2,15}$")]
-    number: Option<PhoneNumber>,
+    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). Either this or `before`.
+    #[param(schema_with = party)]
+    number: Option<Party>,
     /// Calls that rang before this time. Either this or `number`.
     #[param(value_type = Option<String>, format = DateTime)]
     before: Option<Timestamp>,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::{
-    carrier::{CALLER, Reply},
+    carrier::{CALLER, Reply, call_sid, ringing},
     gateway::{TestGateway, drained, eventually},
     process::command,
     redis::Redis,
@@ -148,6 +148,35 @@ async fn a_deleted_call_does_not_come_back_as_one_that_is_lost() {
 }
 
 #[tokio::test]
+async fn whoever_rang_from_an_address_is_found_by_it_and_deleted() {
+    let gateway = TestGateway::start().await;
+    let create = ["keys", "create", "--tenant", "default", "--name", "crm"];
+    let scopes = ["--scopes", "calls:read,numbers:read"];
+    let (_, told) = run(&gateway, &[&create[..], &scopes[..]].concat()).await;
+    let key = told.lines().next().unwrap().to_owned();
+    let sid = call_sid();
+    let mut fields = ringing(&sid);
+    fields.retain(|(name, _)| *name != "From");
+    fields.push(("From", "sip:+972501234567@example.com"));
+    let rings = gateway.carrier.webhook("/webhook/incoming_call", &fields);
+    rings.await.twiml();
+    gateway.status(&sid, "canceled").await;
+    let path = "/v1/calls?state=ended&number=sip:%2B972501234567@example.com";
+    eventually(async || {
+        let (status, page) = ask(&gateway, path, &key).await;
+        status == 200 && page["calls"][0]["carrier_call_id"] == sid.as_str()
+    })
+    .await;
+    for (number, calls) in [("sip:dana@example.com", 0), (fields.last().unwrap().1, 1)] {
+        let delete = ["records", "delete", "--json", "--number", number];
+        let (_, deleted) = run(&gateway, &delete).await;
+        let expected = format!(r#"{{"calls":{calls},"open":0,"is_complete":true}}"#);
+        assert_eq!(deleted.trim(), expected, "{number}");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn commands_say_what_is_wrong() {
     let gateway = TestGateway::start().await;
     for (arguments, expected) in [
@@ -168,7 +197,7 @@ async fn commands_say_what_is_wrong() {
         (&["records", "delete"], "--number"),
         (
             &["records", "delete", "--number", "0501234567"],
-            "a plus sign",
+            "its plus sign",
         ),
     ] {
         let (succeeded, told) = run(&gateway, arguments).await;
