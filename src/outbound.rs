@@ -36,7 +36,7 @@ use crate::{
     gateway::Gateway,
     outbound::{pace::Pace, rows::Row},
     recent::{Millis, Recent},
-    record::unix_millis,
+    record::{Database, DatabaseError, unix_millis},
 };
 
 pub use acs::{disconnected, picked_up_at_acs};
@@ -156,6 +156,14 @@ impl Outbound {
     pub fn twilio(&self) -> Option<&TwilioApi> {
         self.twilio.as_ref()
     }
+}
+
+/// Tells whether a call that was asked for is still noted: it is to be placed, or was.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_noted(database: &Database, call: CallId) -> Result<bool, DatabaseError> {
+    Ok(rows::find(database, call).await?.is_some())
 }
 
 /// Returns the span of a call that its carrier tells of by a URL of ours, and notes by which name.

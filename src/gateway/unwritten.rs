@@ -18,8 +18,9 @@ use tracing::Instrument;
 
 use crate::{
     admission::{AT_ONCE, Fate, Orphan},
-    call::{CallerId, CarrierCallId},
+    call::{CallId, CallerId, CarrierCallId},
     gateway::Gateway,
+    outbound,
     record::{Arrival, Direction, find_placed, which_are_over},
 };
 
@@ -102,7 +103,7 @@ impl Gateway {
         };
         let orphan = match self.admission.fate(call, end_is_written).await {
             Fate::Settled => return true,
-            Fate::Open => return false,
+            Fate::Open => return over.is_some() && self.is_unplaced(call).await,
             Fate::Lost(orphan) => orphan,
         };
         // Who is cut off from the store alone carries its calls all the same, and shows that it lives.
@@ -124,6 +125,17 @@ impl Gateway {
         tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
         self.timeline.lost(&name, arrival, orphan.rang_at);
         false // It is once that is committed.
+    }
+
+    /// Tells whether this is a call that was to be placed, held a slot for that, and was forgotten: there
+    /// will be no record of it.
+    async fn is_unplaced(&self, call: &CarrierCallId) -> bool {
+        if !call.is_pending() {
+            return false;
+        }
+        let (id, database) = (CallId::of(call), &self.records.database);
+        matches!(outbound::is_noted(database, id).await, Ok(false))
+            && matches!(find_placed(database, id).await, Ok(None))
     }
 }
 

@@ -1,6 +1,6 @@
 //! There is room for a call that is asked for: a slot, and a turn with its carrier.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use actix_web::web;
 use tokio::time::Instant;
@@ -141,8 +141,9 @@ async fn was_queued(gateway: &web::Data<Gateway>, row: &Row) -> Result<bool, Dat
     if !is_forgotten && rows::find(database, row.call).await?.is_some() {
         return Ok(true);
     }
-    let reason = EndReason::NotPlaced;
-    gateway.admission.unplaced(&row.pending, reason).await;
+    let admission = &gateway.admission;
+    admission.unplaced(&row.pending, EndReason::NotPlaced).await;
+    admission.written(slice::from_ref(&row.pending)).await;
     Ok(false)
 }
 
@@ -179,9 +180,15 @@ pub async fn take_slot(
     reserving.await
 }
 
+/// Forgets a call that is not placed: there is to be no record of it, and nobody need look for one.
 pub async fn forget(gateway: &web::Data<Gateway>, row: &Row) {
-    if let Err(error) = rows::forget(&gateway.records.database, row).await {
+    match rows::forget(&gateway.records.database, row).await {
+        Ok(true) => {
+            let forgotten = slice::from_ref(&row.pending);
+            gateway.admission.written(forgotten).await;
+        }
+        Ok(false) => {}
         // Whoever looks after calls forgets it later.
-        tracing::debug!(%error, "a call that is not placed is still noted");
+        Err(error) => tracing::debug!(%error, "a call that is not placed is still noted"),
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     gateway::{Replicas, TestGateway, eventually},
     line::GUARD,
     process::command,
+    redis::Redis,
     rest::RestServer,
     traces,
 };
@@ -283,6 +284,42 @@ async fn caps_are_told_with_their_names_and_when_to_ask_again() {
                  ORDER BY action";
     let expected = ["calls.create 2", "calls.hang_up 2"];
     assert_eq!(house.gateway.database.ask(audit).await, expected);
+    house.finish().await;
+}
+
+/// Nobody looks for ever for the end of a call that is not placed.
+#[tokio::test]
+async fn a_call_that_has_no_turn_leaves_nothing_in_redis() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let settings = [
+        ("REDIS_URL", url.as_str()),
+        ("OUTBOUND_CALLS_PER_SECOND", "1"),
+        ("OUTBOUND_WAIT_SECONDS", "1"),
+    ];
+    let house = House::start(Callee::Busy, &settings).await;
+    house.gateway.until_degraded(&[]).await;
+    let key = house.key("default").await;
+    let ask = async |at: usize| {
+        let body = json!({"to": format!("+97250234567{at}"), "ring_timeout": 5});
+        house.place(&key, &at.to_string(), &body).await
+    };
+    let answers = futures_util::future::join_all((0..6).map(ask)).await;
+    let cap = |answer: &Answer| answer.body["error"]["cap"].clone();
+    let caps: Vec<_> = answers.iter().map(cap).collect();
+    assert!(caps.contains(&"calls_per_second".into()), "{caps:?}");
+    eventually(async || redis.cli(&["ZCARD", "calls:unwritten"]).await == "0").await;
+    assert_eq!(house.gateway.figure("calls_looked_after_total").await, 0);
+    // One whose slot was taken though nobody heard so.
+    let stray = "out-00000000-0000-4000-8000-000000000000";
+    let replica = house.gateway.detail("replica").await;
+    let state = json!({"tenant": "default", "campaign": "default", "agent": "default",
+        "state": "ringing", "replica": replica, "scopes": ["global", "outbound"]});
+    let key = format!("calls:state:{stray}");
+    redis.cli(&["SET", &key, &state.to_string()]).await;
+    redis.cli(&["ZADD", "calls:unwritten", "0", stray]).await;
+    eventually(async || redis.cli(&["ZCARD", "calls:unwritten"]).await == "0").await;
+    assert_eq!(house.gateway.figure("calls_looked_after_total").await, 1);
     house.finish().await;
 }
 
