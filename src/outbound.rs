@@ -41,12 +41,12 @@ use crate::{
 
 pub use acs::{disconnected, picked_up_at_acs};
 pub use ending::{hang_up, may_go_on};
-pub use pick_up::{picked_up, terms_of};
+pub use pick_up::{overrides_of, picked_up};
 pub use place::{Asker, place};
 pub use progress::{Progress, progressed};
 #[cfg(test)]
 pub use request::{AGENT_FIELDS, FIELDS};
-pub use request::{MachineDetection, Overrides, Request, Terms, WhenMachine};
+pub use request::{MachineDetection, Overrides, Request, WhenMachine};
 pub use supervise::look_after;
 
 /// How long a replica remembers by itself that a call is to be over: longer than it can ring.
@@ -119,6 +119,9 @@ pub struct Marker {
     pub agent: String,
     #[serde(rename = "m")]
     pub when_machine: WhenMachine,
+    /// How many seconds it may last, if not as long as any.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
 impl Outbound {
@@ -185,6 +188,7 @@ fn marker(gateway: &Gateway, row: &Row) -> String {
             .map(ToString::to_string)
             .unwrap_or_default(),
         when_machine: row.terms.when_machine,
+        seconds: row.terms.left_of_day.map(|left| left.as_secs()),
     };
     gateway.seal.close(PURPOSE, &marker)
 }

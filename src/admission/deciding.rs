@@ -2,6 +2,8 @@
 
 mod alone;
 
+use std::time::Duration;
+
 use crate::{
     admission::{
         Admission, Book, Decision, Kept, Occupancy, Reason, Refusal, SETUP, StoreError,
@@ -39,6 +41,8 @@ pub struct Asking<'a> {
     pub rooms: Vec<Room>,
     pub scopes: Vec<Scope>,
     pub state: CallState,
+    /// How long it may last, if not as long as any.
+    pub lasts_at_most: Option<Duration>,
 }
 
 impl Admission {
@@ -114,6 +118,7 @@ impl Admission {
             rooms,
             scopes,
             state: state.rang(self.clock.shared(), caller),
+            lasts_at_most: None,
         }
     }
 
@@ -347,6 +352,7 @@ impl Admission {
             nonce: format!("{:032x}", rand::random::<u128>()),
             degraded,
             outbound: asking.scopes.contains(&Scope::Outbound),
+            lasts_at_most: asking.lasts_at_most,
         })
     }
 }

@@ -47,6 +47,8 @@ pub struct Outgoing<'a> {
     /// Whom it is for.
     pub to: &'a CallerId,
     pub campaign: &'a Campaign,
+    /// How long it may last, if not as long as any.
+    pub lasts_at_most: Option<Duration>,
 }
 
 impl Admission {
@@ -64,6 +66,7 @@ impl Admission {
             pending,
             to,
             campaign,
+            ..
         } = *outgoing;
         if !self.book().outage.may_ask() {
             return Reservation::Unavailable;
@@ -217,12 +220,14 @@ impl Admission {
             pending,
             to,
             campaign,
+            lasts_at_most,
         } = *outgoing;
         let agent = campaigns.agent_for(agent, campaign);
         let mut rooms = rooms::rooms(campaign, campaigns, &self.caps);
         rooms.push(rooms::outbound_room(&self.caps));
         let (names, whose) = ((call, carrier_call), (campaign, campaigns));
         let mut asking = self.asking(names, to, whose, &rooms, agent, ready);
+        asking.lasts_at_most = lasts_at_most;
         if self.trouble() != Some(Trouble::Away) {
             let (ticket, state) = (self.ticket(&asking, false), asking.state.json());
             let request = Request {

@@ -1,5 +1,7 @@
 //! Tickets: the right to claim an admitted call's media, once, on any replica.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub struct Ticket {
     pub degraded: bool,
     /// Whether we have placed it.
     pub outbound: bool,
+    /// How long it may last, in whole seconds, if not as long as any.
+    pub lasts_at_most: Option<Duration>,
 }
 
 /// Signs and reads tickets.
@@ -61,6 +65,8 @@ struct Wire {
     d: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     o: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    l: Option<u64>,
 }
 
 impl TicketKey {
@@ -80,6 +86,7 @@ impl TicketKey {
             n: ticket.nonce.clone(),
             d: ticket.degraded,
             o: ticket.outbound,
+            l: ticket.lasts_at_most.map(|lasts| lasts.as_secs()),
         };
         self.0.close(PURPOSE, &wire)
     }
@@ -130,6 +137,7 @@ fn ticket_of(wire: Wire) -> Option<Ticket> {
         nonce: wire.n,
         degraded: wire.d,
         outbound: wire.o,
+        lasts_at_most: wire.l.map(Duration::from_secs),
     })
 }
 
@@ -147,7 +155,8 @@ mod tests {
             expires_at: 1_000,
             nonce: "0".repeat(32),
             degraded: false,
-            outbound: false,
+            outbound: true,
+            lasts_at_most: Some(Duration::from_secs(86_400)),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     connections::{Brought, Place},
     gateway::{Gateway, Ringing},
     media::{MediaSocket, web::State},
-    outbound,
+    outbound::{Overrides, overrides_of},
     record::What,
     session::{Session, Terms},
     tool::{Consent, Keypad, Surroundings, Workbench},
@@ -51,8 +51,10 @@ struct Taken {
     call: CarrierCallId,
     campaign: Arc<Campaign>,
     claimed: Claimed,
-    /// What it was asked for with, if we placed it and its agent is not on its way here already.
-    placed: Option<outbound::Terms>,
+    /// What its agent does otherwise, if it is not on its way here already.
+    overrides: Overrides,
+    /// How long it may last.
+    longest: Duration,
     /// How long it had rung when it was claimed.
     rang: Duration,
     place: Place,
@@ -127,18 +129,21 @@ async fn claim(
     let claimed = gateway.admission.claim(&ticket, &campaign, &campaigns);
     let claimed = claimed.await?;
     let rang = gateway.admission.since_rang(&ticket);
-    let placed = if ticket.outbound && !gateway.is_ringing(&call) {
-        outbound::terms_of(gateway, claimed.call).await
+    let overrides = if ticket.outbound && !gateway.is_ringing(&call) {
+        overrides_of(gateway, claimed.call).await
     } else {
-        None
+        Overrides::default()
     };
+    let longest = ticket.lasts_at_most.unwrap_or(Duration::MAX);
+    let longest = longest.min(gateway.longest_call);
     tracing::Span::current().record("campaign.id", campaign.id.as_str());
     gateway.timeline.claimed(&call, claimed.call, &campaign.id);
     Ok(Taken {
         call,
         campaign,
         claimed,
-        placed,
+        overrides,
+        longest,
         rang,
         place,
     })
@@ -249,7 +254,8 @@ async fn bridge(
         call,
         campaign,
         claimed,
-        placed,
+        overrides,
+        longest,
         rang,
         mut place,
     } = taken;
@@ -258,11 +264,10 @@ async fn bridge(
         caller,
         agent,
         arriving,
-        lasts_at_most,
         ..
     } = gateway.take_ringing(
         &call,
-        (&claimed.agent, placed.as_ref()),
+        (&claimed.agent, &overrides),
         &campaign,
         noted,
         socket.encoding(),
@@ -275,7 +280,7 @@ async fn bridge(
     };
     #[cfg(test)]
     if call.as_str() == "CAended" {
-        outbound::hang_up(gateway, claimed.call, &call).await; // A test wants it.
+        crate::outbound::hang_up(gateway, claimed.call, &call).await; // A test wants it.
     }
     let orders = place.enter(brought, claimed.slot);
     gateway.timeline.step(&call, What::Connected);
@@ -291,7 +296,7 @@ async fn bridge(
         encoding,
         follows: socket.follows(),
         greets: agent.greets(),
-        longest_call: lasts_at_most,
+        longest_call: longest,
     };
     let life = Life {
         call_id: claimed.call,

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -17,7 +16,7 @@ use crate::{
     campaign::{Campaign, Name},
     chunk::Encoding,
     gateway::Gateway,
-    outbound::Terms,
+    outbound::Overrides,
     record::{Arrival, Direction, Seen},
     trace::Phase,
 };
@@ -31,7 +30,6 @@ pub struct Ringing {
     pub caller: CallerId,
     pub agent: Arc<Agent>,
     pub arriving: Arriving,
-    pub lasts_at_most: Duration,
     since: Instant,
 }
 
@@ -86,7 +84,8 @@ impl Gateway {
                 self.metrics.started();
                 self.timeline.arrived(call, arrival(Some(agent), None));
                 if ready.dials {
-                    self.call_agent(call, caller, agent, None, campaign, carrier);
+                    let as_usual = Overrides::default();
+                    self.call_agent(call, caller, agent, &as_usual, campaign, carrier);
                 }
             }
             Decision::Refuse {
@@ -103,18 +102,18 @@ impl Gateway {
     }
 
     /// Starts to connect the agent that was chosen for a call that rings, so that it is there when the
-    /// media is, which the `carrier` encodes so. One that was `placed` was asked for with these terms.
+    /// media is, which the `carrier` encodes so.
     pub(crate) fn call_agent(
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: &CallerId,
         agent: &Name,
-        placed: Option<&Terms>,
+        overrides: &Overrides,
         campaign: &Campaign,
         carrier: Encoding,
     ) {
-        let caller = caller.clone();
-        let ringing = self.begin_ringing(call, caller, (agent, placed), campaign, carrier);
+        let (agent, caller) = (self.agent(agent, overrides), caller.clone());
+        let ringing = self.begin_ringing(call, caller, agent, campaign, carrier);
         self.ringing.lock().insert(call.clone(), ringing);
         if self.admission.has_ended(call) {
             self.dismiss_agent(call); // The carrier's word overtook us.
@@ -125,11 +124,10 @@ impl Gateway {
         self: &Arc<Self>,
         call: &CarrierCallId,
         caller: CallerId,
-        (agent, placed): (&Name, Option<&Terms>),
+        agent: Arc<Agent>,
         campaign: &Campaign,
         carrier: Encoding,
     ) -> Ringing {
-        let agent = self.agent(agent, placed);
         let encoding = agent.encoding_for(carrier);
         let (arrived, arriving) = oneshot::channel();
         let gateway = Arc::clone(self);
@@ -154,19 +152,17 @@ impl Gateway {
             caller,
             agent,
             arriving,
-            lasts_at_most: placed.map_or(self.longest_call, |placed| {
-                placed.lasts_at_most(self.longest_call)
-            }),
             since: Instant::now(),
         }
     }
 
     /// Returns the agent of this name, as it is in one call.
-    fn agent(&self, name: &Name, placed: Option<&Terms>) -> Arc<Agent> {
+    fn agent(&self, name: &Name, overrides: &Overrides) -> Arc<Agent> {
         let agent = self.campaigns.agents().of(name);
-        match placed.map(|placed| &placed.overrides) {
-            Some(overrides) if !overrides.is_empty() => Arc::new(agent.overridden(overrides)),
-            Some(_) | None => agent,
+        if overrides.is_empty() {
+            agent
+        } else {
+            Arc::new(agent.overridden(overrides))
         }
     }
 
@@ -209,7 +205,7 @@ impl Gateway {
     pub(crate) fn take_ringing(
         self: &Arc<Self>,
         call: &CarrierCallId,
-        (agent, placed): (&Name, Option<&Terms>),
+        (agent, overrides): (&Name, &Overrides),
         campaign: &Campaign,
         noted: Option<&str>,
         carrier: Encoding,
@@ -217,7 +213,8 @@ impl Gateway {
         let ringing = self.ringing.lock().remove(call);
         ringing.unwrap_or_else(|| {
             let caller = noted.map_or(CallerId::Withheld, CallerId::masked);
-            self.begin_ringing(call, caller, (agent, placed), campaign, carrier)
+            let agent = self.agent(agent, overrides);
+            self.begin_ringing(call, caller, agent, campaign, carrier)
         })
     }
 

@@ -1,6 +1,6 @@
 //! Somebody, or something, has picked up a call that we placed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::web;
 use tokio::time::{Instant, timeout};
@@ -12,7 +12,7 @@ use crate::{
     campaign::{Campaign, Name},
     gateway::Gateway,
     outbound::{
-        Marker, Terms, WhenMachine, acs,
+        Marker, Overrides, WhenMachine, acs,
         ending::over,
         progress::DATABASE_WITHIN,
         rows::{self, Move, Row, Stage},
@@ -67,6 +67,7 @@ pub async fn picked_up(
         pending: &pending,
         to: callee,
         campaign: &campaign,
+        lasts_at_most: marker.seconds.map(Duration::from_secs),
     };
     let decision = gateway
         .admission
@@ -90,9 +91,9 @@ pub async fn picked_up(
                 gateway.metrics.started();
                 gateway.timeline.step(name, What::PickedUp);
                 if ready.dials {
-                    let terms = row.map(|row| row.terms);
+                    let overrides = row.map(|row| row.terms.overrides).unwrap_or_default();
                     let encoding = acs::encoding(gateway, name);
-                    gateway.call_agent(name, callee, &agent, terms.as_ref(), &campaign, encoding);
+                    gateway.call_agent(name, callee, &agent, &overrides, &campaign, encoding);
                 }
                 // After that: ACS may bring the media at the same time, which would find no agent.
                 // Should it fail, the arrival says it once it is written.
@@ -144,8 +145,12 @@ fn arrival(
     }
 }
 
-/// Returns what a call was asked for with, as far as the database says so in time.
-pub async fn terms_of(gateway: &Gateway, call: CallId) -> Option<Terms> {
+/// Returns what a call's agent does otherwise than its campaign's, as far as the database says so in
+/// time.
+pub async fn overrides_of(gateway: &Gateway, call: CallId) -> Overrides {
     let found = timeout(DATABASE_WITHIN, rows::find(&gateway.records.database, call));
-    Some(found.await.ok()?.ok()??.terms)
+    match found.await {
+        Ok(Ok(Some(row))) => row.terms.overrides,
+        Ok(Ok(None) | Err(_)) | Err(_) => Overrides::default(),
+    }
 }

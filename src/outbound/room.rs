@@ -160,6 +160,7 @@ pub async fn take_slot(
         pending: &row.pending,
         to: &to,
         campaign,
+        lasts_at_most: None,
     };
     let ready = gateway.readiness(campaign);
     if let Some(reason) = ready.closed {

@@ -127,6 +127,7 @@ async fn who_picks_up_a_call_that_was_called_off_is_hung_up_on_though_the_databa
         campaign: "default".to_owned(),
         agent: "default".to_owned(),
         when_machine: WhenMachine::default(),
+        seconds: None,
     };
     let callee = crate::call::CallerId::read("+972502345671");
     let answering = async {
@@ -178,6 +179,7 @@ async fn a_call_that_was_ended_before_its_name_was_known_is_ended_when_its_carri
         campaign: "default".to_owned(),
         agent: "default".to_owned(),
         when_machine: WhenMachine::default(),
+        seconds: None,
     };
     let name = crate::call::CarrierCallId::try_from(call.sid).unwrap();
     let gateway = house.running.gateway();
