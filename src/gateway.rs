@@ -63,6 +63,7 @@ pub use browser::{NoPass, WebPass, address_of, make_token};
 pub use farewells::Farewells;
 pub use ringing::Ringing;
 pub use start::StartError;
+pub use transfers::HANDED_OVER_WITHIN;
 pub use urls::PublicUrls;
 
 /// One gateway: what every worker shares.

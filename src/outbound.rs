@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub use acs::{disconnected, picked_up_at_acs};
-pub use ending::{hang_up, may_go_on};
+pub use ending::{goes_on_elsewhere, hang_up};
 pub use pick_up::{overrides_of, picked_up};
 pub use place::{Asker, place};
 pub use progress::{Progress, progressed};
@@ -138,13 +138,15 @@ impl Outbound {
         }))
     }
 
-    /// Remembers here that a call is to be over.
-    fn call_off(&self, call: CallId) {
+    /// Remembers here that a call is to be over; tells whether that was not known.
+    fn call_off(&self, call: CallId) -> bool {
         let mut known = self
             .called_off
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.get(unix_millis(), &call).is_none();
         known.put(unix_millis(), CALLED_OFF_KNOWN, call, ());
+        is_news
     }
 
     fn is_called_off(&self, call: CallId) -> bool {

@@ -5,6 +5,7 @@
 
 mod database;
 mod fact;
+mod handed_over;
 mod lost;
 mod number;
 mod placed;
@@ -42,6 +43,7 @@ use crate::{
 
 pub use database::{Database, DatabaseError, Fields, Kind as DatabaseKind, Sql, Writing};
 pub use fact::{Arrival, Direction, Entry, Fact, Impairment, Seen, Step, Usage, What};
+pub use handed_over::was_handed_over;
 pub use lost::which_are_over;
 pub use number::{KeptNumber, Numbers};
 pub use placed::find_placed;

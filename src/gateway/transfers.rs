@@ -27,7 +27,7 @@ const KEPT: u64 = 3_600_000;
 /// How long ACS may take to hand a call over, ringing included, until it is ended; a process that
 /// ends does so at once. One that has been handed over is not ours any more, and ending it does
 /// nothing.
-const HANDED_OVER_WITHIN: Duration = Duration::from_secs(120);
+pub const HANDED_OVER_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where the calls of this replica go on.
 pub struct Transfers {

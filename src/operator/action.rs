@@ -261,11 +261,16 @@ async fn stored(gateway: &Gateway, call: CallId) -> Result<(CarrierCallId, Strin
     let found = found.map_err(|_| NotDone::NoDatabase)?;
     let found = found.map_err(|_| NotDone::NoDatabase)?;
     let found = found.ok_or(NotDone::NoCall)?;
+    let name = CarrierCallId::try_from(found.carrier_call_id).map_err(|_| NotDone::NoCall)?;
     let state: Option<State> = found.state.parse().ok();
     if state.is_some_and(|state| state.rank() >= OVER) {
-        return Err(NotDone::Over);
+        let goes_on = timeout(PATIENCE, outbound::goes_on_elsewhere(gateway, call, &name));
+        match goes_on.await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(NotDone::Over),
+            Ok(Err(_)) | Err(_) => return Err(NotDone::NoDatabase),
+        }
     }
-    let name = CarrierCallId::try_from(found.carrier_call_id).map_err(|_| NotDone::NoCall)?;
     Ok((name, found.state))
 }
 

@@ -5,20 +5,20 @@
 use std::time::Duration;
 
 use actix_web::web;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use crate::{
     admission::{Ended, Phase},
     call::{CallId, Carrier, CarrierCallId, EndReason},
-    gateway::Gateway,
+    gateway::{Gateway, HANDED_OVER_WITHIN},
     outbound::{
         acs,
         dial::answered,
         progress::DATABASE_WITHIN,
         rows::{self, Belief, Move, Row, Stage},
     },
-    record::{DatabaseError, What},
+    record::{DatabaseError, What, was_handed_over},
 };
 
 /// Where a call is that its carrier was not asked for.
@@ -30,6 +30,8 @@ const STORE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the wish that a call ends waits for the database, where nothing can be done without: longer
 /// than a call waits for its turn and rings.
 const WISH_WITHIN: Duration = Duration::from_secs(300);
+/// How soon a carrier that does not end a call is asked again, at first.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Has a call be over that is not placed, or not picked up, as we judge and nobody has told us: only
 /// if this replica looks after it and it is still `at` one of these stages. Tells whether it is over
@@ -121,23 +123,26 @@ pub async fn over(
     }
 }
 
-/// Tells whether a call whose record is closed may go on at its carrier: one that was handed over. Twilio
-/// does not tell when such a call is over that came in, and bears being asked in vain; ACS has let go
-/// of one. `reason` is what its record says.
+/// Tells whether a call whose record is closed may go on at its carrier, where it can be ended: one that
+/// was handed over. ACS has let go of a call that came in once it has.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn may_go_on(
+pub async fn goes_on_elsewhere(
     gateway: &Gateway,
     call: CallId,
     name: &CarrierCallId,
-    reason: Option<&str>,
 ) -> Result<bool, DatabaseError> {
+    let database = &gateway.records.database;
     if came_in(call, name) {
-        let was_handed_over = reason == Some(EndReason::Transferred.as_str());
-        return Ok(was_handed_over && name.carrier() == Carrier::Twilio);
+        let within = match name.carrier() {
+            Carrier::Twilio if gateway.outbound.twilio.is_some() => gateway.longest_call,
+            Carrier::Acs => HANDED_OVER_WITHIN,
+            Carrier::Twilio | Carrier::Web => return Ok(false),
+        };
+        return was_handed_over(database, call, within).await;
     }
-    let row = rows::find(&gateway.records.database, call).await?;
+    let row = rows::find(database, call).await?;
     Ok(row.is_some_and(|row| row.stage != Stage::Over))
 }
 
@@ -147,7 +152,15 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
     gateway.timeline.named(name, call);
     if came_in(call, name) {
         end_live(gateway, name).await;
-        end_at_carrier(gateway, name).await;
+        // Who asks again asks for what is being done.
+        if gateway.outbound.call_off(call)
+            && !end_at_carrier(gateway, name).await
+            && name.carrier() == Carrier::Twilio
+        {
+            let (again, name) = (gateway.clone(), name.clone());
+            let ending = async move { end_at_carrier_later(&again, &name).await };
+            gateway.chores().spawn(ending.in_current_span());
+        }
         return;
     }
     if let Some(known) = gateway.connections.name_of(call) {
@@ -173,6 +186,20 @@ pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierC
 /// Tells whether a call has come in: such a one is called as its carrier calls it.
 fn came_in(call: CallId, name: &CarrierCallId) -> bool {
     !name.is_pending() && call == CallId::of(name)
+}
+
+/// Tries to have Twilio end a call that came in until it does: nobody else looks after it.
+async fn end_at_carrier_later(gateway: &web::Data<Gateway>, name: &CarrierCallId) {
+    let until = Instant::now() + WISH_WITHIN;
+    let mut pause = ASK_AGAIN_AFTER;
+    while Instant::now() + pause < until {
+        sleep(pause).await;
+        if end_at_carrier(gateway, name).await {
+            return;
+        }
+        pause *= 2;
+    }
+    tracing::error!("a call that was to be hung up may go on at Twilio");
 }
 
 /// Tries to cancel a call until the database takes it.
@@ -317,10 +344,12 @@ pub async fn end_at_carrier(gateway: &web::Data<Gateway>, name: &CarrierCallId) 
             let Some(twilio) = &gateway.outbound.twilio else {
                 return true;
             };
-            // It bears being asked twice.
-            if twilio.end(name).await.is_err()
-                && let Err(error) = twilio.end(name).await
-            {
+            // It bears being asked twice, unless it is asked too much.
+            let mut ended = twilio.end(name).await;
+            if ended.as_ref().is_err_and(|error| !error.is_throttled()) {
+                ended = twilio.end(name).await;
+            }
+            if let Err(error) = ended {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, carrier_call.id = %name, "Twilio does not end a call");
                 return false;

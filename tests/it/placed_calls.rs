@@ -18,7 +18,6 @@ use crate::{
     line::GUARD,
     process::command,
     redis::Redis,
-    rest::RestServer,
     traces,
 };
 
@@ -77,7 +76,7 @@ fn placing(url: &str) -> [(&str, &str); 5] {
 }
 
 /// Makes a key by the command.
-async fn key_in(database: &Database, tenant: &str) -> String {
+pub async fn key_in(database: &Database, tenant: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let made = command(&[("DATABASE_URL", database.url())], &folder)
         .args(["keys", "create", "--name", "test", "--json"])
@@ -342,36 +341,6 @@ async fn a_call_that_was_handed_over_is_hung_up_at_its_carrier_though_its_record
     let calls = timeout(GUARD, over).await.expect("it is hung up");
     assert_ne!(calls[0].status, "no-answer");
     house.finish().await;
-}
-
-#[tokio::test]
-async fn a_call_that_came_in_and_was_handed_over_is_hung_up_at_twilio() {
-    let rest = RestServer::start(&[]).await;
-    let gateway = TestGateway::with(&placing(&rest.url)).await;
-    let key = key_in(&gateway.database, "default").await;
-    let talks = gateway.ring().await.connected().await;
-    let sid = talks.sid.clone();
-    talks.hang_up().await;
-    let over = "SELECT call FROM calls WHERE state = 'ended'";
-    eventually(async || !gateway.database.ask(over).await.is_empty()).await;
-    let call = gateway.database.ask(over).await.remove(0);
-    let hang_up = async || {
-        let request = gateway.carrier.delete(&format!("/v1/calls/{call}"));
-        assert_eq!(Answer::to(request.bearer_auth(&key)).await.status, 202);
-    };
-    hang_up().await; // It is over, and stays so.
-    let handed_over = "UPDATE calls SET reason = 'transferred'";
-    gateway.database.ask(handed_over).await;
-    hang_up().await;
-    let requests = rest.requests(1).await;
-    let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Calls/{sid}.json");
-    assert_eq!(requests[0].line, format!("POST {path} HTTP/1.1"));
-    let completed = ("Status".to_owned(), "completed".to_owned());
-    assert_eq!(requests[0].fields, [completed]);
-    let audited = "SELECT COUNT(*) FROM audit WHERE action = 'calls.hang_up'";
-    assert_eq!(gateway.database.ask(audited).await, ["1"]);
-    assert_eq!(rest.count(), 1);
-    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -14,9 +14,11 @@ use crate::{
     agent::{ScriptedAgent, Session},
     audio::{FRAME, share_of},
     campaign_file::{File, SALES, SUPPORT},
-    carrier::ringing,
+    carrier::{ACCOUNT, ringing},
     gateway::{Call, Replicas, TestGateway, eventually},
     pcm,
+    placed_calls::key_in,
+    rest::{self, RestServer},
     tool_server::{Act, ToolServer},
     twiml::Element,
 };
@@ -347,6 +349,53 @@ async fn a_call_that_is_handed_over_goes_on_elsewhere_and_gives_its_slot_back() 
     let ends = steps.iter().filter(|step| matches!(step, What::Ended(_)));
     assert_eq!(ends.count(), 1);
     drop(call);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_handed_over_is_hung_up_at_twilio_though_its_record_is_closed() {
+    let rest = RestServer::start(&[]).await;
+    let tools = [("transfer_call", r#"{"destination":"reception"}"#)];
+    let at_twilio = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_API_BASE", &rest.url),
+    ];
+    let settings = [&[ALL, DIRECTORY], &at_twilio[..]].concat();
+    let gateway = TestGateway::with_parrot(using(&tools), &settings).await;
+    let (ours, theirs) = (
+        key_in(&gateway.database, "default").await,
+        key_in(&gateway.database, "other").await,
+    );
+    let talks = gateway.ring().await.connected().await;
+    talks.line.until_played(20 * FRAME).await;
+    talks.line.press("1");
+    assert_eq!(gateway.ended(&talks.sid).await, EndReason::Transferred);
+    talks.line.closed().await;
+    is_handed_over(&gateway, &talks.sid, None).await;
+    let over = "SELECT call FROM calls WHERE reason = 'transferred'";
+    eventually(async || !gateway.database.ask(over).await.is_empty()).await;
+    let call = gateway.database.ask(over).await.remove(0);
+    let hang_up = async |key: &str| {
+        let path = format!("/v1/calls/{call}");
+        let request = gateway.carrier.delete(&path).bearer_auth(key);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(hang_up(&theirs).await, 404);
+    // Twilio does not do it at once, and is asked again by us alone.
+    rest.then(&rest::Act::Answer(503, "", "{}"), 2);
+    assert_eq!(hang_up(&ours).await, 202);
+    assert_eq!(hang_up(&ours).await, 202);
+    let requests = rest.requests(3).await;
+    let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Calls/{}.json", talks.sid);
+    for request in &requests {
+        assert_eq!(request.line, format!("POST {path} HTTP/1.1"));
+        let completed = ("Status".to_owned(), "completed".to_owned());
+        assert_eq!(request.fields, [completed]);
+    }
+    let audited = "SELECT COUNT(*) FROM audit WHERE action = 'calls.hang_up'";
+    assert_eq!(gateway.database.ask(audited).await, ["1"]);
+    assert_eq!(rest.count(), 3);
+    drop(talks);
     gateway.finish().await;
 }
 

@@ -123,7 +123,7 @@ pub async fn place(
 }
 
 /// Hang up a call, whoever has begun it. One that is over stays as it is, unless its agent has handed it
-/// over: then it is ended at its carrier, but for one that came in through ACS.
+/// over: then it is ended at its carrier, as long as that can be told to.
 #[utoipa::path(
     delete, path = "/v1/calls/{call}", tag = "calls", operation_id = "hang_up_call",
     params(("call" = String, Path, description = "`call_id` of a call", format = "uuid")),
@@ -147,8 +147,7 @@ pub async fn hang_up(
     };
     let state: Option<State> = found.state.parse().ok();
     let is_over = state.is_some_and(|state| state.rank() >= OVER);
-    let reason = found.reason.as_deref();
-    if is_over && !outbound::may_go_on(&gateway, call, &name, reason).await? {
+    if is_over && !outbound::goes_on_elsewhere(&gateway, call, &name).await? {
         return Ok(answer);
     }
     let change = Change::by_key(&asked.key, &request, Action::HangUp, &call.to_string());

@@ -191,6 +191,11 @@ impl CallError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Tells whether Twilio was asked for too much.
+    pub fn is_throttled(&self) -> bool {
+        matches!(self, Self::Throttled { .. })
+    }
+
     pub fn fate(&self) -> Fate {
         match self {
             Self::Unreachable(_) => Fate::NotDone { wait: None },

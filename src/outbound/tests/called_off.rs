@@ -208,7 +208,7 @@ async fn a_call_that_was_handed_over_is_ended_at_its_carrier_though_its_record_i
     let gateway = house.running.gateway();
     let call = placed.id.parse().unwrap();
     let name = named().await.unwrap();
-    let goes_on = async || may_go_on(gateway, call, &name, Some("transferred")).await;
+    let goes_on = async || goes_on_elsewhere(gateway, call, &name).await;
     assert!(goes_on().await.unwrap());
     hang_up(gateway, call, &name).await;
     let over = house.twilio.until(|calls| calls[0].is_over());
@@ -219,25 +219,42 @@ async fn a_call_that_was_handed_over_is_ended_at_its_carrier_though_its_record_i
 }
 
 #[tokio::test]
-async fn a_call_that_came_in_may_go_on_at_twilio_where_it_was_handed_over() {
+async fn a_call_that_came_in_goes_on_where_it_was_handed_over_until_that_is_over() {
     let house = House::open(&[]).await;
-    for (name, reason, goes_on) in [
-        ("CA00000000000000000000000000000001", "transferred", true),
-        (
-            "CA00000000000000000000000000000001",
-            "caller_hung_up",
-            false,
-        ),
-        ("5fc6f3bd-0a5a-4f6b-b0a3-4b7e4f0c4d8e", "transferred", false),
-    ] {
-        let name = CarrierCallId::try_from(name.to_owned()).unwrap();
-        let asked = may_go_on(
-            house.running.gateway(),
-            CallId::of(&name),
-            &name,
-            Some(reason),
+    let (twilio, acs) = ("CA00000000000000000000", "5fc6f3bd-0a5a-4f6b-b0a3-00");
+    let web = "web-5fc6f3bd-0a5a-4f6b-b0a3-00";
+    let hours = |hours: i64| hours * 3_600_000;
+    let cases = [
+        (twilio, "transferred", 0, false, true),
+        (twilio, "transferred", hours(3), false, true),
+        (twilio, "transferred", hours(5), false, false), // Longer than any call lasts.
+        (twilio, "transferred", 0, true, false),
+        (twilio, "caller_hung_up", 0, false, false),
+        (acs, "transferred", 0, false, true),
+        (acs, "transferred", 121_000, false, false),
+        (acs, "transferred", 0, true, false),
+        (web, "transferred", 0, false, false),
+    ];
+    for (at, (whose, reason, ago, told, goes_on)) in (1_000_000_000..).zip(cases) {
+        let name = CarrierCallId::try_from(format!("{whose}{at}")).unwrap();
+        let call = CallId::of(&name);
+        let ended_at = unix_millis_i64() - ago;
+        let carrier = name.carrier().as_str();
+        let row = format!(
+            "INSERT INTO calls (call, carrier_call, carrier, direction, state, rank, reason, rang_at, \
+             ended_at) VALUES ('{call}', '{name}', '{carrier}', 'inbound', 'ended', 90, '{reason}', \
+             {ended_at}, {ended_at})"
         );
-        assert_eq!(asked.await.unwrap(), goes_on, "{name} {reason}");
+        house.write(&row).await;
+        if told {
+            let step = format!(
+                "INSERT INTO steps (step, call, at, what) VALUES ('{call}', '{call}', 0, \
+                 'transfer_ended')"
+            );
+            house.write(&step).await;
+        }
+        let asked = goes_on_elsewhere(house.running.gateway(), call, &name).await;
+        assert_eq!(asked.unwrap(), goes_on, "{name} {reason} {ago} {told}");
     }
     house.close().await;
 }
