@@ -98,6 +98,21 @@ fn settings(url: &str) -> RecordSettings {
     }
 }
 
+#[tokio::test]
+async fn what_is_said_takes_no_more_room_while_it_waits_than_is_kept_of_it() {
+    let settings = settings("sqlite::memory:");
+    let database = Database::open(&settings).unwrap();
+    let (recorder, mut writer) = recorder(&database, &settings, "r1");
+    let endless = "א\0".repeat(1 << 20);
+    recorder.note(&call("CA1"), said(&endless));
+    let waits = writer.first_waiting().await.unwrap();
+    let Fact::Happened(What::Said { text, .. }) = waits.fact else {
+        panic!("{waits:?}");
+    };
+    assert_eq!(text, "א".repeat(LONGEST_WORDS));
+    database.close().await;
+}
+
 fn recorder(database: &Database, settings: &RecordSettings, replica: &str) -> (Recorder, Writer) {
     let numbers = Arc::new(Numbers::new(settings));
     Recorder::new(database, numbers, Arc::new(Nobody), replica, true)

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     call::CarrierCallId,
-    record::{Database, DatabaseError, Entry, Fact, Numbers, What, unix_millis},
+    record::{Database, DatabaseError, Entry, Fact, Numbers, What, kept_text, unix_millis},
 };
 
 pub use announcing::{COLUMNS, CallFacts, Event, Told, announce, date, last_words};
@@ -98,6 +98,14 @@ pub struct Writer {
     standing: Arc<Counts>,
 }
 
+#[cfg(test)]
+impl Writer {
+    /// Returns the first that waits, and does not write it.
+    pub async fn first_waiting(&mut self) -> Option<Entry> {
+        self.queue.recv().await
+    }
+}
+
 impl Recorder {
     /// Returns a recorder, and what writes for it.
     pub fn new(
@@ -127,9 +135,13 @@ impl Recorder {
     }
 
     /// Notes a fact of a call.
-    pub fn note(&self, call: &CarrierCallId, fact: Fact) {
+    pub fn note(&self, call: &CarrierCallId, mut fact: Fact) {
         if !self.transcripts && matches!(fact, Fact::Happened(What::Said { .. })) {
             return;
+        }
+        if let Fact::Happened(What::Said { text, .. }) = &mut fact {
+            // As long as it waits it takes no more room than it will in the database.
+            *text = kept_text(text);
         }
         let entry = Entry {
             id: Uuid::now_v7(),

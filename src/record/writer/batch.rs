@@ -9,7 +9,7 @@ use crate::{
     record::{
         Arrival, Entry, Fact, KeptNumber, Numbers, Sql, What,
         database::{MOST_VALUES, Writing},
-        kept_text, placed,
+        placed,
         row::CallRow,
         writer::announcing::{
             COLUMNS, CallFacts, Event, REFUSED, STARTED, Told, announce, last_words, messages,
@@ -207,7 +207,7 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
     let (mut usage, mut recordings) = (Vec::new(), Vec::new());
     for entry in entries {
         match &entry.fact {
-            Fact::Happened(What::Said { who, text }) => words.push((entry, *who, kept_text(text))),
+            Fact::Happened(What::Said { who, text }) => words.push((entry, *who, text.clone())),
             Fact::Happened(what) => {
                 if let Some(name) = what.name() {
                     steps.push((entry, name, what.details().map(|it| it.to_string())));
