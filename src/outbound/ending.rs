@@ -114,13 +114,20 @@ pub async fn over(
         }
     }
     let talked = talked.unwrap_or_default().as_millis();
-    let finished = rows::finish(database, call, None, i64::try_from(talked).unwrap_or(0));
-    match finished.await {
-        Ok(Some(finished)) if finished.was == Stage::Answered || is_counted => {}
-        Ok(None) => {}
-        Ok(Some(_)) => gateway.ended(name.unwrap_or(pending), reason),
-        Err(error) => tracing::warn!(%error, "the end of a call is not noted yet"),
-    }
+    let talked = i64::try_from(talked).unwrap_or(0);
+    let (ending, whose) = (gateway.clone(), name.unwrap_or(pending).clone());
+    let finishing = async move {
+        let finished = rows::finish(&ending.records.database, call, None, talked);
+        match finished.await {
+            Ok(Some(finished)) if finished.was == Stage::Answered || is_counted => {}
+            Ok(None) => {}
+            Ok(Some(_)) => ending.ended(&whose, reason),
+            Err(error) => tracing::warn!(%error, "the end of a call is not noted yet"),
+        }
+    };
+    // A carrier may wait for its answer: a database that is slow is told all the same.
+    let finishing = gateway.calls().spawn(finishing.in_current_span());
+    let _ = timeout(DATABASE_WITHIN, finishing).await;
 }
 
 /// Tells whether a call whose record is closed may go on at its carrier, where it can be ended: one that
