@@ -19,8 +19,8 @@ pub struct RecordSettings {
     pub url: SecretString,
     /// `RECORD_NUMBERS`: `whole`, `hashed` or `masked`. Default `whole`.
     pub numbers: KeptNumbers,
-    /// `RECORD_SECRET`: what numbers are hashed with; the same on all replicas. Default with masked
-    /// numbers, which are only counted by it: one made of `TICKET_SECRET`.
+    /// `RECORD_SECRET`: what numbers are hashed with; the same on all replicas. Default where they are
+    /// only counted by it: one made of `TICKET_SECRET`.
     pub secret: Option<SecretString>,
     /// `RECORD_DAYS`: how long records are kept. Default 90.
     pub kept: Duration,
@@ -76,14 +76,14 @@ impl RecordSettings {
         }
     }
 
-    /// Learns from what replicas share by what masked numbers are counted, where nothing else says so.
+    /// Learns from what replicas share by what numbers are counted, where nothing else says so.
     pub(super) fn learn(&mut self, ticket: Option<&SecretString>, read: &Reader<impl Environment>) {
-        if self.numbers != KeptNumbers::Masked || self.secret.is_some() {
+        if self.secret.is_some() {
             return;
         }
         let made = ticket.map(|ticket| Seal::new(Some(ticket)).mark("records", ticket));
         self.secret = made.map(SecretString::from);
-        if self.secret.is_none() {
+        if self.secret.is_none() && self.numbers == KeptNumbers::Masked {
             read.warning(
                 "RECORD_NUMBERS is masked, and neither RECORD_SECRET nor TICKET_SECRET is set: who \
                  asks for a call again by the same key after a restart, or at another replica, is \

@@ -77,7 +77,8 @@ impl Numbers {
 /// is one that goes with this process: numbers are too few for a code without one.
 fn no_secret(kept: KeptNumbers) -> SecretString {
     match kept {
-        // They stand beside their codes; the settings have a secret where they are hashed.
+        // They stand beside their codes, but for those of deleted records, which docs/operations.md
+        // tells of; the settings have a secret where they are hashed.
         KeptNumbers::Whole | KeptNumbers::Hashed => SecretString::default(),
         KeptNumbers::Masked => {
             let random: [u8; 32] = rand::random();
