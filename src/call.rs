@@ -55,9 +55,14 @@ pub enum CallerId {
     Other(Text),
 }
 
+/// What an address begins with: a SIP address, or a client of the carrier's own.
+const ADDRESSES: [&str; 2] = ["sip:", "client:"];
+/// The longest text from outside that is kept, in characters.
+const LONGEST_TEXT: usize = 64;
+
 /// Who rang or was called, all of it, as a record can be found by: a number, or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Party(CallerId);
+pub struct WholeId(CallerId);
 
 /// Free text from outside, cut to 64 characters and without NUL, which Postgres takes in no text.
 /// Formatting it shows its length only.
@@ -180,10 +185,10 @@ pub enum NameError {
     #[error("a phone number has a plus sign and 2 to 15 digits (E.164)")]
     PhoneNumber,
     #[error(
-        "a caller is a number with its plus sign (E.164), or an address as its carrier gave it \
+        "a caller is a number with its plus sign (E.164), or an address of at most 64 characters \
          (sip:… or client:…)"
     )]
-    Party,
+    WholeId,
 }
 
 impl FromStr for CallId {
@@ -319,34 +324,36 @@ impl FromStr for PhoneNumber {
     }
 }
 
-impl Party {
-    /// What a query may say, as JSON Schema writes it.
-    pub const PATTERN: &str = r"^(\+[0-9]{2,15}|(sip|client):[!-~]{1,250})$";
+impl WholeId {
+    /// What a query may say, as JSON Schema writes it: of an address no more than is kept of one.
+    pub const PATTERN: &str =
+        r"^(\+[0-9]{2,15}|sip:[^\x00-\x1f\x7f-\x9f]{1,60}|client:[^\x00-\x1f\x7f-\x9f]{1,57})$";
 
     pub fn reveal(&self) -> &str {
         self.0.whole().unwrap_or_default()
     }
 }
 
-impl FromStr for Party {
+impl FromStr for WholeId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let address = text.strip_prefix("sip:");
-        let address = address.or_else(|| text.strip_prefix("client:"));
-        let is_address = address.is_some_and(|rest| {
-            (1..=250).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_graphic())
-        });
+        let address = ADDRESSES
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        let is_address = address.is_some_and(|rest| !rest.is_empty())
+            && text.chars().count() <= LONGEST_TEXT
+            && !text.contains(char::is_control);
         if is_address || text.parse::<PhoneNumber>().is_ok() {
             Ok(Self(CallerId::read(text)))
         } else {
-            Err(NameError::Party)
+            Err(NameError::WholeId)
         }
     }
 }
 
 /// Masked.
-impl fmt::Display for Party {
+impl fmt::Display for WholeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -386,11 +393,14 @@ impl CallerId {
         if WITHHELD.contains(&plain.as_str()) {
             return Self::Withheld;
         }
-        let text = Text::from(text);
-        if plain.starts_with("client:") || plain.starts_with("sip:") {
-            Self::Address(text)
-        } else {
-            Self::Other(text)
+        let address = ADDRESSES.iter().find_map(|scheme| {
+            let rest = text.trim().get(scheme.len()..)?;
+            // RFC 3261, 19.1.4: a scheme is the same in any case, and what comes before the host is not.
+            plain.starts_with(scheme).then(|| format!("{scheme}{rest}"))
+        });
+        match address {
+            Some(address) => Self::Address(Text::from(address.as_str())),
+            None => Self::Other(Text::from(text)),
         }
     }
 }
@@ -431,7 +441,7 @@ impl Text {
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
         let plain = text.chars().filter(|letter| *letter != '\0');
-        Self(plain.take(64).collect())
+        Self(plain.take(LONGEST_TEXT).collect())
     }
 }
 
@@ -590,27 +600,28 @@ mod tests {
     #[test]
     fn whoever_is_looked_for_is_a_whole_number_or_an_address() {
         for said in ["+972501234567", "sip:+97250@example.com;x=1", "client:dana"] {
-            let party: Party = said.parse().unwrap();
-            assert_eq!(party.reveal(), said);
-            assert!(!party.to_string().contains(said));
+            let whole: WholeId = said.parse().unwrap();
+            assert_eq!(whole.reveal(), said);
+            assert!(!whole.to_string().contains(said));
         }
-        let long = format!("sip:{}", "a".repeat(250));
-        let kept = CallerId::read(&long);
-        let party: Party = long.parse().unwrap();
-        assert_eq!(Some(party.reveal()), kept.whole(), "as a record keeps it");
+        for said in ["SIP:+97250@example.com;x=1", " sip:+97250@example.com;x=1 "] {
+            let kept = CallerId::read(said);
+            assert_eq!(kept.whole(), Some("sip:+97250@example.com;x=1"), "{said}");
+        }
+        let long = format!("sip:{}", "א".repeat(60));
+        assert_eq!(long.parse::<WholeId>().unwrap().reveal(), long);
         for said in [
             "0501234567",
             "",
             "anonymous",
             "sip:",
             "client:",
-            "client:a b",
-            "sip:א",
+            "client:a\nb",
             "SIP:dana@example.com",
             " sip:dana@example.com",
             &format!("{long}a"),
         ] {
-            assert_eq!(said.parse::<Party>(), Err(NameError::Party), "{said}");
+            assert_eq!(said.parse::<WholeId>(), Err(NameError::WholeId), "{said}");
         }
     }
 

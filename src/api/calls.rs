@@ -22,7 +22,7 @@ use crate::{
         document::Refusals,
         scope::{CallsRead, TranscriptsRead},
     },
-    call::Party,
+    call::WholeId,
     campaign::Name,
     gateway::Gateway,
     record::{Direction, State},
@@ -60,8 +60,8 @@ pub struct Wanted {
     #[param(value_type = Option<String>, pattern = "^[a-z_]{1,64}$")]
     pub reason: Option<Reason>,
     /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). The key needs `numbers:read` too.
-    #[param(schema_with = party)]
-    pub number: Option<Party>,
+    #[param(schema_with = whole_id)]
+    pub number: Option<WholeId>,
     /// Calls that rang at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
     pub from: Option<Timestamp>,
@@ -298,8 +298,8 @@ impl FromFields for Wanted {
 }
 
 /// What a number in a query has to be.
-pub const NUMBER_RULE: &str = "a whole number in E.164 form, such as +972501234567 (its + is %2B in a query), or an address, \
-     sip:… or client:…";
+pub const NUMBER_RULE: &str = "a whole number in E.164 form, such as +972501234567 (its + is %2B in a query), or an address of \
+     at most 64 characters, sip:… or client:…";
 /// What a time in a query has to be.
 pub const TIME_RULE: &str = "a time with its offset, such as 2026-03-01T00:00:00Z";
 
@@ -312,10 +312,10 @@ fn closed(values: impl IntoIterator<Item = &'static str>) -> Schema {
     texts.enum_values(Some(values)).into()
 }
 
-/// What says who rang or was called.
-pub fn party() -> Schema {
+/// What a number or an address in a query is.
+pub fn whole_id() -> Schema {
     let text = ObjectBuilder::new().schema_type(Type::String);
-    text.pattern(Some(Party::PATTERN)).into()
+    text.pattern(Some(WholeId::PATTERN)).into()
 }
 
 fn states() -> Schema {

@@ -16,7 +16,7 @@ use crate::{
         keys::{self, ListedKey, Revoked},
         records::{Erased, erase},
     },
-    call::Party,
+    call::WholeId,
     campaign::Name,
     config::{Config, ConfigError},
     record::{Database, DatabaseError, Doomed, Numbers},
@@ -80,7 +80,7 @@ enum RecordsCommand {
     Delete {
         /// Those from or to this number, all of it: +972501234567, or sip:dana@example.com
         #[arg(long, required_unless_present = "before", conflicts_with = "before")]
-        number: Option<Party>,
+        number: Option<WholeId>,
         /// Those that rang before this time: 2026-03-01T00:00:00Z
         #[arg(long)]
         before: Option<Timestamp>,
@@ -167,13 +167,14 @@ pub async fn records(
     let database = open(&config).await?;
     let done = erase(&database, &doomed, change, PATIENCE).await;
     database.close().await;
-    let Erased { deleted, names } = done?;
+    let Erased { deleted, names } = done;
     if let Some(redis) = &config.store.redis {
         let metrics = CapacityMetrics::new();
         let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
         store.connect().await?;
         store.written(&names).await?;
     }
+    let deleted = deleted?;
     Ok(if options.json {
         json!(deleted).to_string()
     } else if deleted.is_complete {

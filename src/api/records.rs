@@ -12,11 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     api::{
         Action, ApiError, Asked, Change, Fields, FromFields, Query, RequestId,
-        calls::{NUMBER_RULE, TIME_RULE, not_findable, party},
+        calls::{NUMBER_RULE, TIME_RULE, not_findable, whole_id},
         document::Refusals,
         scope::RecordsDelete,
     },
-    call::{CarrierCallId, Party},
+    call::{CarrierCallId, WholeId},
     gateway::Gateway,
     record::{Database, DatabaseError, Doomed, PAUSE, count_open, erase_some},
 };
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). Either this or `before`.
-    #[param(schema_with = party)]
-    number: Option<Party>,
+    #[param(schema_with = whole_id)]
+    number: Option<WholeId>,
     /// Calls that rang before this time. Either this or `number`.
     #[param(value_type = Option<String>, format = DateTime)]
     before: Option<Timestamp>,
@@ -78,29 +78,26 @@ pub async fn delete(
     };
     let change = Change::by_key(&asked.key, &request, Action::DeleteRecords, &target);
     let _turn = gateway.api.turn(asked.key.tenant())?;
-    let erased = erase(&gateway.records.database, &doomed, change, PATIENCE).await?;
+    let erased = erase(&gateway.records.database, &doomed, change, PATIENCE).await;
     gateway.admission.written(&erased.names).await;
-    Ok(Json(erased.deleted))
+    Ok(Json(erased.deleted?))
 }
 
-/// What was deleted, and how carriers called it.
+/// What was deleted, and how carriers called it: also where the database has not answered to the end.
 #[derive(Debug)]
 pub struct Erased {
-    pub deleted: Deleted,
+    pub deleted: Result<Deleted, DatabaseError>,
     pub names: Vec<CarrierCallId>,
 }
 
 /// Deletes in small transactions, each of which also notes what the change has come to, until all
 /// is gone or `patience` is over. Where there is nothing to delete, nothing has changed.
-///
-/// # Errors
-/// If the database does not answer; what was deleted until then is gone.
 pub async fn erase(
     database: &Database,
     doomed: &Doomed,
     change: Change,
     patience: Duration,
-) -> Result<Erased, DatabaseError> {
+) -> Erased {
     let until = Instant::now() + patience;
     let (mut calls, mut names) = (0, Vec::new());
     loop {
@@ -116,7 +113,13 @@ pub async fn erase(
                 Ok((gone, 0))
             })
         });
-        let (gone, open) = write.await?;
+        let (gone, open) = match write.await {
+            Ok(done) => done,
+            Err(error) => {
+                let deleted = Err(error);
+                return Erased { deleted, names };
+            }
+        };
         calls += gone.len();
         let is_done = gone.is_empty();
         names.extend(gone.into_iter().flat_map(CarrierCallId::try_from));
@@ -126,7 +129,8 @@ pub async fn erase(
                 open,
                 is_complete: is_done && open == 0,
             };
-            return Ok(Erased { deleted, names });
+            let deleted = Ok(deleted);
+            return Erased { deleted, names };
         }
         sleep(PAUSE).await;
     }

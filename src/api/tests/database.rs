@@ -181,7 +181,7 @@ async fn calls_go_by_number_or_age_within_one_tenant_and_leave_one_row() {
             let change = Change::by_operator(Action::DeleteRecords, "test");
             let patience = Duration::from_secs(60);
             let deleted = records::erase(database, &doomed, change, patience).await;
-            let deleted = deleted.unwrap().deleted;
+            let deleted = deleted.deleted.unwrap();
             (deleted.calls, deleted.open, deleted.is_complete)
         };
         let old = Doomed::before(tenant.clone(), now - 5 * HOUR);
