@@ -158,12 +158,12 @@ pub async fn goes_on_elsewhere(
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
     gateway.timeline.named(name, call);
     if came_in(call, name) {
-        end_live(gateway, name).await;
         // Who asks again asks for what is being done.
-        if gateway.outbound.call_off(call)
-            && !end_at_carrier(gateway, name).await
-            && name.carrier() == Carrier::Twilio
-        {
+        let is_news = gateway.outbound.call_off(call);
+        if is_news || is_live(gateway, name).await {
+            end_live(gateway, name).await;
+        }
+        if is_news && !end_at_carrier(gateway, name).await && name.carrier() == Carrier::Twilio {
             let (again, name) = (gateway.clone(), name.clone());
             let ending = async move { end_at_carrier_later(&again, &name).await };
             gateway.chores().spawn(ending.in_current_span());
