@@ -59,7 +59,8 @@ pub struct Wanted {
     /// Calls that ended, or were refused, for this reason.
     #[param(value_type = Option<String>, pattern = "^[a-z_]{1,64}$")]
     pub reason: Option<Reason>,
-    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). The key needs `numbers:read` too.
+    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). The
+    /// key needs `numbers:read` too.
     #[param(schema_with = whole_id)]
     pub number: Option<WholeId>,
     /// Calls that rang at this time or later.

@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
-    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). Either this or `before`.
+    /// Calls from or to this number, all of it, in E.164 form, or address (`sip:…`, `client:…`). Either
+    /// this or `before`.
     #[param(schema_with = whole_id)]
     number: Option<WholeId>,
     /// Calls that rang before this time. Either this or `number`.
