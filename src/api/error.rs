@@ -95,7 +95,8 @@ struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     value: Option<u32>,
-    /// How many there are, unless other tenants' calls to the same number are among them.
+    /// How many there are, unless other tenants' calls to the same number are among them or that is
+    /// not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     used: Option<u32>,
@@ -204,7 +205,7 @@ impl Code {
                 "rate_limit_exceeded",
                 "Too many at once or in a row: `cap` says of what, `value` how many there may be, \
                  `used` how many there are, unless other tenants' calls to the same number are \
-                 among them; ask again after `Retry-After`.",
+                 among them or that is not known; ask again after `Retry-After`.",
             ),
             Self::UsageCapExceeded => (
                 StatusCode::TOO_MANY_REQUESTS,
