@@ -160,7 +160,7 @@ pub async fn take_slot(
         pending: &row.pending,
         to: &to,
         campaign,
-        lasts_at_most: None,
+        lasts_at_most: row.terms.left_of_day,
     };
     let ready = gateway.readiness(campaign);
     if let Some(reason) = ready.closed {

@@ -191,7 +191,7 @@ fn count(gateway: &web::Data<Gateway>, row: &Row) {
         pending: &row.pending,
         to: &to,
         campaign: &campaign,
-        lasts_at_most: None,
+        lasts_at_most: row.terms.left_of_day,
     };
     let name = row.carrier_call.as_ref().unwrap_or(&row.pending);
     let hold = Duration::from_millis(left);

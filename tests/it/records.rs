@@ -47,18 +47,23 @@ async fn answered_and_refused_calls_are_recorded() {
     gateway.finish().await;
 }
 
+/// Returns what replicas share.
+fn sharing<'a>(redis: &'a str, database: &'a Database) -> [(&'a str, &'a str); 3] {
+    [
+        ("REDIS_URL", redis),
+        ("DATABASE_URL", database.url()),
+        ("TICKET_SECRET", "a-secret-that-signs-tickets"),
+    ]
+}
+
 /// What a replica knew of its calls dies with it, but for what it had committed and what the store
 /// of slots keeps: others close all of them, also if the first that finds out dies as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let redis = Redis::start().await;
     let (database, url) = (Database::new(), redis.url());
-    let settings = [
-        ("REDIS_URL", url.as_str()),
-        ("DATABASE_URL", database.url()),
-        ("TICKET_SECRET", "a-secret-that-signs-tickets"),
-        ("TELEPHONY_SEMAPHORE_TTL_SEC", "15"),
-    ];
+    let brief = ("TELEPHONY_SEMAPHORE_TTL_SEC", "15");
+    let settings = [&sharing(&url, &database)[..], &[brief]].concat();
     let mut first = Program::start(&settings).await;
     let mut victim = Program::start(&settings).await;
     let talking = call_sid();
@@ -115,11 +120,7 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
 async fn slow_whose_a_killed_replicas_call_was_is_written_though_its_end_is_there() {
     let redis = Redis::start().await;
     let (database, url) = (Database::new(), redis.url());
-    let settings = [
-        ("REDIS_URL", url.as_str()),
-        ("DATABASE_URL", database.url()),
-        ("TICKET_SECRET", "a-secret-that-signs-tickets"),
-    ];
+    let settings = sharing(&url, &database);
     let sibling = Program::start(&settings).await;
     let mut victim = Program::start(&settings).await;
     let held = hold(database.url()).await;

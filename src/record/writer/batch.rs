@@ -207,7 +207,7 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
     let (mut usage, mut recordings) = (Vec::new(), Vec::new());
     for entry in entries {
         match &entry.fact {
-            Fact::Happened(What::Said { who, text }) => words.push((entry, *who, text.clone())),
+            Fact::Happened(What::Said { who, text }) => words.push((entry, *who, text)),
             Fact::Happened(what) => {
                 if let Some(name) = what.name() {
                     steps.push((entry, name, what.details().map(|it| it.to_string())));
@@ -240,7 +240,7 @@ fn details(entries: &[Entry], call_of: impl Fn(&CarrierCallId) -> String) -> Vec
         sql.rows(&words, |fields, (entry, who, text)| {
             of(fields, entry, &call_of)
                 .push(who.as_str())
-                .push(text.clone());
+                .push((*text).clone());
         });
         statements.push(sql);
     }
