@@ -150,8 +150,8 @@ async fn look(
     let records = Records::open(url).await?;
     let key = |scopes| make_key(lab, url, way.tenant(), scopes);
     let keys = Keys {
-        plain: key("calls:read,calls:write,usage:read,events:read")?,
-        reads_all: key("calls:read,numbers:read,transcripts:read")?,
+        plain: key("calls:read,calls:write,usage:read,events:read").await?,
+        reads_all: key("calls:read,numbers:read,transcripts:read").await?,
     };
     for key in [&keys.plain, &keys.reads_all] {
         marks.add(Kind::Secret, "a key of /v1", key);
@@ -174,7 +174,7 @@ async fn look(
     }
     story.bad_requests().await?;
     story.pages().await?;
-    story.commands(&lab.gateway)?;
+    story.commands(&lab.gateway).await?;
     let (mut said, mut records) = (story.said, story.records);
 
     let began = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::dials::RING_SECONDS;
-use crate::lab::Lab;
+use crate::lab::{Lab, output_of};
 
 /// How long one answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,13 +35,13 @@ pub fn number(call: u64) -> String {
 }
 
 /// Makes a key of /v1's as an operator does.
-pub fn make_key(lab: &Lab, url: &str, tenant: &str, scopes: &str) -> anyhow::Result<String> {
-    let made = std::process::Command::new(&lab.gateway)
+pub async fn make_key(lab: &Lab, url: &str, tenant: &str, scopes: &str) -> anyhow::Result<String> {
+    let mut create = Command::new(&lab.gateway);
+    create
         .args(["keys", "create", "--tenant", tenant, "--name", "chaos"])
         .args(["--scopes", scopes])
-        .env("DATABASE_URL", url)
-        .output()
-        .context("no key")?;
+        .env("DATABASE_URL", url);
+    let made = output_of(create).await.context("no key")?;
     let text = String::from_utf8(made.stdout)?;
     let key = text.lines().next().unwrap_or_default();
     anyhow::ensure!(

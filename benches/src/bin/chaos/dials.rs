@@ -134,7 +134,7 @@ async fn measure(
     twilio.start(cluster, &lab.gateway).await?;
     let dialer = Dialer::new(
         cluster.addresses(),
-        make_key(lab, url, "default", "calls:write")?,
+        make_key(lab, url, "default", "calls:write").await?,
     );
     let mut database = Records::open(url).await?;
     let mut asked = Asked::default();

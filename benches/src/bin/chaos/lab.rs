@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::process::{Command, Output};
 
 use anyhow::Context;
 use callgate_benches::cluster::{Cluster, Options};
@@ -112,6 +113,15 @@ impl Lab {
             .with_style(style)
             .with_message(what)
     }
+}
+
+/// Runs a command to its end, while whatever else is measured goes on: one thread serves all of it, a
+/// receiver of events that has to answer in time included.
+///
+/// # Errors
+/// If it cannot be run.
+pub async fn output_of(mut command: Command) -> anyhow::Result<Output> {
+    Ok(spawn_blocking(move || command.output()).await??)
 }
 
 /// Keeps the logs of a cluster whose figure did not pass, and says where they are.

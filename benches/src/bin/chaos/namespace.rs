@@ -11,9 +11,8 @@ use std::os::unix::process::parent_id;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use tokio::task::spawn_blocking;
 
-use crate::lab::{Lab, Verdict};
+use crate::lab::{Lab, Verdict, output_of};
 
 /// What has to work in a network of its own.
 const TRIED: &str = "ip link set lo up && iptables --wait -I INPUT -s 127.0.0.2 -j DROP";
@@ -80,7 +79,7 @@ pub async fn repeat(lab: &Lab, figure: &str) -> anyhow::Result<Verdict> {
         program.arg("--short");
     }
     // It lives as long as the thread that starts it, which waits.
-    let output = spawn_blocking(move || program.output()).await??;
+    let output = output_of(program).await?;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{figure} in a network of its own ended: {}", output.status))
 }

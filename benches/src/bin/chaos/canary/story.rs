@@ -23,6 +23,7 @@ use super::marks::Marks;
 use super::pages::{self, Keys, Page};
 use super::settings::{ID, Secrets};
 use crate::fake_twilio::FakeTwilio;
+use crate::lab::output_of;
 use crate::life::sid;
 use crate::records::Records;
 
@@ -362,7 +363,7 @@ impl<'a> Story<'a> {
 
     /// What commands say of the same settings, and of settings that are wrong; and what everybody
     /// on the machine sees of the process.
-    pub fn commands(&mut self, gateway: &Path) -> anyhow::Result<()> {
+    pub async fn commands(&mut self, gateway: &Path) -> anyhow::Result<()> {
         let replica = &self.cluster.replicas[0];
         let delete = ["records", "delete", "--number", STRANGER];
         for (arguments, wrong) in [
@@ -391,7 +392,8 @@ impl<'a> Story<'a> {
             });
             let mut command = Command::new(gateway);
             command.args(arguments).env_clear().envs(settings);
-            let said = command.current_dir(self.cluster.directory()).output()?;
+            command.current_dir(self.cluster.directory());
+            let said = output_of(command).await?;
             for (stream, text) in [("stdout", said.stdout), ("stderr", said.stderr)] {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 self.said
