@@ -5,6 +5,7 @@ mod capacity;
 mod events;
 mod metrics;
 mod offers;
+mod panics;
 mod process;
 mod records;
 mod tools;
@@ -32,7 +33,7 @@ pub use records::RecordMetrics;
 pub use tools::ToolMetrics;
 pub use traces::{Cut, TraceMetrics};
 
-/// Sends logs to standard error, filtered as `RUST_LOG` says.
+/// Sends logs to standard error, filtered as `RUST_LOG` says, panics among them.
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
     // These would write down keys and conversations, however much is asked for.
     const NEVER: &str = "tungstenite=info,tokio_tungstenite=info,hyper_util=info";
@@ -47,6 +48,7 @@ pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
+    panics::log();
 }
 
 /// Returns the span that everything of a call is logged in, however little is: it has the level of
