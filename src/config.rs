@@ -180,7 +180,11 @@ impl Config {
             traces: TraceSettings::load(&read),
             warnings: Vec::new(),
         };
-        config.records.learn(config.ticket_secret.as_ref(), &read);
+        // Who tries callgate out needs no warning of it.
+        let calls_out = production && !config.outbound.countries.is_empty();
+        config
+            .records
+            .learn(config.ticket_secret.as_ref(), calls_out, &read);
         let (file, kept) = (config.campaigns.is_some(), config.records.kept);
         config.events.check(&read, file, kept, config.longest_call);
         if config.campaigns.is_some() && read.text("TWILIO_NUMBERS").is_some() {

@@ -77,17 +77,32 @@ impl RecordSettings {
     }
 
     /// Learns from what replicas share by what numbers are counted, where nothing else says so.
-    pub(super) fn learn(&mut self, ticket: Option<&SecretString>, read: &Reader<impl Environment>) {
+    /// `calls_out` tells whether anybody's are.
+    pub(super) fn learn(
+        &mut self,
+        ticket: Option<&SecretString>,
+        calls_out: bool,
+        read: &Reader<impl Environment>,
+    ) {
         if self.secret.is_some() {
             return;
         }
         let made = ticket.map(|ticket| Seal::new(Some(ticket)).mark("records", ticket));
         self.secret = made.map(SecretString::from);
-        if self.secret.is_none() && self.numbers == KeptNumbers::Masked {
+        if self.secret.is_some() {
+            return;
+        }
+        if self.numbers == KeptNumbers::Masked {
             read.warning(
                 "RECORD_NUMBERS is masked, and neither RECORD_SECRET nor TICKET_SECRET is set: who \
                  asks for a call again by the same key after a restart, or at another replica, is \
                  refused, and calls to one number are counted anew"
+                    .to_owned(),
+            );
+        } else if calls_out {
+            read.warning(
+                "neither RECORD_SECRET nor TICKET_SECRET is set: whoever has a copy of the database \
+                 finds out the numbers that were called and deleted within the last day"
                     .to_owned(),
             );
         }

@@ -523,6 +523,18 @@ fn masked_numbers_are_counted_by_what_replicas_share() {
     assert!(whole.records.secret.is_some() && whole.warnings.is_empty());
     let whole = load(&[]).unwrap();
     assert!(whole.records.secret.is_none() && whole.warnings.is_empty());
+    let calls_out = ("OUTBOUND_COUNTRIES", "IL");
+    let warnings = |settings: &[_]| production(settings).unwrap().warnings;
+    let [before, with] = [warnings(&[]), warnings(&[calls_out])];
+    let warned = with.into_iter().filter(|warning| !before.contains(warning));
+    let warned: Vec<_> = warned.collect();
+    assert!(
+        warned.len() == 1 && warned[0].starts_with("neither RECORD_SECRET"),
+        "{warned:?}"
+    );
+    for set in [("TICKET_SECRET", ticket), ("RECORD_SECRET", record)] {
+        assert_eq!(warnings(&[calls_out, set]), before, "{set:?}");
+    }
 }
 
 /// Is read where logging starts, not by [`Config`].
