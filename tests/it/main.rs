@@ -51,6 +51,7 @@ mod deadlines;
 mod draining;
 mod events;
 mod examples;
+mod handed_over;
 mod leases;
 mod media_socket;
 mod metrics;
