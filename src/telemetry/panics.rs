@@ -57,6 +57,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a process that a test starts of itself is told so"
+    )]
     fn a_panic_is_logged_with_its_call_and_without_what_it_was_about() {
         if let Ok(which) = env::var(WHICH) {
             return panic_in_a_call(&which);
