@@ -169,12 +169,11 @@ impl Carrier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::redis_server::free_port;
 
     #[tokio::test]
     async fn a_gateway_that_is_not_there_is_unreachable() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        drop(listener);
+        let url = format!("http://127.0.0.1:{}", free_port());
         let carrier = Carrier::new(&url.parse().unwrap(), None, None, "AC1".into()).unwrap();
         let error = carrier.fetch(&carrier.webhook("/a"), false, &vec![]).await;
         assert!(

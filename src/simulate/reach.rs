@@ -194,6 +194,7 @@ fn advice(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::redis_server::free_port;
 
     fn reach(gateway: &str, public: Option<&str>) -> Reach {
         let url = |url: &str| Url::parse(url).unwrap();
@@ -237,10 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_socket_is_not_opened() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let reach = reach(&format!("http://{address}"), None);
+        let reach = reach(&format!("http://127.0.0.1:{}", free_port()), None);
         let gone = reach.open(&reach.socket_url("/a"), &[], Script::Talk).await;
         assert!(matches!(gone, Err(UpgradeError::Unreachable(_))));
         for url in ["", "http://a", "ws:///", "ftp://a/b"] {

@@ -1,6 +1,6 @@
 //! What `callgate check` finds of others: the way in, carriers, stores, clocks, and whom we tell.
 
-use std::{fs, net::TcpListener, path::Path, process::Stdio};
+use std::{fs, path::Path, process::Stdio};
 
 use callgate::{
     Script,
@@ -18,19 +18,12 @@ use crate::{
     audio::voices,
     carrier::{ACCOUNT, TOKEN},
     check::{SECRET, check, line},
-    gateway::{TestGateway, eventually},
+    gateway::{TestGateway, eventually, free_address},
     line::GUARD,
     postgres_server::PostgresServer,
     redis_server::RedisServer,
     rest::{Act, RestServer},
 };
-
-/// Returns an address that is free; whoever takes it in between is another test, and this one
-/// fails aloud.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
 
 /// nginx as the sample configures it before one replica, without the lines that have `less` in them.
 struct Nginx(Child);

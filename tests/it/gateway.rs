@@ -28,6 +28,7 @@ use crate::{
     carrier::{Carrier, Fields, PUBLIC_URL, Socket, TOKEN, call_sid, ringing},
     database::Database,
     line::{GUARD, Line, stop},
+    redis_server::free_port,
     twiml::Element,
 };
 
@@ -41,6 +42,11 @@ const TUNE: usize = 9_600;
 
 /// Settings of one gateway, as name and value.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// Returns an address of loopback that nobody has, for a server that others must know before it listens.
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
 
 /// A gateway that serves, and a carrier that brings it calls.
 pub struct TestGateway {

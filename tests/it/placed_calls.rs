@@ -1,6 +1,6 @@
 //! Calls that a program places and hangs up, through `/v1` and a fake Twilio.
 
-use std::{net::TcpListener, process::Stdio};
+use std::process::Stdio;
 
 use callgate::{
     Script, What,
@@ -14,7 +14,7 @@ use crate::{
     audio::voices,
     carrier::{ACCOUNT, PUBLIC_URL, TOKEN},
     database::Database,
-    gateway::{Replicas, TestGateway, eventually},
+    gateway::{Replicas, TestGateway, eventually, free_address},
     line::GUARD,
     process::command,
     redis::Redis,
@@ -34,13 +34,6 @@ struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Value,
-}
-
-/// Returns an address that nobody has. Whoever takes it before it is used is another test, and this
-/// one fails aloud.
-fn free_address() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap();
-    port.local_addr().unwrap().to_string()
 }
 
 /// Starts a Twilio that tells the gateway at `address` of its calls.

@@ -1,7 +1,5 @@
 //! The simulator's callers, by every carrier, at a real gateway.
 
-use std::net::TcpListener;
-
 use callgate::{Report, SimulateOptions, parrot::ParrotOptions, simulate};
 use clap::Parser;
 use serde_json::Value;
@@ -9,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     carrier::{PUBLIC_URL, TOKEN},
-    gateway::TestGateway,
+    gateway::{TestGateway, free_address},
 };
 
 const KEY: &str = "bm8gc2VjcmV0OiBjYWxsZ2F0ZSdzIG93biBrZXkgZm9yIGRldmVsb3BtZW50";
@@ -28,10 +26,7 @@ struct House {
 
 impl House {
     async fn start(options: ParrotOptions, more: &[(&str, &str)]) -> Self {
-        // Whoever takes the port in between is another test, and this one fails aloud.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = format!("http://{}", port.local_addr().unwrap());
-        drop(port);
+        let base = format!("http://{}", free_address());
         let connection_string = format!("endpoint={base}/;accesskey={KEY}");
         let openid = format!("{base}/calling/.well-known/acsopenidconfiguration");
         let mut settings = more.to_vec();

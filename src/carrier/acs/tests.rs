@@ -10,6 +10,7 @@ use super::{
     *,
 };
 use crate::{
+    admission::redis_server::free_port,
     call::PhoneNumber,
     config::{AcsAudio, AcsCredentials},
     loopback::{Loopback, Reply, Request},
@@ -320,11 +321,8 @@ async fn a_call_is_asked_for_a_single_time_and_its_fate_is_told() {
         let known_by = requests[0].header("repeatability-request-id");
         assert_eq!(known_by, Some(&*name.0.to_string()));
     }
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nowhere: Url = format!("http://{}", free.local_addr().unwrap())
-        .parse()
-        .unwrap();
-    drop(free);
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let nowhere: Url = nowhere.parse().unwrap();
     let api = AcsApi {
         endpoint: nowhere.clone(),
         credentials: AcsCredentials::Key(SecretSlice::from(KEY.to_vec())),
@@ -421,10 +419,7 @@ async fn nobody_there_is_told_without_an_address() {
     let server = Loopback::start(|_, _| Reply::Close).await;
     let closing = client(&server);
     let mut away = client(&server);
-    // A port where nobody listens.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    away.endpoint = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    away.endpoint = format!("http://127.0.0.1:{}", free_port());
     let (closed, unreachable) =
         tokio::join!(answered(&closing, in_time()), answered(&away, in_time()));
     let errors = [closed.unwrap_err(), unreachable.unwrap_err()];

@@ -1,10 +1,11 @@
 //! A gateway that places calls, over a fake Twilio and a database of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::{
     Config, Running,
+    admission::redis_server::free_port,
     api::{Action, Change},
     fake_twilio::{Customer, FakeTwilio, FakeTwilioOptions, Talk},
     outbound::pace::Pace,
@@ -35,9 +36,7 @@ impl House {
     /// Opens a house whose callees talk for so long.
     pub async fn open_to(settings: &[(&str, &str)], talk_for: Duration) -> Self {
         let database = Database::new();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address: SocketAddr = free.local_addr().unwrap();
-        drop(free);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let customer = Customer {
             gateway: format!("http://{address}").parse().unwrap(),
             public: None,
