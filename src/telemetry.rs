@@ -37,12 +37,16 @@ pub use traces::{Cut, TraceMetrics};
 pub fn log_to_stderr(filter: Option<&str>, format: LogFormat) {
     // These would write down keys and conversations, however much is asked for.
     const NEVER: &str = "tungstenite=info,tokio_tungstenite=info,hyper_util=info";
+    // Panics, which Rust would print whatever is asked for, and the spans of their calls.
+    const ALWAYS: &str = "callgate::telemetry=error";
     let asked = filter.unwrap_or("info,actix_server=warn");
-    let filter = tracing_subscriber::EnvFilter::new(format!("{asked},{NEVER}"));
+    let filter = tracing_subscriber::EnvFilter::new(format!("{asked},{NEVER},{ALWAYS}"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // That a line cannot be written would be told where nothing can be written, by a panic.
+        .log_internal_errors(false);
     // Fails only where a subscriber is set already, as by a test.
     let _ = match format {
         LogFormat::Text => logs.try_init(),

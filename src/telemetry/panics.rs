@@ -30,7 +30,12 @@ fn log_one(panic: &PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, process::Command};
+    use std::{
+        env,
+        fs::OpenOptions,
+        process::{Command, Stdio},
+        thread,
+    };
 
     use serde_json::Value;
 
@@ -43,17 +48,35 @@ mod tests {
     /// Which panic a process that this test starts is to have.
     const WHICH: &str = "CALLGATE_TEST_PANIC";
     const WORDS: &str = "שלום, my code is 4711";
+    const NAME: &str =
+        "telemetry::panics::tests::a_panic_is_logged_with_its_call_and_without_what_it_was_about";
 
     /// Panics as a call does, in a process of its own: a hook is there for all its threads.
     fn panic_in_a_call(which: &str) {
-        log_to_stderr(None, LogFormat::Json);
-        let name =
-            CarrierCallId::try_from("CA0123456789abcdef0123456789abcdef".to_owned()).unwrap();
-        let _call = call_span(CallId::of(&name), &name).entered();
-        match which {
-            "words" => drop(WORDS[..1].to_owned()),
-            _ => panic!("written in the code"),
-        }
+        log_to_stderr(Some("sqlx=debug"), LogFormat::Json);
+        let in_a_call = |which: &str| {
+            let name = "CA0123456789abcdef0123456789abcdef".to_owned();
+            let name = CarrierCallId::try_from(name).unwrap();
+            let _call = call_span(CallId::of(&name), &name).entered();
+            match which {
+                "words" => drop(WORDS[..1].to_owned()),
+                _ => panic!("written in the code"),
+            }
+        };
+        thread::scope(|threads| {
+            let panicked = threads.spawn(|| in_a_call(which)).join();
+            assert!(panicked.is_err());
+        });
+    }
+
+    /// Starts this test in a process of its own, which is to panic and to go on.
+    fn panics(which: &str) -> Command {
+        let mut process = Command::new(env::current_exe().unwrap());
+        process
+            .args(["--exact", NAME, "--nocapture"])
+            .env(WHICH, which)
+            .env("RUST_BACKTRACE", "1");
+        process
     }
 
     #[test]
@@ -65,19 +88,13 @@ mod tests {
         if let Ok(which) = env::var(WHICH) {
             return panic_in_a_call(&which);
         }
-        let name = "telemetry::panics::tests::a_panic_is_logged_with_its_call_and_without_what_it_was_about";
         for (which, says) in [
             ("words", Value::Null),
             ("code", Value::from("written in the code")),
         ] {
-            let panicked = Command::new(env::current_exe().unwrap())
-                .args(["--exact", name, "--nocapture"])
-                .env(WHICH, which)
-                .env("RUST_BACKTRACE", "1")
-                .output()
-                .unwrap();
-            assert!(!panicked.status.success());
+            let panicked = panics(which).output().unwrap();
             let log = String::from_utf8(panicked.stderr).unwrap();
+            assert!(panicked.status.success(), "{log}");
             assert!(!log.contains("4711") && !log.contains("שלום"), "{log}");
             let lines = log
                 .lines()
@@ -98,5 +115,13 @@ mod tests {
                 "CA0123456789abcdef0123456789abcdef"
             );
         }
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_a_panic_ends_no_more_than_its_task() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut process = panics("words");
+        let process = process.stdout(Stdio::null()).stderr(full);
+        assert!(process.status().unwrap().success());
     }
 }
