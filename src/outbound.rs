@@ -21,7 +21,7 @@ mod supervise;
 mod twilio;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -62,6 +62,8 @@ pub struct Outbound {
     pace: Pace,
     /// Calls that are to be over.
     called_off: Mutex<Recent<CallId, ()>>,
+    /// Whose ends their carriers have been asked for here, or are asked for until they come.
+    ending: Mutex<Recent<CallId, ()>>,
 }
 
 /// A call that is going to be placed.
@@ -124,6 +126,10 @@ pub struct Marker {
     pub seconds: Option<u64>,
 }
 
+fn lock(known: &Mutex<Recent<CallId, ()>>) -> MutexGuard<'_, Recent<CallId, ()>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Outbound {
     /// # Errors
     /// If there is no TLS to be had.
@@ -134,27 +140,33 @@ impl Outbound {
             twilio: twilio.transpose()?,
             pace: Pace::new(settings.per_second, settings.longest_wait),
             called_off: Mutex::default(),
+            ending: Mutex::default(),
             settings,
         }))
     }
 
-    /// Remembers here that a call is to be over; tells whether that was not known.
-    fn call_off(&self, call: CallId) -> bool {
-        let mut known = self
-            .called_off
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_news = known.get(unix_millis(), &call).is_none();
-        known.put(unix_millis(), CALLED_OFF_KNOWN, call, ());
-        is_news
+    /// Remembers here that a call is to be over.
+    fn call_off(&self, call: CallId) {
+        lock(&self.called_off).put(unix_millis(), CALLED_OFF_KNOWN, call, ());
     }
 
     fn is_called_off(&self, call: CallId) -> bool {
-        let known = self
-            .called_off
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        known.get(unix_millis(), &call).is_some()
+        lock(&self.called_off).get(unix_millis(), &call).is_some()
+    }
+
+    /// Begins to have a call's carrier end it, unless that has begun already.
+    fn begin_to_end(&self, call: CallId) -> bool {
+        let mut ending = lock(&self.ending);
+        let is_news = ending.get(unix_millis(), &call).is_none();
+        if is_news {
+            ending.put(unix_millis(), CALLED_OFF_KNOWN, call, ());
+        }
+        is_news
+    }
+
+    /// Gives up to have a call's carrier end it, so that whoever wants it next begins anew.
+    fn give_up_to_end(&self, call: CallId) {
+        lock(&self.ending).forget(&call);
     }
 
     /// Returns Twilio's API, where the settings to ask it are there.

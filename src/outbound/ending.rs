@@ -158,15 +158,13 @@ pub async fn goes_on_elsewhere(
 pub async fn hang_up(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
     gateway.timeline.named(name, call);
     if came_in(call, name) {
+        let is_news = gateway.outbound.begin_to_end(call);
         // Who asks again asks for what is being done.
-        let is_news = gateway.outbound.call_off(call);
         if is_news || is_live(gateway, name).await {
             end_live(gateway, name).await;
         }
-        if is_news && !end_at_carrier(gateway, name).await && name.carrier() == Carrier::Twilio {
-            let (again, name) = (gateway.clone(), name.clone());
-            let ending = async move { end_at_carrier_later(&again, &name).await };
-            gateway.chores().spawn(ending.in_current_span());
+        if is_news {
+            see_ended(gateway, call, name).await;
         }
         return;
     }
@@ -195,18 +193,42 @@ fn came_in(call: CallId, name: &CarrierCallId) -> bool {
     !name.is_pending() && call == CallId::of(name)
 }
 
-/// Tries to have Twilio end a call that came in until it does: nobody else looks after it.
-async fn end_at_carrier_later(gateway: &web::Data<Gateway>, name: &CarrierCallId) {
+/// Sees to it that a call's carrier ends it: at once, or, as nobody else looks after it, within minutes.
+/// ACS has its own way to be asked again, by whichever replica knows the call's connection.
+async fn see_ended(gateway: &web::Data<Gateway>, call: CallId, name: &CarrierCallId) {
+    let (asking, name) = (gateway.clone(), name.clone());
+    let ending = async move {
+        if end_at_carrier(&asking, &name).await {
+            return;
+        }
+        if name.carrier() != Carrier::Twilio {
+            return asking.outbound.give_up_to_end(call);
+        }
+        let again = asking.clone();
+        let later = async move {
+            if !end_at_carrier_later(&again, &name).await {
+                again.outbound.give_up_to_end(call);
+            }
+        };
+        asking.chores().spawn(later.in_current_span());
+    };
+    // Whoever waits for it may leave.
+    let _ = gateway.chores().spawn(ending.in_current_span()).await;
+}
+
+/// Tries to have Twilio end a call until it does; tells whether it has.
+async fn end_at_carrier_later(gateway: &Gateway, name: &CarrierCallId) -> bool {
     let until = Instant::now() + WISH_WITHIN;
     let mut pause = ASK_AGAIN_AFTER;
     while Instant::now() + pause < until {
         sleep(pause).await;
         if end_at_carrier(gateway, name).await {
-            return;
+            return true;
         }
         pause *= 2;
     }
     tracing::error!("a call that was to be hung up may go on at Twilio");
+    false
 }
 
 /// Tries to cancel a call until the database takes it.
@@ -253,7 +275,9 @@ pub async fn end_picked_up(gateway: &web::Data<Gateway>, call: CallId, name: &Ca
         let noting = rows::advance(&gateway.records.database, step);
         let _ = timeout(DATABASE_WITHIN, noting).await;
     }
-    end_at_carrier(gateway, name).await;
+    if gateway.outbound.begin_to_end(call) {
+        see_ended(gateway, call, name).await;
+    }
 }
 
 /// Has a call that we place be over. What may ring holds its slot and its number until the carrier has
@@ -342,7 +366,7 @@ impl Gateway {
 }
 
 /// Has the carrier end a call; tells whether it has, as far as anybody can be asked.
-pub async fn end_at_carrier(gateway: &web::Data<Gateway>, name: &CarrierCallId) -> bool {
+pub async fn end_at_carrier(gateway: &Gateway, name: &CarrierCallId) -> bool {
     if name.is_pending() {
         return true;
     }
