@@ -51,7 +51,7 @@ pub struct Target {
 
 /// Why nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum NotDone {
+pub enum NotDone {
     #[error("There is no such call.")]
     NoCall,
     #[error("The call is over already.")]
@@ -262,16 +262,33 @@ async fn stored(gateway: &Gateway, call: CallId) -> Result<(CarrierCallId, Strin
     let found = found.map_err(|_| NotDone::NoDatabase)?;
     let found = found.ok_or(NotDone::NoCall)?;
     let name = CarrierCallId::try_from(found.carrier_call_id).map_err(|_| NotDone::NoCall)?;
-    let state: Option<State> = found.state.parse().ok();
-    if state.is_some_and(|state| state.rank() >= OVER) {
-        let goes_on = timeout(PATIENCE, outbound::goes_on_elsewhere(gateway, call, &name));
-        match goes_on.await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Err(NotDone::Over),
-            Ok(Err(_)) | Err(_) => return Err(NotDone::NoDatabase),
-        }
+    if goes_on(gateway, call, &name, &found.state).await? {
+        Ok((name, found.state))
+    } else {
+        Err(NotDone::Over)
     }
-    Ok((name, found.state))
+}
+
+/// Tells whether there is anything to hang up: a call whose state says so, or one that was handed over
+/// and goes on elsewhere.
+///
+/// # Errors
+/// If the database does not answer in time.
+pub async fn goes_on(
+    gateway: &Gateway,
+    call: CallId,
+    name: &CarrierCallId,
+    state: &str,
+) -> Result<bool, NotDone> {
+    let state: Option<State> = state.parse().ok();
+    if state.is_none_or(|state| state.rank() < OVER) {
+        return Ok(true);
+    }
+    let elsewhere = timeout(PATIENCE, outbound::goes_on_elsewhere(gateway, call, name));
+    match elsewhere.await {
+        Ok(Ok(goes_on)) => Ok(goes_on),
+        Ok(Err(_)) | Err(_) => Err(NotDone::NoDatabase),
+    }
 }
 
 impl From<TooManyOwed> for NotDone {

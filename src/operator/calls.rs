@@ -19,10 +19,10 @@ use serde_json::json;
 
 use crate::{
     api::{Action, Change},
-    call::CallId,
+    call::{CallId, CarrierCallId},
     gateway::Gateway,
     operator::{
-        Denied, Operator,
+        Denied, Operator, action,
         page::{self, Frame, Visitor, part},
         question::Unanswered,
     },
@@ -102,10 +102,10 @@ pub async fn show(
         Ok(whole) => whole,
         Err(error) => return missing(&gateway, &operator, &error),
     };
-    let is_live = !whole.is_over();
+    let may_end = operator.may_change() && goes_on(&gateway, &whole).await;
     let context = context! {
         c => Value::from(Serde(story::page(&whole, gateway.operator.currency.as_ref()))),
-        is_live, may_change => operator.may_change(), has_numbers => shown.numbers == "whole",
+        may_end, may_change => operator.may_change(), has_numbers => shown.numbers == "whole",
     };
     let frame = Frame::of(&gateway, &operator, "calls", "A call");
     page::page(StatusCode::OK, &frame, &part("call.html", context))
@@ -130,6 +130,16 @@ pub async fn export(
         Err(error) => HttpResponse::build(error.status())
             .json(json!({"error": {"message": error.to_string()}})),
     }
+}
+
+/// Tells whether there is anything to hang up, as far as the database says so.
+async fn goes_on(gateway: &Gateway, whole: &Whole) -> bool {
+    let (call, name) = (whole.call.call_id.parse(), &whole.call.carrier_call_id);
+    let (Ok(call), Ok(name)) = (call, CarrierCallId::try_from(name.clone())) else {
+        return false;
+    };
+    let goes_on = action::goes_on(gateway, call, &name, &whole.call.state);
+    goes_on.await.unwrap_or(false)
 }
 
 /// Returns all that is kept of a call, if the operator may see it like that.

@@ -116,6 +116,10 @@ async fn a_call_that_was_handed_over_is_hung_up_at_twilio_though_its_record_is_c
     let over = "SELECT call FROM calls WHERE reason = 'transferred'";
     eventually(async || !gateway.database.ask(over).await.is_empty()).await;
     let call = gateway.database.ask(over).await.remove(0);
+    let page = gateway.carrier.get(&format!("/calls/{call}"));
+    let page = page.send().await.unwrap().text().await.unwrap();
+    let button = format!("/actions/hang-up?to={call}");
+    assert!(page.contains(&button), "operators may end it: {page}");
     let hang_up = async |key: &str, call: &str| {
         let path = format!("/v1/calls/{call}");
         let request = gateway.carrier.delete(&path).bearer_auth(key);

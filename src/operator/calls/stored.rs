@@ -14,7 +14,7 @@ use crate::{
         calls::{asked::Search, finding::Finding},
         question::Unanswered,
     },
-    record::{DatabaseError, OVER, Sql, State, date},
+    record::{DatabaseError, Sql, date},
 };
 
 /// How many rows of each other kind a call's page has.
@@ -81,13 +81,6 @@ pub struct Event {
 pub struct Recording {
     pub id: String,
     pub seconds: i64,
-}
-
-impl Whole {
-    pub fn is_over(&self) -> bool {
-        let state: Option<State> = self.call.state.parse().ok();
-        state.is_some_and(|state| state.rank() >= OVER)
-    }
 }
 
 /// Returns a page of calls, the latest first. Whoever `may_change` finds numbers by more than the

@@ -527,7 +527,7 @@ mod tests {
         };
         let context = context! {
             c => MiniValue::from(Serde(page(&whole, None))),
-            is_live => false, may_change => true, has_numbers => false,
+            may_end => false, may_change => true, has_numbers => false,
         };
         let shown = part("call.html", context);
         for text in [
