@@ -16,7 +16,7 @@ use crate::{
         keys::{self, ListedKey, Revoked},
         records::{Erased, erase},
     },
-    call::WholeId,
+    call::{CarrierCallId, WholeId},
     campaign::Name,
     config::{Config, ConfigError},
     record::{Database, DatabaseError, Doomed, Numbers},
@@ -168,13 +168,9 @@ pub async fn records(
     let done = erase(&database, &doomed, change, PATIENCE).await;
     database.close().await;
     let Erased { deleted, names } = done;
-    if let Some(redis) = &config.store.redis {
-        let metrics = CapacityMetrics::new();
-        let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
-        store.connect().await?;
-        store.written(&names).await?;
-    }
-    let deleted = deleted?;
+    let told = tell_store(&config, &names).await;
+    let deleted = deleted?; // It comes first: it says that something is left.
+    told?;
     Ok(if options.json {
         json!(deleted).to_string()
     } else if deleted.is_complete {
@@ -193,6 +189,19 @@ pub async fn records(
             deleted.calls
         )
     })
+}
+
+/// Tells the store that nobody is to write down calls which are deleted.
+async fn tell_store(config: &Config, names: &[CarrierCallId]) -> Result<(), ApiCommandError> {
+    if let Some(redis) = &config.store.redis
+        && !names.is_empty()
+    {
+        let metrics = CapacityMetrics::new();
+        let store = RedisStore::new(redis, "an operator".to_owned(), config.caps.lease, metrics)?;
+        store.connect().await?;
+        store.written(names).await?;
+    }
+    Ok(())
 }
 
 async fn open(config: &Config) -> Result<Database, DatabaseError> {
