@@ -3,6 +3,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use secrecy::SecretString;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
     sync::broadcast::{Receiver, error::RecvError},
@@ -27,8 +28,10 @@ const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 
 type Socket = WebSocketStream<TcpStream>;
 
-async fn gateway(settings: &[(&str, &str)]) -> Running {
-    let database = tempfile::NamedTempFile::new().unwrap();
+/// Starts a gateway, and returns it with the folder of its database, which has to outlive it: SQLite
+/// takes a file that is made anew under the name of one that is open for the same.
+async fn gateway(settings: &[(&str, &str)]) -> (TempDir, Running) {
+    let folder = tempfile::tempdir().unwrap();
     let config = Config::load(|name| {
         let setting = settings.iter().find(|(set, _)| *set == name);
         setting
@@ -36,11 +39,11 @@ async fn gateway(settings: &[(&str, &str)]) -> Running {
             .or_else(|| match name {
                 "LISTEN" => Some("127.0.0.1:0".to_owned()),
                 "TWILIO_AUTH_TOKEN" => Some(TOKEN.to_owned()),
-                "DATABASE_URL" => Some(format!("sqlite:{}", database.path().display())),
+                "DATABASE_URL" => Some(format!("sqlite://{}/records.db", folder.path().display())),
                 _ => None,
             })
     });
-    Gateway::start(config.unwrap()).await.unwrap()
+    (folder, Gateway::start(config.unwrap()).await.unwrap())
 }
 
 /// Rings; returns the TwiML.
@@ -112,7 +115,7 @@ async fn freed(running: &Running, active: u32) {
 
 #[tokio::test]
 async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
-    let running = gateway(&[("WORKERS", "1")]).await;
+    let (_folder, running) = gateway(&[("WORKERS", "1")]).await;
     let mut steps = running.watch();
     let mut other = connect(&running, "CA1").await;
     step(&mut steps, "CA1", |what| *what == What::FirstWords).await;
@@ -143,7 +146,7 @@ async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
 
 #[tokio::test]
 async fn a_call_that_is_hung_up_as_its_media_comes_ends_for_that_reason() {
-    let running = gateway(&[("WORKERS", "1")]).await;
+    let (_folder, running) = gateway(&[("WORKERS", "1")]).await;
     let mut steps = running.watch();
     let _socket = connect(&running, "CAended").await;
     let ended = step(&mut steps, "CAended", |what| matches!(what, What::Ended(_))).await;
@@ -154,7 +157,7 @@ async fn a_call_that_is_hung_up_as_its_media_comes_ends_for_that_reason() {
 
 #[tokio::test]
 async fn an_agent_that_another_worker_connected_moves_to_the_media_sockets_worker() {
-    let running = gateway(&[("WORKERS", "2")]).await;
+    let (_folder, running) = gateway(&[("WORKERS", "2")]).await;
     let mut steps = running.watch();
     let mut sockets = Vec::new();
     // Connections go to the workers in turn: with two for each call, some agents must move.
@@ -200,10 +203,7 @@ async fn a_call_whose_end_nobody_has_told_is_asked_after_and_closed() {
         }
     })
     .await;
-    let folder = tempfile::tempdir().unwrap();
-    let records = format!("sqlite://{}/records.db", folder.path().display());
-    let running = gateway(&[
-        ("DATABASE_URL", &records),
+    let (_folder, running) = gateway(&[
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         ("TWILIO_API_BASE", &twilio.url("")),
     ])
