@@ -115,7 +115,8 @@ async fn a_call_is_found_by_a_key_until_it_is_deleted() {
 async fn a_deleted_call_does_not_come_back_as_one_that_is_lost() {
     let redis = Redis::start().await;
     let url = redis.url();
-    let gateway = TestGateway::with(&[("REDIS_URL", &url)]).await;
+    let patient = ("REDIS_TIMEOUT_MS", "1000");
+    let gateway = TestGateway::with(&[("REDIS_URL", &url), patient]).await;
     let scopes = ["--scopes", "records:delete"];
     let create = ["keys", "create", "--tenant", "default", "--name", "crm"];
     let (_, told) = run(&gateway, &[&create[..], &scopes[..]].concat()).await;

@@ -221,6 +221,7 @@ async fn a_logout_ends_a_login_on_every_replica_and_what_it_watches() {
     let url = redis.url();
     let shared = [
         ("REDIS_URL", url.as_str()),
+        ("REDIS_TIMEOUT_MS", "1000"),
         ("TICKET_SECRET", "the same on both"),
     ];
     let settings = [&TOKENS[..], &shared].concat();

@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
-    time::{interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
@@ -148,6 +148,8 @@ impl Line {
 impl Phone {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut tick = interval(Duration::from_millis(20));
+        // A machine that has paused plays and says on from there, as its callers wait for.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let code = loop {
             tokio::select! {
                 order = orders.recv() => match order {

@@ -286,6 +286,7 @@ async fn a_call_that_has_no_turn_leaves_nothing_in_redis() {
     let url = redis.url();
     let settings = [
         ("REDIS_URL", url.as_str()),
+        ("REDIS_TIMEOUT_MS", "1000"),
         ("OUTBOUND_CALLS_PER_SECOND", "1"),
         ("OUTBOUND_WAIT_SECONDS", "1"),
     ];

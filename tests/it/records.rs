@@ -48,12 +48,22 @@ async fn answered_and_refused_calls_are_recorded() {
 }
 
 /// Returns what replicas share.
-fn sharing<'a>(redis: &'a str, database: &'a Database) -> [(&'a str, &'a str); 3] {
+fn sharing<'a>(redis: &'a str, database: &'a Database) -> [(&'a str, &'a str); 4] {
     [
         ("REDIS_URL", redis),
+        // What is admitted while a machine stumbles would be in no store.
+        ("REDIS_TIMEOUT_MS", "1000"),
         ("DATABASE_URL", database.url()),
         ("TICKET_SECRET", "a-secret-that-signs-tickets"),
     ]
+}
+
+/// Brings a call to a replica, and waits until others can know of it.
+async fn rings_at(replica: &Program, redis: &Redis, sid: &str) {
+    let fields = ringing(sid);
+    let answer = replica.carrier.webhook("/webhook/incoming_call", &fields);
+    answer.await.twiml();
+    eventually(async || redis.cli(&["SISMEMBER", "calls:active", sid]).await == "1").await;
 }
 
 /// What a replica knew of its calls dies with it, but for what it had committed and what the store
@@ -74,9 +84,7 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     let held = hold(database.url()).await;
     let (rings, over) = (call_sid(), call_sid());
     for sid in [&rings, &over] {
-        let fields = ringing(sid);
-        let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
-        answer.await.twiml();
+        rings_at(&victim, &redis, sid).await;
     }
     let mut done = ringing(&over);
     done.retain(|(name, _)| *name != "CallStatus");
@@ -125,9 +133,7 @@ async fn slow_whose_a_killed_replicas_call_was_is_written_though_its_end_is_ther
     let mut victim = Program::start(&settings).await;
     let held = hold(database.url()).await;
     let sid = call_sid();
-    let fields = ringing(&sid);
-    let answer = victim.carrier.webhook("/webhook/incoming_call", &fields);
-    answer.await.twiml();
+    rings_at(&victim, &redis, &sid).await;
     victim.signal("-KILL");
     victim.ended().await;
     held.close().await.unwrap();

@@ -261,8 +261,8 @@ async fn a_collector_that_is_away_or_refuses_costs_spans_and_no_calls() {
     for _ in 0..2 {
         let call = gateway.ring().await.connected().await;
         call.converses().await;
-        call.hang_up().await;
         let lost = gateway.figure("spans_dropped_total").await;
+        call.hang_up().await;
         eventually(async || gateway.figure("spans_dropped_total").await > lost).await;
     }
     assert_eq!(gateway.figure("spans_exported_total").await, 0);
