@@ -38,6 +38,7 @@ use crate::fake_twilio::FakeTwilio;
 use crate::lab::{Lab, Verdict, conclude};
 use crate::records::Records;
 use crate::sink::Sink;
+use crate::statistics::store_patience_ms;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long spans wait for others at most (`src/trace/exporter.rs`), and some more.
@@ -122,6 +123,7 @@ async fn live(lab: &Lab, way: Way) -> anyhow::Result<(Verdict, BTreeSet<String>)
         directory: directory.path(),
     };
     let options = Options::new(lab.gateway.clone(), 1);
+    let options = options.set("REDIS_TIMEOUT_MS", store_patience_ms());
     let (options, names) = settings::set(
         options,
         way,

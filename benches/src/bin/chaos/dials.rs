@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use callgate_benches::cluster::{Cluster, Options, leftovers};
+use callgate_benches::cluster::{Cluster, leftovers};
 use futures_util::future::join_all;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -80,7 +80,8 @@ struct Seen {
 pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let measure_one = async |name: &str, url: String| {
         let twilio = FakeTwilio::choose(faults(lab), LOST_CALLBACKS)?;
-        let options = Options::new(lab.gateway.clone(), REPLICAS)
+        let options = lab
+            .options()
             .set("DATABASE_URL", &url)
             .set("MAX_ACTIVE_CALLS", 400)
             .set("MAX_OUTBOUND_CALLS", 400)

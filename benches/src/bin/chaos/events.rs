@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use callgate_benches::carrier::Carrier;
-use callgate_benches::cluster::{Cluster, Options};
+use callgate_benches::cluster::Cluster;
 use callgate_benches::twilio::Answer;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -71,7 +71,8 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
         let sink = Sink::start(FAILING, &mut random).await?;
         let directory = TempDir::with_prefix("callgate-events-")?;
         let campaigns = write_campaigns(directory.path(), &sink)?;
-        let options = Options::new(lab.gateway.clone(), REPLICAS)
+        let options = lab
+            .options()
             .set("DATABASE_URL", &url)
             .set("CALLGATE_CONFIG", campaigns)
             // Slots of those who are gone come back as soon as they may.

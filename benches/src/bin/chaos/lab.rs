@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use crate::postgres_server::PostgresServer;
+use crate::statistics::store_patience_ms;
 
 /// How many replicas a cluster has.
 pub const REPLICAS: usize = 3;
@@ -86,11 +87,12 @@ impl Lab {
 
     /// Describes three replicas with Redis, or one with its slots in memory.
     pub fn options(&self) -> Options {
-        if self.memory {
+        let options = if self.memory {
             Options::new(self.gateway.clone(), 1).without_redis()
         } else {
             Options::new(self.gateway.clone(), REPLICAS)
-        }
+        };
+        options.set("REDIS_TIMEOUT_MS", store_patience_ms())
     }
 
     /// Returns the address of a Postgres database that is made for a figure.

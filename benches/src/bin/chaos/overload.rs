@@ -25,7 +25,7 @@ use crate::arrivals::Arrivals;
 use crate::lab::{Lab, Verdict, conclude};
 use crate::life::{Life, Ring, World};
 use crate::sampler::{Sampler, Seen};
-use crate::statistics::{number, store_patience_ms};
+use crate::statistics::number;
 
 /// What is dialed by the calls whose audio is measured.
 const PROBED: &str = "+15550000002";
@@ -92,8 +92,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let options = lab
         .options()
         .set("MAX_ACTIVE_CALLS", course.cap + PROBES)
-        .set("CALLGATE_CONFIG", config.display())
-        .set("REDIS_TIMEOUT_MS", store_patience_ms());
+        .set("CALLGATE_CONFIG", config.display());
     let mut cluster = Cluster::start(&options).await?;
     let directory = cluster.directory();
     agent.start(&lab.gateway, directory, &["--echo"]).await?;

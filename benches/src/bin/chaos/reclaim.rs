@@ -81,9 +81,11 @@ async fn measure(
     lease: Duration,
 ) -> anyhow::Result<Verdict> {
     let (calls, kills) = (lab.or_short(50, 10), lab.or_short(30, 1));
+    // Nobody looks more often, and a short run shares its thread with others.
+    let seen_after = POLL + lab.or_short(Duration::ZERO, Duration::from_secs(1));
     let goals = Goals {
-        slots: lease + Duration::from_secs(1),
-        rows: lease + Duration::from_secs(5),
+        slots: lease + Duration::from_secs(1) + seen_after,
+        rows: lease + Duration::from_secs(5) + seen_after,
     };
     let mut records = Records::open(url).await?;
     let mut random = lab.random("reclaim");
@@ -124,9 +126,9 @@ async fn measure(
         }),
         result: json!({
             "worst_seconds": rounded(slots.as_secs_f64()),
-            "goal_seconds": goals.slots.as_secs(),
+            "goal_seconds": rounded(goals.slots.as_secs_f64()),
             "worst_seconds_of_rows": rounded(rows.as_secs_f64()),
-            "goal_seconds_of_rows": goals.rows.as_secs(),
+            "goal_seconds_of_rows": rounded(goals.rows.as_secs_f64()),
             "rows": stand, "harmed_elsewhere": harmed,
         }),
         samples: json!({

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::arrivals::Arrivals;
 use crate::lab::{Lab, REPLICAS, Verdict, conclude};
 use crate::life::{Life, Media, World};
-use crate::statistics::{SLACK, milliseconds, store_patience_ms};
+use crate::statistics::{SLACK, milliseconds};
 
 /// How many of the calls in each round are longer than the window.
 const LONG_CALLS: usize = 6;
@@ -58,8 +58,7 @@ pub async fn run(lab: &Lab) -> anyhow::Result<Verdict> {
     let options = lab
         .options()
         .set("MAX_ACTIVE_CALLS", CAP)
-        .set("DRAIN_SECONDS", window.as_secs())
-        .set("REDIS_TIMEOUT_MS", store_patience_ms());
+        .set("DRAIN_SECONDS", window.as_secs());
     let mut cluster = Cluster::start(&options).await?;
     let measured = measure(lab, &mut cluster, window).await;
     conclude(&mut cluster, measured)
