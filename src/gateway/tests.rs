@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use secrecy::SecretString;
 use serde_json::json;
@@ -87,6 +88,15 @@ async fn connect(running: &Running, call: &str) -> Socket {
     socket
 }
 
+/// Has a caller be heard: who is silent for 10 s has a broken stream.
+async fn heard(socket: &mut Socket) {
+    let silence = STANDARD.encode([0xFF; 160]);
+    let media = json!({"event": "media", "streamSid": "MZ1", "media": {
+        "track": "inbound", "chunk": "1", "timestamp": "0", "payload": silence,
+    }});
+    socket.send(Message::text(media.to_string())).await.unwrap();
+}
+
 async fn step(steps: &mut Receiver<Step>, call: &str, wanted: impl Fn(&What) -> bool) -> What {
     let found = async {
         loop {
@@ -120,6 +130,7 @@ async fn a_panic_in_one_call_ends_that_call_only_and_its_slot_comes_back() {
     let mut other = connect(&running, "CA1").await;
     step(&mut steps, "CA1", |what| *what == What::FirstWords).await;
     let mut socket = connect(&running, "CApanic").await;
+    heard(&mut other).await;
     let ended = step(&mut steps, "CApanic", |what| matches!(what, What::Ended(_))).await;
     assert_eq!(ended, What::Ended(EndReason::Panicked));
     let closed = async { while let Some(Ok(_)) = socket.next().await {} };
@@ -237,6 +248,7 @@ async fn a_call_whose_end_nobody_has_told_is_asked_after_and_closed() {
         })
     });
     write.await.unwrap();
+    heard(&mut live).await;
     // They are young yet; and an hour later they are not.
     assert_eq!(
         ask_after_some(&running.gateway, now + 61_000)
@@ -249,6 +261,7 @@ async fn a_call_whose_end_nobody_has_told_is_asked_after_and_closed() {
         .await
         .unwrap();
     assert_eq!(closed, 4);
+    heard(&mut live).await;
     let expected = ["CAlive", "CAtalks", "CAunknown"];
     let recorded = async {
         while open_calls(&running).await != expected {
