@@ -94,7 +94,8 @@ impl Act {
         match self {
             Self::HangUp => (
                 "Hang up",
-                "The caller is hung up at once, on whichever replica the call is.",
+                "The caller is hung up at once, on whichever replica the call is, or where it was \
+                 handed over to.",
             ),
             Self::StopIntake => (
                 "Stop the intake",
