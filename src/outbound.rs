@@ -183,6 +183,15 @@ pub async fn is_noted(database: &Database, call: CallId) -> Result<bool, Databas
     Ok(rows::find(database, call).await?.is_some())
 }
 
+/// Tells whether somebody has picked up a call that we place, and nobody has told of its end.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_picked_up(database: &Database, call: CallId) -> Result<bool, DatabaseError> {
+    let row = rows::find(database, call).await?;
+    Ok(row.is_some_and(|row| row.stage == rows::Stage::Answered))
+}
+
 /// Returns the span of a call that its carrier tells of by a URL of ours, and notes by which name.
 pub fn span_of_placed(gateway: &Gateway, marker: &Marker, name: &CarrierCallId) -> Span {
     if let Ok(pending) = CarrierCallId::try_from(marker.pending.clone()) {

@@ -95,10 +95,9 @@ impl Orphan {
         self.scopes.contains(&Scope::Outbound.to_string())
     }
 
-    /// Tells whether it is one that we place and that nobody has picked up: its record was there before
-    /// it was dialed, and is closed by whoever goes on with it.
-    pub fn is_looked_after(&self) -> bool {
-        self.state != Phase::Live && self.is_outbound()
+    /// Tells whether somebody talked when its replica went, and nobody has heard of its end.
+    pub fn is_live(&self) -> bool {
+        self.state == Phase::Live
     }
 
     /// Returns the replicas that may know more of it, be it that its end is written or not.

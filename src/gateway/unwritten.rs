@@ -21,7 +21,7 @@ use crate::{
     call::{CallId, CallerId, CarrierCallId},
     gateway::Gateway,
     outbound,
-    record::{Arrival, Direction, find_placed, which_are_over},
+    record::{Arrival, DatabaseError, Direction, OVER, State, find_placed, which_are_over},
 };
 
 /// Tells the slot store of calls whose ends are written, until `stop`.
@@ -111,20 +111,41 @@ impl Gateway {
         if over.is_none() || knowers.any(|it| self.records.may_live(it)) {
             return false;
         }
-        let Some(arrival) = arrival_of(&orphan).filter(|_| !orphan.is_looked_after()) else {
+        let Some(arrival) = arrival_of(&orphan) else {
             return true;
         };
-        let name = match orphan.call_id.filter(|_| orphan.is_outbound()) {
-            None => call.clone(),
-            Some(placed) => match find_placed(&self.records.database, placed).await {
-                Ok(Some((name, is_over))) if !is_over => name,
-                Ok(_) => return true, // It has a record before it is dialed, unless that was deleted.
-                Err(_) => return false,
-            },
+        let lost_as = if orphan.is_outbound() {
+            self.lost_as(&orphan).await
+        } else {
+            Ok(Some(call.clone()))
+        };
+        let name = match lost_as {
+            Ok(Some(name)) => name,
+            Ok(None) => return true,
+            Err(_) => return false,
         };
         tracing::warn!(replica = orphan.replica, "a call is lost with its replica");
         self.timeline.lost(&name, arrival, orphan.rang_at);
         false // It is once that is committed.
+    }
+
+    /// Returns by what name a call that we have placed is lost with its replica; `None` if its record is
+    /// closed by others: one that nobody has picked up was there before it was dialed, and is looked
+    /// after by whoever goes on with it.
+    async fn lost_as(&self, orphan: &Orphan) -> Result<Option<CarrierCallId>, DatabaseError> {
+        let database = &self.records.database;
+        let Some(placed) = orphan.call_id else {
+            return Ok(None);
+        };
+        let Some((name, rank)) = find_placed(database, placed).await? else {
+            return Ok(None); // It was deleted.
+        };
+        // A sibling that has heard of its end has noted that alone: the store does not say then whether
+        // it was picked up.
+        let was_picked_up = orphan.is_live()
+            || rank >= State::Admitted.rank()
+            || outbound::is_picked_up(database, placed).await?;
+        Ok((was_picked_up && rank < OVER).then_some(name))
     }
 
     /// Tells whether this is a call that was to be placed, held a slot for that, and was forgotten: there

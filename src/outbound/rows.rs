@@ -17,7 +17,7 @@ use crate::{
 
 #[cfg(test)]
 pub use keeping::HELD_MS;
-pub use keeping::{keep, let_go, over_by_record, overdue};
+pub use keeping::{carried_by_nobody, keep, let_go, overdue};
 #[cfg(test)]
 pub use moving::Finished;
 pub use moving::{Belief, Move, advance, call_off, finish};

@@ -28,7 +28,7 @@ use crate::{
 /// How often it is looked: several times before somebody else would think that we are gone.
 const TICK: Duration = Duration::from_secs(5);
 
-/// How often the carrier is asked after calls that are over here and may go on there.
+/// How often the carrier is asked after calls that nobody carries here and that may go on there.
 const ASKED_AFTER_EVERY: Duration = Duration::from_secs(60);
 /// How long a carrier may take to end a call, before others have their turn.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ async fn sweep(gateway: &web::Data<Gateway>) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-/// Asks the carrier after all of our calls that are over by their records.
+/// Asks the carrier after all of our calls that nobody carries by their records.
 async fn ask_after(
     gateway: &web::Data<Gateway>,
     stop: &CancellationToken,
@@ -98,7 +98,7 @@ async fn ask_after(
     let database = &gateway.records.database;
     let mut after = String::new();
     while !stop.is_cancelled() {
-        let some = rows::over_by_record(database, me.to_owned(), after).await?;
+        let some = rows::carried_by_nobody(database, me.to_owned(), after).await?;
         let Some(last) = some.last() else {
             break;
         };
@@ -256,7 +256,7 @@ fn is_within_window(gateway: &Gateway, row: &Row) -> bool {
     row.created_at.saturating_add(window) > row.read_at
 }
 
-/// Has a call be over whose record is closed while the carrier's last word has not come.
+/// Has a call be over that nobody carries here, if the carrier says so, whose last word has not come.
 async fn settle_answered(gateway: &web::Data<Gateway>, row: &Row) {
     // Where its replica is gone it may still be talking.
     if !is_over_at_carrier(gateway, row).await {

@@ -9,7 +9,7 @@ use crate::{
     call::{CallId, CarrierCallId},
     recent::Millis,
     record::{
-        Database, DatabaseError, OVER, Sql, Writing,
+        Database, DatabaseError, Sql, Writing,
         writer::{COLUMNS, CallFacts, MERGED, Told, announce, last_words},
     },
 };
@@ -102,15 +102,15 @@ pub async fn answered(
     sql.execute(writing).await.map(drop)
 }
 
-/// Returns the carrier's name for a call that we have placed, as its record has it, and whether it is
-/// over there; `None` if there is no record of it.
+/// Returns the carrier's name for a call that we have placed, as its record has it, and how far it has
+/// come there (`State::rank`); `None` if there is no record of it.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn find_placed(
     database: &Database,
     call: CallId,
-) -> Result<Option<(CarrierCallId, bool)>, DatabaseError> {
+) -> Result<Option<(CarrierCallId, i64)>, DatabaseError> {
     let mut sql = Sql::new("SELECT carrier_call, rank FROM calls WHERE call = ");
     sql.bind(call.to_string());
     let read = database.read(|pool| async move {
@@ -120,5 +120,5 @@ pub async fn find_placed(
         read.transpose()
     });
     let found = read.await?;
-    Ok(found.and_then(|(name, rank)| Some((CarrierCallId::try_from(name).ok()?, rank >= OVER))))
+    Ok(found.and_then(|(name, rank)| Some((CarrierCallId::try_from(name).ok()?, rank))))
 }

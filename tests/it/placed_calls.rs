@@ -316,6 +316,43 @@ async fn a_call_that_has_no_turn_leaves_nothing_in_redis() {
     house.finish().await;
 }
 
+/// A sibling that has heard of a call's end notes that alone, and not that somebody talked.
+#[tokio::test]
+async fn slow_a_call_that_was_picked_up_is_lost_with_its_replica_though_a_sibling_knows_its_end() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let settings = [("REDIS_URL", url.as_str()), ("REDIS_TIMEOUT_MS", "1000")];
+    let house = House::start(Callee::Rings, &settings).await;
+    house.gateway.until_degraded(&[]).await;
+    let key = house.key("default").await;
+    let body = json!({"to": "+972502345671", "ring_timeout": 120});
+    let call = house.place(&key, "1", &body).await.call();
+    house.until(&key, &call, "ringing").await;
+    // As if a replica that is gone had carried it, under another name.
+    let name = "CA0000000000000000000000000000abcd";
+    let state = json!({"tenant": "default", "campaign": "default", "agent": "default",
+        "state": "ended", "end_reason": "carrier_ended", "replica": "gone", "call_id": call,
+        "scopes": ["global", "outbound"]});
+    let state_key = format!("calls:state:{name}");
+    let left = async || {
+        redis.cli(&["SET", &state_key, &state.to_string()]).await;
+        redis.cli(&["ZADD", "calls:unwritten", "0", name]).await;
+        let marked = ["ZSCORE", "calls:unwritten", name];
+        eventually(async || redis.cli(&marked).await.is_empty()).await;
+        house.gateway.database.ask("SELECT state FROM calls").await
+    };
+    assert_eq!(
+        left().await,
+        ["ringing"],
+        "whoever goes on with it closes it"
+    );
+    let picked_up = "UPDATE outbound SET state = 'answered'";
+    house.gateway.database.ask(picked_up).await;
+    assert_eq!(left().await, ["instance_lost"]);
+    assert_eq!(house.hang_up(&key, &call).await.status, 202);
+    house.finish().await;
+}
+
 #[tokio::test]
 async fn a_call_that_was_handed_over_is_hung_up_at_its_carrier_though_its_record_is_closed() {
     let house = House::start(Callee::Rings, &[]).await;

@@ -11,7 +11,7 @@ use crate::{
         noting::{DAY_MS, HOUR_MS},
         now, push_columns, rows, select,
     },
-    record::{Database, DatabaseError, DatabaseKind as Kind, Sql},
+    record::{Database, DatabaseError, DatabaseKind as Kind, Sql, State},
 };
 
 /// How long a replica looks after a call without saying so again: longer than a slot's lease, so
@@ -129,10 +129,11 @@ pub async fn overdue(
     read(database, sql).await
 }
 
-/// Returns some of the holder's calls that are over by their records and not by their carrier's word,
-/// in the order of their names, those `after` this one. Most of them were handed over: whoever talks
-/// there may do so for hours.
-pub async fn over_by_record(
+/// Returns some of the holder's calls that were picked up, that nobody carries by their records, and that
+/// are not over by their carrier's word, in the order of their names, those `after` this one. Most of
+/// them were handed over: whoever talks there may do so for hours. Of others no record says that they
+/// talk: whoever knew is gone.
+pub async fn carried_by_nobody(
     database: &Database,
     holder: String,
     after: String,
@@ -141,9 +142,13 @@ pub async fn over_by_record(
     sql.push("WHERE holder = ").bind(holder);
     sql.push(" AND state = 'answered' AND state <> 'over' AND call > ")
         .bind(after);
-    sql.push(" AND ");
+    sql.push(" AND (");
     of_closed_record(&mut sql);
-    sql.push(") ORDER BY call LIMIT ").bind(AT_ONCE);
+    sql.push(") OR (rings_until < ").push(&now(database.kind()));
+    sql.push(" AND NOT EXISTS (SELECT 1 FROM calls WHERE calls.call = outbound.call");
+    sql.push(" AND calls.rank >= ")
+        .bind(State::Connected.rank());
+    sql.push("))) ORDER BY call LIMIT ").bind(AT_ONCE);
     read(database, sql).await
 }
 

@@ -377,12 +377,14 @@ async fn a_call_that_was_handed_over_is_asked_after_now_and_then_and_after_the_o
             1,
             "the others are asked after by the minute"
         );
+        let unheard = async |after: String| {
+            let some = carried_by_nobody(replica, "r1".to_owned(), after).await;
+            some.unwrap()
+        };
         let mut after = String::new();
         let mut all = Vec::new();
         loop {
-            let some = over_by_record(replica, "r1".to_owned(), after)
-                .await
-                .unwrap();
+            let some = unheard(after).await;
             let Some(last) = some.last() else {
                 break;
             };
@@ -391,6 +393,12 @@ async fn a_call_that_was_handed_over_is_asked_after_now_and_then_and_after_the_o
         }
         assert_eq!(all.len(), answered);
         assert!(all.iter().all(|row| row.stage == Stage::Answered));
+        // Nor is heard of those which, by their records, ring on though they were picked up.
+        let rank = |rank: i64| format!("UPDATE calls SET rank = {rank}");
+        write(replica, rank(40)).await;
+        assert!(!unheard(String::new()).await.is_empty());
+        write(replica, rank(50)).await;
+        assert!(unheard(String::new()).await.is_empty(), "they talk");
     })
     .await;
 }
