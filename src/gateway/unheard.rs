@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Phase,
+    admission::{Fate, Phase},
     call::{Carrier, CarrierCallId, EndReason},
     carrier::twilio::CallError,
     gateway::{
@@ -153,13 +153,15 @@ async fn is_carried(gateway: &Gateway, call: &CarrierCallId) -> Option<bool> {
         return Some(true);
     }
     let phase = gateway.admission.phase(call).await;
+    // What is kept of a call says that it is live also when its replica, and with it its slot, is gone.
+    let is_carried = match phase {
+        Some(Phase::Live) => gateway.admission.fate(call, false).await == Fate::Open,
+        Some(Phase::Ringing | Phase::Ended) | None => false,
+    };
     if gateway.admission.trouble().is_some() {
         return None;
     }
-    Some(match phase {
-        Some(Phase::Live) => true,
-        Some(Phase::Ringing | Phase::Ended) | None => false,
-    })
+    Some(is_carried)
 }
 
 /// Tells whether a call's carrier says that it is over, or knows of none.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 use tokio::time::{sleep, timeout};
 
@@ -121,6 +122,38 @@ async fn slow_the_calls_of_a_replica_that_is_killed_are_closed_by_another() {
     assert!(told.contains(&"call.ended 3".to_owned()), "{told:?}");
     assert!(second.carrier.figure("calls_looked_after_total").await > 0);
     second.terminate();
+}
+
+/// What the store keeps of a call outlives its slot, and says that it is live.
+#[tokio::test]
+async fn slow_a_call_whose_slot_is_gone_with_its_replica_is_closed() {
+    let redis = Redis::start().await;
+    let (database, url) = (Database::new(), redis.url());
+    let brief = ("TELEPHONY_SEMAPHORE_TTL_SEC", "15");
+    let gateway = TestGateway::with(&[&sharing(&url, &database)[..], &[brief]].concat()).await;
+    gateway.until_degraded(&[]).await;
+    let sid = call_sid();
+    let state = json!({"tenant": "default", "campaign": "default", "agent": "default",
+        "state": "live", "replica": "gone", "scopes": ["global"]});
+    redis
+        .cli(&["SET", &format!("calls:state:{sid}"), &state.to_string()])
+        .await;
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(database.url()).await.unwrap();
+    let row = format!(
+        "INSERT INTO calls (call, carrier_call, carrier, direction, tenant, campaign, state, rank, \
+         replica, rang_at, connected_at) VALUES ('00000000-0000-4000-8000-000000000000', '{sid}', \
+         'twilio', 'inbound', 'default', 'default', 'connected', 50, 'gone', {0}, {0})",
+        jiff::Timestamp::now().as_millisecond()
+    );
+    sqlx::query(sqlx::AssertSqlSafe(row))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    let state = "SELECT state FROM calls";
+    eventually(async || database.ask(state).await == ["instance_lost"]).await;
+    gateway.finish().await;
 }
 
 /// A sibling that is told of a call's end writes that, and knows nothing else of the call.
